@@ -1,0 +1,1 @@
+"""The service: takes orders and hands out results. Never loads torch."""

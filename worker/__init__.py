@@ -1,0 +1,1 @@
+"""The worker: carries jobs out. Never loads a web framework."""
