@@ -1,0 +1,1 @@
+"""Torch-free science that the service and the engine share: standard library and numpy only."""
