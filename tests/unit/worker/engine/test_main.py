@@ -1,0 +1,139 @@
+"""What the command line promises: exit codes, one sentence for a mistake, and nothing but events on stdout."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.unit.worker.engine.recipes import recipe_json, write_text
+from worker.engine.__main__ import make_parser
+from worker.engine.recipe import Recipe
+from worker.engine.request import check, recipe_from
+
+ROOT = Path(__file__).parents[4]
+
+
+def engine(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "worker.engine", *map(str, arguments)],
+        cwd=ROOT,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def resolved(*arguments: object) -> Recipe:
+    recipe = recipe_from(make_parser().parse_args(list(map(str, arguments))))
+    check(recipe)
+    return recipe
+
+
+@pytest.fixture
+def model(tiny_directory: Callable[[str], Path]) -> Path:
+    return tiny_directory("llama")
+
+
+def test_flags_resolve_every_default(model: Path, tmp_path: Path) -> None:
+    recipe = resolved("--model", model, "--out", tmp_path, "--sparsity", 0.3)
+    assert recipe.calibration.path is None
+    assert recipe.replacement.kind == "layer"
+    assert recipe.replacement.tokens == 131_072
+    assert recipe.scoring.sequence_length == 64
+    assert recipe.benchmark.prompt_tokens + recipe.benchmark.new_tokens <= 64
+    assert Recipe.from_json(recipe.to_json()) == recipe
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        ([], "how much to remove"),
+        (["--sparsity", "1.5"], "between 0 and 1"),
+        (["--sparsity", "0.99"], "reachable range"),
+        (["--layers", "5"], "from 1 to 3"),
+        (["--window", "3", "9"], "0 <= start < end <= 5"),
+        (["--layers", "1", "--kind", "ffn", "--format", "native"], "gated"),
+        (["--layers", "1", "--sequence-length", "65"], "from 2 to 64"),
+        (["--layers", "1", "--prompt-tokens", "60"], "exceed the model's 64 positions"),
+        (["--layers", "1", "--calibration", "nowhere.jsonl"], "nowhere.jsonl does not exist"),
+        (["--layers", "1", "--learning-rate", "-1"], "must be above 0"),
+        (["--layers", "1", "--learning-rate", "0"], "must be above 0"),
+        (["--layers", "1", "--tokens", "0"], "replacement.tokens is 0 but must be at least"),
+        (["--layers", "1", "--batch-size", "0"], "replacement.batch_size is 0 but must be at least 1"),
+        (["--layers", "1", "--sequence-length", "0"], "scoring.sequence_length is 0 but must be from 2 to 64"),
+        (["--layers", "1", "--prompt-tokens", "0"], "benchmark.prompt_tokens is 0 but must be from 1 to"),
+        (["--layers", "1", "--new-tokens", "0"], "benchmark.new_tokens is 0 but must be from 2 to"),
+        (["--layers", "1", "--epochs", "-1"], "at least 0"),
+        (["--layers", "1", "--sparsity", "0.2"], "not allowed with"),
+        (["--layers", "one"], "invalid int"),
+        (["--kind", "magic"], "invalid choice"),
+    ],
+)
+def test_bad_usage_is_one_sentence_and_exit_64_before_any_work(
+    model: Path, tmp_path: Path, flags: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from worker.engine.__main__ import main
+
+    try:
+        code = main(["--model", str(model), "--out", str(tmp_path / "out"), *flags])
+    except SystemExit as exit_:
+        code = int(exit_.code or 0)
+    captured = capsys.readouterr()
+    assert code == 64
+    assert sentence in captured.err
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("flag", ["--calibration", "--evaluate"])
+def test_text_too_short_for_one_sequence_is_bad_usage_with_the_counts(
+    model: Path, tmp_path: Path, flag: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from worker.engine.__main__ import main
+
+    text = tmp_path / "short.txt"
+    text.write_text("w2 w3")
+    assert main(["--model", str(model), "--out", str(tmp_path / "out"), "--layers", "1", flag, str(text)]) == 64
+    assert "short has 3 tokens, too few for one sequence of 64" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_help_teaches_by_examples() -> None:
+    text = make_parser().format_help()
+    assert text.count("python -m worker.engine --model") >= 3
+    assert "report.json" in text
+
+
+def test_json_mode_prints_events_and_nothing_else(model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "recipe.json"
+    replacement = recipe_json(model, None)["replacement"] | {"kind": "none"}
+    path.write_text(json.dumps(recipe_json(model, write_text(tmp_path / "t.jsonl"), replacement=replacement)))
+    done = engine("--recipe", path, "--out", tmp_path / "run", "--cache", tmp_path / "cache", "--json")
+    assert done.returncode == 0, done.stderr
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert events[0]["event"] == "stage_started"
+    assert events[-1] == {"event": "finished", "report": "report.json", "time": events[-1]["time"]}
+    assert (tmp_path / "run" / "checkpoint" / "model.safetensors").is_file()
+
+
+def test_a_failure_ends_with_an_event_and_exit_1(model: Path, tmp_path: Path) -> None:
+    path, text = tmp_path / "recipe.json", tmp_path / "t.txt"
+    text.write_text("w2 w3")
+    path.write_text(json.dumps(recipe_json(model, text)))
+    done = engine("--recipe", path, "--out", tmp_path / "run", "--cache", tmp_path / "cache", "--json")
+    assert done.returncode == 1
+    last = json.loads(done.stdout.splitlines()[-1])
+    assert (last["event"], last["stage"], last["code"], last["permanent"]) == (
+        "failed",
+        "score",
+        "text_too_short",
+        True,
+    )
+    assert "3 tokens, too few for one sequence of 16" in last["detail"]

@@ -1,0 +1,86 @@
+"""Perplexity is what a plain computation over all logits gives, however it is batched and cut into chunks."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.unit.worker.engine.tiny_models import CONFIGS, save_model
+from worker.engine.decoder import Decoder, load_decoder
+from worker.engine.evaluation import perplexity, stage
+from worker.engine.evaluation.perplexity import LogLikelihood, batches, negative_log_likelihood, text_bytes
+
+
+def plain(decoder: Decoder, windows: Tensor) -> float:
+    logits = decoder.logits(windows)[:, :-1].double()
+    losses = nn.functional.cross_entropy(logits.transpose(1, 2), windows[:, 1:].long(), reduction="sum")
+    return float(losses)
+
+
+@pytest.fixture(scope="module")
+def decoder(tmp_path_factory: pytest.TempPathFactory) -> Decoder:
+    return load_decoder(save_model(tmp_path_factory.mktemp("model"), "llama"), "cpu")
+
+
+@pytest.fixture
+def windows() -> Tensor:
+    return torch.randint(2, 60, (7, 12), generator=torch.Generator().manual_seed(0), dtype=torch.int32)
+
+
+@pytest.mark.parametrize("logit_bytes", [1, 64 * 4 * 5, 1 << 20])
+def test_chunks_of_any_size_sum_to_the_same(
+    decoder: Decoder, windows: Tensor, monkeypatch: pytest.MonkeyPatch, logit_bytes: int
+) -> None:
+    monkeypatch.setattr(perplexity, "_LOGIT_BYTES", logit_bytes)
+    total = LogLikelihood()
+    for ids in batches(windows, decoder.device):
+        hidden = stage._last_hidden(decoder, ids)
+        total.add(*negative_log_likelihood(stage._head(decoder), hidden, ids))
+    assert total.tokens == 7 * 11
+    assert total.nats == pytest.approx(plain(decoder, windows), rel=1e-5)
+
+
+def test_padding_counts_neither_as_target_nor_as_context(decoder: Decoder, windows: Tensor) -> None:
+    ids = windows.long()
+    padded = torch.cat([ids, torch.ones(7, 4, dtype=torch.long)], dim=1)
+    mask = torch.cat([torch.ones(7, 12), torch.zeros(7, 4)], dim=1).long()
+    head = stage._head(decoder)
+    plain_sum = negative_log_likelihood(head, stage._last_hidden(decoder, ids), ids)
+    padded_sum = negative_log_likelihood(head, stage._last_hidden(decoder, padded), padded, mask)
+    assert padded_sum[0] == pytest.approx(plain_sum[0], rel=1e-6)
+    assert padded_sum[1] == plain_sum[1]
+    assert negative_log_likelihood(head, stage._last_hidden(decoder, ids[:, :1]), ids[:, :1]) == (0.0, 0)
+
+
+@pytest.mark.parametrize("window", [(0, 2), (1, 3), (3, 5)])
+@pytest.mark.parametrize("family", CONFIGS)
+def test_the_shared_prefix_gives_the_same_hidden_states_as_a_plain_cut(
+    tmp_path: Path, windows: Tensor, family: str, window: tuple[int, int]
+) -> None:
+    decoder = load_decoder(save_model(tmp_path, family), "cpu")
+    ids = windows.long()
+    dense = stage._last_hidden(decoder, ids)
+    with decoder.with_layers(*window):
+        cut = stage._last_hidden(decoder, ids)
+    shared = dict(stage._hidden_of_dense_and_cut(decoder, ids, *window))
+    assert torch.equal(shared["dense"], dense)
+    assert torch.equal(shared["cut"], cut)
+    assert not torch.equal(cut, dense)
+    assert torch.equal(stage._last_hidden(decoder, ids), dense)
+
+
+def test_both_normalisations_come_from_one_sum() -> None:
+    likelihood = LogLikelihood(nats=math.log(4) * 10, tokens=10, text_bytes=20)
+    assert likelihood.perplexity == pytest.approx(4)
+    assert likelihood.byte_perplexity == pytest.approx(2)
+    assert LogLikelihood(nats=1e9, tokens=1).perplexity is None
+    assert LogLikelihood(nats=math.nan, tokens=1).byte_perplexity is None
+
+
+def test_bytes_are_those_of_the_predicted_text_without_separators(decoder: Decoder) -> None:
+    windows = torch.tensor([[0, 5, 9], [7, 0, 33]])
+    assert text_bytes(windows, decoder.tokenizer) == len("w5 w9") + len("w7 w33") - len("w7")

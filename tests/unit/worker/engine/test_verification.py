@@ -1,0 +1,179 @@
+"""What the verify, evaluate and benchmark stages promise about a written checkpoint, on a tiny model."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from app.core.safetensors_file import SINGLE_FILE
+from tests.unit.worker.engine.tiny_models import LAYERS, random_replacement, save_model
+from worker.engine import assembly, benchmark, evaluation, verification
+from worker.engine.context import StageContext
+from worker.engine.decoder import shared_decoder
+from worker.engine.errors import EngineError
+from worker.engine.events import Collected, Emitter
+from worker.engine.recipe import Recipe
+from worker.engine.report import write_report
+
+GOOD: dict[str, Any] = {
+    "project_importable": False, "loading": {}, "logits_max_difference": 0.0, "logits_max_magnitude": 10.0,
+    "generation": {"default": {"same": True, "largest_margin": 0.0}},
+}  # fmt: skip
+
+
+def recipe(model: Path, text: Path, kind: str, fmt: str = "auto", dtype: str | None = None) -> Recipe:
+    return Recipe.from_json(
+        {
+            "model": {"path": str(model), "name": "tiny", "revision": "main"},
+            "target": {"window": [1, 3]},
+            "scoring": {"metric": "cosine", "sequences": 2, "sequence_length": 16},
+            "replacement": {"kind": kind, "init": "first", "loss": "mse", "epochs": 1, "learning_rate": 1e-3,
+                            "tokens": 256, "batch_size": 2},
+            "calibration": {"path": str(text), "column": "text", "name": "calibration"},
+            "evaluation": [{"path": str(text), "column": "text", "name": "words"}],
+            "benchmark": {"batch_sizes": [1, 2], "prompt_tokens": 16, "new_tokens": 6, "repeats": 3},
+            "output": {"dtype": dtype, "format": fmt},
+            "seed": 0, "device": "cpu", "trust_remote_code": False,
+        }
+    )  # fmt: skip
+
+
+def make_context(directory: Path, family: str, kind: str, **output: Any) -> StageContext:
+    source = save_model(directory / "model", family)
+    words = random.Random(0)
+    rows = [{"text": " ".join(f"w{words.randrange(2, 64)}" for _ in range(40))} for _ in range(6)]
+    text = directory / "text.jsonl"
+    text.write_text("\n".join(map(json.dumps, rows)))
+    workspace = directory / "workspace"
+    context = StageContext(recipe(source, text, kind, **output), workspace, directory, Emitter(Collected()), "cpu")
+    context.write_json("selection.json", {"start": 1, "end": 3, "removed_layers": [1, 2], "sparsity": 0.3})
+    if kind != "none":
+        block = random_replacement(json.loads((source / "config.json").read_text()), kind)
+        save_file(block, workspace / "replacement.safetensors")
+    assembly.run(context)
+    return context
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> StageContext:
+    """A run through all stages that follow training, with custom code and another dtype."""
+    context = make_context(tmp_path_factory.mktemp("run"), "opt", "ffn", dtype="bfloat16")
+    verification.run(context)
+    evaluation.run(context)
+    benchmark.run(context)
+    write_report(context, {"verify": 1.0})
+    return context
+
+
+def test_a_fresh_process_without_this_project_agrees_in_logits_and_in_every_way_of_generating(
+    finished: StageContext,
+) -> None:
+    found = finished.read_json("verification.json")
+    assert found["passed"]
+    assert found["project_importable"] is False
+    assert found["load_warnings"] == []
+    assert found["model_class"] == "StreamlineOPTForCausalLM"
+    assert found["logits_max_difference"] <= found["logits_tolerance"]
+    ways = {"in_memory", "cache_off", "default", "static_cache", "token_by_token", "left_padding"}
+    assert set(found["generation"]) == ways
+
+
+def test_the_model_in_memory_is_as_before_the_probe(finished: StageContext) -> None:
+    decoder = shared_decoder(finished)
+    stored = load_file(finished.model / SINGLE_FILE)["model.decoder.embed_tokens.weight"]
+    assert torch.equal(decoder.model.get_input_embeddings().weight, stored)  # type: ignore[operator]
+    assert len(decoder.layers) == LAYERS
+
+
+def test_a_checkpoint_with_one_wrong_weight_fails_with_the_difference(tmp_path: Path) -> None:
+    context = make_context(tmp_path, "llama", "none")
+    file = context.workspace / "checkpoint" / SINGLE_FILE
+    tensors = load_file(file)
+    tensors["model.layers.1.mlp.down_proj.weight"][0, 0] += 3
+    save_file(tensors, file, metadata={"format": "pt"})
+    with pytest.raises(EngineError, match="logits differ from the model in memory by") as caught:
+        verification.run(context)
+    assert caught.value.code == "verification_failed"
+    assert not (context.workspace / "verification.json").exists()
+
+
+def test_a_checkpoint_that_does_not_load_fails_with_the_reason(tmp_path: Path) -> None:
+    context = make_context(tmp_path, "llama", "none")
+    (context.workspace / "checkpoint" / "config.json").write_text("{}")
+    with pytest.raises(EngineError, match="could not load") as caught:
+        verification.run(context)
+    assert caught.value.code == "verification_failed"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"project_importable": True}, "importable"),
+        ({"loading": {"missing_keys": ["lm_head.weight"]}}, r"missing_keys: lm_head\.weight"),
+        ({"logits_max_difference": 0.01}, "differ"),
+        ({"logits_max_difference": float("nan")}, "differ"),
+        ({"generation": {"static_cache": {"same": False, "largest_margin": 0.5}}}, "static_cache"),
+    ],
+)
+def test_every_finding_that_is_wrong_is_named(change: dict[str, Any], reason: str) -> None:
+    with pytest.raises(EngineError, match=reason):
+        verification.judge({**GOOD, **change}, torch.float32)
+
+
+def test_rounding_is_no_difference() -> None:
+    tie = {"left_padding": {"same": False, "largest_margin": 1e-6}}
+    verdict = verification.judge({**GOOD, "logits_max_difference": 1e-5, "generation": tie}, torch.float32)
+    assert verdict["passed"]
+
+
+def test_evaluation_reports_dense_cut_and_pruned_with_samples(finished: StageContext) -> None:
+    found = finished.read_json("evaluation.json")
+    text = found["perplexity"]["words"]
+    assert text["sequences"] == 6 * 41 // 16
+    assert text["tokens"] == text["sequences"] * 15
+    assert text["ratio"] == pytest.approx(text["pruned"] / text["dense"])
+    assert {"dense", "cut", "pruned"} <= set(text["byte"])
+    assert len(found["samples"]) == 2
+    assert all({"prompt", "dense", "cut", "pruned"} == set(sample) for sample in found["samples"])
+
+
+def test_the_benchmark_measures_both_models_at_every_batch_size(finished: StageContext) -> None:
+    found = finished.read_json("benchmark.json")
+    assert set(found["batch_sizes"]) == {"1", "2"}
+    for result in found["batch_sizes"].values():
+        for name in ("decode_tokens_per_second", "prefill_tokens_per_second", "time_to_first_token_s"):
+            for variant in ("dense", "pruned"):
+                spread = result[name][variant]
+                assert 0 < spread["min"] <= spread["lower_quartile"] <= spread["median"] <= spread["upper_quartile"]
+        assert result["speedup"]["median"] > 0
+        assert result["peak_memory_bytes"]["dense"] > result["peak_memory_bytes"]["pruned"] * 0.5
+    assert found["flops_per_token"]["pruned"] < found["flops_per_token"]["dense"]
+    weights = finished.workspace / "checkpoint" / SINGLE_FILE
+    assert found["checkpoint_bytes"]["pruned"] == weights.stat().st_size
+
+
+def test_the_report_has_the_contracts_names(finished: StageContext) -> None:
+    report = finished.read_json("report.json")
+    metrics = report["metrics"]
+    assert set(metrics) >= {
+        "parameters", "sparsity", "perplexity", "decode_tokens_per_second", "speedup", "time_to_first_token_s",
+        "flops_per_token", "peak_memory_bytes", "checkpoint_bytes", "stage_seconds",
+    }  # fmt: skip
+    assert set(metrics["parameters"]) == set(metrics["decode_tokens_per_second"]) == {"dense", "pruned"}
+    assert metrics["sparsity"] == pytest.approx(1 - metrics["parameters"]["pruned"] / metrics["parameters"]["dense"])
+    assert report["removed_layers"] == [1, 2]
+    assert report["environment"]["versions"]["torch"]
+    assert report["recipe"]["target"]["window"] == [1, 3]
+
+
+def test_a_report_of_an_unfinished_run_has_what_there_is(tmp_path: Path) -> None:
+    context = make_context(tmp_path, "llama", "none")
+    report = write_report(context, {"assemble": 0.1})
+    assert report["evaluation"] is None
+    assert report["metrics"]["stage_seconds"] == {"assemble": 0.1}

@@ -1,0 +1,124 @@
+"""Tiny random models of every supported family, written to disk as anyone would save them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+
+from app.core.architectures import FAMILIES, Family, ffn_tensors, layer_tensors, mlp_half_tensors
+
+LAYERS = 5
+VOCABULARY = 64
+
+_COMMON = {"vocab_size": VOCABULARY, "hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": LAYERS,
+           "max_position_embeddings": 64, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1}  # fmt: skip
+_GATED = {"intermediate_size": 24, "num_key_value_heads": 1, "head_dim": 8}
+CONFIGS: dict[str, dict[str, Any]] = {
+    "llama": {**_COMMON, **_GATED},
+    "mistral": {**_COMMON, **_GATED, "sliding_window": 32},
+    "qwen2": {**_COMMON, "intermediate_size": 24, "num_key_value_heads": 1},
+    "qwen3": {**_COMMON, **_GATED},
+    "opt": {**_COMMON, "ffn_dim": 64, "word_embed_proj_dim": 16},
+    "gpt_neox": {**_COMMON, "intermediate_size": 64},
+}
+
+
+def make_config(model_type: str, **changes: Any) -> Any:
+    return AutoConfig.for_model(model_type, **{**CONFIGS[model_type], **changes})
+
+
+def save_model(
+    directory: Path,
+    model_type: str,
+    *,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+    shard_bytes: int | str = "5GB",
+    **changes: Any,
+) -> Path:
+    """Save a random model and a tokenizer; weights are large enough that greedy continuations are not constant."""
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(make_config(model_type, **changes))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            spread = 0.2 if "norm" in name else 0.35
+            parameter.add_(torch.randn_like(parameter) * spread)
+    model.to(dtype).save_pretrained(directory, max_shard_size=shard_bytes)
+    save_tokenizer(directory)
+    return directory
+
+
+def save_tokenizer(directory: Path) -> None:
+    words = {"<s>": 0, "<pad>": 1, **{f"w{i}": i for i in range(2, VOCABULARY)}}
+    tokenizer = Tokenizer(WordLevel(words, unk_token="<pad>"))
+    tokenizer.pre_tokenizer = Whitespace()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="<s>", pad_token="<pad>")
+    fast.chat_template = "{{ messages }}"
+    fast.save_pretrained(directory)
+
+
+def random_replacement(config: Any, kind: str, *, seed: int = 1) -> dict[str, torch.Tensor]:
+    """Tensors with the names and shapes that a trained block of `kind` has; empty for `none`."""
+    if kind == "none":
+        return {}
+    shapes = {"layer": layer_tensors, "swiglu": mlp_half_tensors, "ffn": ffn_tensors}[kind](config)
+    generator = torch.Generator().manual_seed(seed)
+    return {name: torch.randn(shape, generator=generator) * 0.3 for name, shape in shapes.items()}
+
+
+class ReferenceBlock(nn.Module):
+    """An independent, plain reading of what a block computes, in place of a decoder layer."""
+
+    def __init__(self, model: Any, family: Family, kind: str, tensors: dict[str, torch.Tensor]) -> None:
+        super().__init__()
+        layer = type(model.get_submodule(family.layers)[0])(model.config, 0)
+        self.norm = getattr(layer, family.mlp_norm)
+        self.kind, self.family = kind, family
+        if kind == "swiglu":
+            self.layer = layer
+            state = {**layer.state_dict(), **tensors}
+            layer.load_state_dict(state)
+        else:
+            norm = {name.removeprefix("norm."): t for name, t in tensors.items() if name.startswith("norm.")}
+            self.norm.load_state_dict(norm)
+        self.tensors = tensors
+        self.act: Any = next(m for n, m in layer.named_modules() if n in ("activation_fn", "mlp.act_fn", "mlp.act"))
+
+    def forward(self, h: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+        x: torch.Tensor = self.norm(h)
+        if self.kind == "swiglu":
+            for name in self.family.mlp_modules:
+                x = getattr(self.layer, name)(x)
+            return h + x
+        t = self.tensors
+        x = self.act(nn.functional.linear(x, t["up_proj.weight"], t.get("up_proj.bias")))
+        return h + nn.functional.linear(x, t["down_proj.weight"], t.get("down_proj.bias"))
+
+
+@torch.no_grad()
+def reference_logits(
+    source: Path, ids: torch.Tensor, start: int, end: int, kind: str, tensors: dict[str, torch.Tensor]
+) -> torch.Tensor:
+    """Logits [batch, sequence, vocabulary] of the dense model with its window swapped in memory, without a cache."""
+    model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+    family = FAMILIES[model.config.model_type]
+    layers = model.get_submodule(family.layers)
+    put_in: list[nn.Module] = []
+    if kind == "layer":
+        layer = type(layers[0])(model.config, start)
+        layer.load_state_dict(tensors)
+        put_in = [layer]
+    elif kind != "none":
+        put_in = [ReferenceBlock(model, family, kind, tensors)]
+    parent, _, name = family.layers.rpartition(".")
+    setattr(model.get_submodule(parent), name, nn.ModuleList([*layers[:start], *put_in, *layers[end:]]))
+    model.config.num_hidden_layers = LAYERS - (end - start) + len(put_in)
+    model.config._attn_implementation = "eager"
+    return model.eval()(input_ids=ids, use_cache=False).logits  # type: ignore[no-any-return]

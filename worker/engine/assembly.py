@@ -1,0 +1,368 @@
+"""The assemble stage: the pruned checkpoint is cut out of the dense one, file by file, without building a model.
+
+Kept layers are renumbered by writing new headers, their bytes are copied; the replacement goes where the window was.
+Everything is written under another name, flushed, and renamed at the end: the checkpoint is there whole or not at all.
+Its bytes depend on the model, the recipe and the trained replacement alone.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from app.core.architectures import (
+    ArchitectureError,
+    Config,
+    Family,
+    family_of,
+    layer_count,
+    refuse_own_code,
+    tied_embeddings,
+)
+from app.core.safetensors_file import (
+    INDEX_FILE,
+    SINGLE_FILE,
+    Checkpoint,
+    CorruptSafetensors,
+    parameter_count,
+    read_checkpoint,
+)
+from worker.engine.context import StageContext
+from worker.engine.errors import EngineError
+from worker.engine.export import Insertion, Window, insertion_of
+from worker.engine.export.config import cut_config
+from worker.engine.recipe import Dtype, Format, Kind
+from worker.engine.surgery import (
+    CONVERTIBLE,
+    NAMES,
+    BackgroundFlush,
+    Piece,
+    Progress,
+    Stored,
+    layout,
+    usual_dtype,
+    write_file,
+)
+
+# What comes along unchanged: everything that turns text into tokens and back, generation defaults, and the licence.
+COMPANIONS = (
+    "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "*.model",
+    "*.tiktoken", "chat_template*", "additional_chat_templates/*", "generation_config.json", "LICENSE*", "LICENCE*",
+    "NOTICE*", "USE_POLICY*",
+)  # fmt: skip
+WRITTEN = "written"
+"""The name that the loaded checkpoint has in a context's memo."""
+
+_BLOCK_BYTES = 4096  # a file's last block is taken whole
+_COMPARED_BYTES = 8 << 20
+
+
+@dataclass(frozen=True)
+class AssembledCheckpoint:
+    """What was written: where, how many parameters, and how many bytes the weight files take."""
+
+    path: Path
+    parameters: int
+    weight_bytes: int
+
+
+def run(context: StageContext) -> None:
+    """Write `checkpoint/` from the dense model, `selection.json` and, unless the kind is `none`, the replacement.
+
+    Raises EngineError: `disk_full`, `corrupt_model`, `bad_replacement`, `native_form_refused`, `dtype_overflow`.
+    """
+    context.memo.pop(WRITTEN, None)
+    recipe, selection = context.recipe, context.read_json("selection.json")
+    kind = recipe.replacement.kind
+    replacement = {} if kind == "none" else load_file(context.workspace / "replacement.safetensors")
+    total = sum(path.stat().st_size for path in context.model.glob("*.safetensors"))
+    done = 0
+
+    def progress(count: int) -> None:
+        nonlocal done
+        done += count
+        context.emit.progress(min(done, total), total, "bytes")
+
+    written = assemble(
+        context.model,
+        context.workspace / "checkpoint",
+        start=selection["start"],
+        end=selection["end"],
+        kind=kind,
+        fmt=recipe.output.format,
+        dtype=recipe.output.dtype,
+        replacement=replacement,
+        progress=progress,
+    )
+    context.emit.log(f"wrote {written.parameters:,} parameters, {written.weight_bytes:,} bytes")
+
+
+def assemble(
+    source: Path,
+    out: Path,
+    *,
+    start: int,
+    end: int,
+    kind: Kind,
+    fmt: Format = "auto",
+    dtype: Dtype | None = None,
+    replacement: Mapping[str, torch.Tensor] | None = None,
+    progress: Progress | None = None,
+) -> AssembledCheckpoint:
+    """Write to `out` the checkpoint in `source` without the layers [start, end) and with the replacement.
+
+    `replacement` has the names that the block's builder gives (relative to a decoder layer, or to the `ffn` block);
+    `dtype` None keeps every tensor's own. An `out` that is already there is replaced at the very end. Raises
+    EngineError as `run` does; whatever happens, nothing half-written stays.
+    """
+    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    try:
+        refuse_own_code(config)
+    except ArchitectureError as error:
+        raise EngineError(error.code, str(error)) from error
+    family = family_of(config)
+    window = Window(start, end, layer_count(config))
+    if not 0 <= start <= end <= window.layers:
+        raise EngineError("bad_window", f"the window [{start}, {end}) lies outside the model's {window.layers} layers")
+    insertion = insertion_of(family, config, window, kind=kind, fmt=fmt, replacement=replacement or {})
+    new_config = cut_config(family, config, window, insertion, dtype=dtype)
+    try:
+        checkpoint = read_checkpoint(source)
+    except CorruptSafetensors as error:
+        raise EngineError("corrupt_model", f"{error}; fetch the model again") from error
+    names = _Renaming(family, window, insertion, checkpoint)
+    dropped = _settle_tied_head(names, config, new_config, checkpoint)
+    shards = _plan(checkpoint, names, insertion, dropped, dtype)
+    files = {"config.json": _json_bytes(new_config), **insertion.files}
+    if len(shards) > 1:
+        files[INDEX_FILE] = _index(shards)
+    companions = _companions(source)
+    weight_bytes = sum(_file_bytes(pieces) for pieces in shards.values())
+    sizes = [*(_file_bytes(pieces) for pieces in shards.values()), *map(len, files.values())]
+    sizes += [path.stat().st_size for path in companions]
+    _require_space(out, sum(-(-size // _BLOCK_BYTES) * _BLOCK_BYTES for size in sizes))
+    with staged(out) as directory:
+        with BackgroundFlush() as flush:
+            for name, pieces in shards.items():
+                write_file(directory / name, pieces, flush, progress)
+        for name, data in files.items():
+            _write_flushed(directory / name, data)
+        for path in companions:
+            _write_flushed(directory / path.relative_to(source), path.read_bytes())
+    return AssembledCheckpoint(out, parameter_count(read_checkpoint(out)), weight_bytes)
+
+
+@contextmanager
+def staged(out: Path) -> Iterator[Path]:
+    """Give a directory beside `out` to write to, and put it in the place of `out` when all went well.
+
+    Raises EngineError `disk_full` where the disk fills up meanwhile; the staged files are gone after any failure.
+    """
+    directory = out.with_name(f".{out.name}.part")
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    try:
+        yield directory
+        for path in (directory, *(path for path in directory.rglob("*") if path.is_dir())):
+            _flush_directory(path)
+        replaced = out.with_name(f".{out.name}.old")
+        shutil.rmtree(replaced, ignore_errors=True)
+        if out.exists():
+            out.rename(replaced)
+        directory.rename(out)
+        _flush_directory(out.parent)
+        shutil.rmtree(replaced, ignore_errors=True)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        written = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
+        free = shutil.disk_usage(directory).free
+        raise EngineError(
+            "disk_full",
+            f"the disk filled up after {written} bytes of the checkpoint, {free} bytes are free; free space and retry",
+            permanent=True,
+        ) from error
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+class _Renaming:
+    """From a stored tensor's name to its name in the written checkpoint; None where it is cut."""
+
+    def __init__(self, family: Family, window: Window, insertion: Insertion, checkpoint: Checkpoint) -> None:
+        self.family = family
+        self._window = window
+        self._insertion = insertion
+        base = family.layers.split(".")[0] + "."
+        self._layers = family.layers + "."
+        # A checkpoint of the bare model (no head) leaves the base module's name out.
+        has_base = any(name.startswith(self._layers) for name in checkpoint.tensor_file)
+        self._missing_base = "" if has_base else base
+        if not any(self.full(name).startswith(self._layers) for name in checkpoint.tensor_file):
+            raise EngineError("corrupt_model", f"the weights hold no tensor named {self._layers}*; check config.json")
+
+    def full(self, stored: str) -> str:
+        """The name with the base module in front."""
+        if stored.startswith((f"{self.family.head}.", "lm_head.")):
+            return stored
+        return self._missing_base + stored
+
+    def stored(self, full: str) -> str:
+        """The stored name of a tensor inside the base module."""
+        return full.removeprefix(self._missing_base)
+
+    def new(self, stored: str) -> str | None:
+        """The tensor's name in the written checkpoint, None for a tensor of a removed layer."""
+        name = self.full(stored)
+        if self._insertion.renamed_head and name.startswith(f"{self.family.head}."):
+            return self._insertion.renamed_head + name.removeprefix(self.family.head)
+        if not name.startswith(self._layers):
+            return name
+        number, _, rest = name.removeprefix(self._layers).partition(".")
+        if not number.isdigit() or int(number) >= self._window.layers:
+            raise EngineError("corrupt_model", f"{stored} belongs to no layer that config.json knows")
+        layer = int(number)
+        if self._window.start <= layer < self._window.end:
+            return None
+        if layer >= self._window.end:
+            layer += self._insertion.takes_layer - self._window.size
+        return f"{self._layers}{layer}.{rest}"
+
+
+def _settle_tied_head(
+    names: _Renaming, config: Config, new_config: dict[str, Any], checkpoint: Checkpoint
+) -> frozenset[str]:
+    """Return the stored copies of a tied head, which are left out.
+
+    Where a config says tied and yet the stored head differs, transformers uses both and warns; the written config says
+    what is so.
+    """
+    heads = [n for n in (f"{names.family.head}.weight", "lm_head.weight") if n in checkpoint.tensor_file]
+    embedding = names.stored(f"{names.family.embedding}.weight")
+    if not heads or not tied_embeddings(config) or embedding not in checkpoint.tensor_file:
+        return frozenset()
+    if _same_bytes(_stored(checkpoint, heads[0]), _stored(checkpoint, embedding)):
+        return frozenset(heads)
+    new_config["tie_word_embeddings"] = False
+    return frozenset()
+
+
+def _plan(
+    checkpoint: Checkpoint, names: _Renaming, insertion: Insertion, dropped: frozenset[str], dtype: Dtype | None
+) -> dict[str, list[Piece]]:
+    """Return shard name -> its pieces; shards that lost everything are gone, the rest is numbered anew."""
+    wanted = NAMES[getattr(torch, dtype)] if dtype is not None else None
+
+    def piece(new_name: str, stored: Stored) -> Piece:
+        return Piece(new_name, stored, wanted if wanted and stored.dtype in CONVERTIBLE else stored.dtype)
+
+    home = _home_of_window(checkpoint, names)
+    shards: list[list[Piece]] = []
+    for file in checkpoint.files:
+        pieces = [
+            piece(new_name, Stored(file.path, file.header.data_offset + entry.start, entry.dtype, entry.shape))
+            for name, entry in file.header.tensors.items()
+            if name not in dropped and (new_name := names.new(name)) is not None
+        ]
+        if file.name == home:
+            block_dtype = wanted or _usual_dtype(checkpoint)
+            for new_name, (layer, rest) in sorted(insertion.copied.items()):
+                stored_name = names.stored(f"{names.family.layers}.{layer}.{rest}")
+                pieces.append(piece(new_name, _stored(checkpoint, stored_name)))
+            pieces += [Piece(name, tensor, block_dtype) for name, tensor in sorted(insertion.tensors.items())]
+        if pieces:
+            shards.append(pieces)
+    if len(shards) == 1:
+        return {SINGLE_FILE: shards[0]}
+    return {f"model-{i:05d}-of-{len(shards):05d}.safetensors": pieces for i, pieces in enumerate(shards, start=1)}
+
+
+def _home_of_window(checkpoint: Checkpoint, names: _Renaming) -> str:
+    """The file that the replacement goes to: the first that holds a removed layer, else the last."""
+    for file in checkpoint.files:
+        if any(names.new(name) is None for name in file.header.tensors):
+            return file.name
+    return checkpoint.files[-1].name
+
+
+def _usual_dtype(checkpoint: Checkpoint) -> str:
+    dtype = usual_dtype(checkpoint)
+    if dtype is None:
+        raise EngineError("corrupt_model", "the weights hold no floating point tensor; quantised models cannot be cut")
+    return dtype
+
+
+def _stored(checkpoint: Checkpoint, name: str) -> Stored:
+    if name not in checkpoint.tensor_file:
+        raise EngineError("corrupt_model", f"the weights lack {name}; fetch the model again")
+    file = next(file for file in checkpoint.files if file.name == checkpoint.tensor_file[name])
+    entry = file.header.tensors[name]
+    return Stored(file.path, file.header.data_offset + entry.start, entry.dtype, entry.shape)
+
+
+def _same_bytes(a: Stored, b: Stored) -> bool:
+    if (a.dtype, a.shape) != (b.dtype, b.shape):
+        return False
+    total = Piece("", a, a.dtype).nbytes
+    with a.path.open("rb") as left, b.path.open("rb") as right:
+        for position in range(0, total, _COMPARED_BYTES):
+            count = min(_COMPARED_BYTES, total - position)
+            chunks = (os.pread(f.fileno(), count, s.offset + position) for f, s in ((left, a), (right, b)))
+            if next(chunks) != next(chunks):
+                return False
+    return True
+
+
+def _companions(source: Path) -> list[Path]:
+    return sorted({path for pattern in COMPANIONS for path in source.glob(pattern) if path.is_file()})
+
+
+def _index(shards: Mapping[str, Sequence[Piece]]) -> bytes:
+    weight_map = {piece.name: name for name, pieces in shards.items() for piece in pieces}
+    total = sum(piece.nbytes for pieces in shards.values() for piece in pieces)
+    return _json_bytes({"metadata": {"total_size": total}, "weight_map": weight_map})
+
+
+def _json_bytes(document: Mapping[str, Any]) -> bytes:
+    return (json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+def _file_bytes(pieces: Sequence[Piece]) -> int:
+    return len(layout(pieces)[1]) + sum(piece.nbytes for piece in pieces)
+
+
+def _require_space(out: Path, needed: int) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(out.parent).free
+    if needed > free:
+        raise EngineError(
+            "disk_full",
+            f"the checkpoint needs {needed} bytes, {free} are free at {out.parent}; free the difference and retry",
+            permanent=True,
+        )
+
+
+def _write_flushed(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _flush_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

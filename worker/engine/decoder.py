@@ -1,0 +1,289 @@
+"""A causal language model as its decoder layers: run some of them, watch the residual stream, swap a window.
+
+ONE mechanism serves all families: the model's own forward pass prepares embeddings, masks and positions and calls the
+layers; hooks on the layers see every hidden state and stop the pass after the last one that is wanted. So OPT's learned
+positions, Qwen's sliding layers and rotary embeddings need no code here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from app.core.architectures import Family, family_of
+from worker.engine.context import StageContext
+from worker.engine.device import compute_dtype, stored_dtype
+
+Visit = Callable[[int, Tensor], None]
+
+
+class _Enough(Exception):  # noqa: N818 - a signal, not an error
+    """Raised by a hook when all wanted hidden states have been seen; never leaves this module."""
+
+
+class Decoder:
+    """A loaded model with its layers in reach. Evaluation mode, no gradients."""
+
+    def __init__(self, model: nn.Module, config: dict[str, Any], tokenizer: Any, stored: torch.dtype) -> None:
+        self.model = model
+        self.config = config
+        self.family: Family = family_of(config)
+        self.tokenizer = tokenizer
+        self.stored_dtype = stored
+        model.eval().requires_grad_(False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the weights are computed in."""
+        return next(self.model.parameters()).dtype
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The decoder layers, in order."""
+        layers = self.model.get_submodule(self.family.layers)
+        assert isinstance(layers, nn.ModuleList)
+        return layers
+
+    @property
+    def body(self) -> nn.Module:
+        """The model without its language-model head."""
+        body = self.model.base_model
+        assert isinstance(body, nn.Module)
+        return body
+
+    @torch.inference_mode()
+    def visit(
+        self,
+        input_ids: Tensor,
+        visit: Visit,
+        *,
+        at: Collection[int] | None = None,
+        attention_mask: Tensor | None = None,
+    ) -> None:
+        """Run the layers that are needed and call ``visit(l, h_l)`` for each wanted l, in order.
+
+        h_0 is the input of layer 0, h_l the residual stream after layer l - 1, and h_L the one BEFORE the final norm.
+        Nothing past the last wanted layer runs, and never the head.
+
+        Args:
+            input_ids: [batch, sequence], integers, on any device.
+            visit: called with l and h_l [batch, sequence, hidden] in the compute dtype; copy what is to be kept.
+            at: which l are wanted; all of 0..L where None.
+            attention_mask: [batch, sequence], 1 for tokens and 0 for padding.
+        """
+        layers = list(self.layers)
+        wanted = set(range(len(layers) + 1)) if at is None else set(at)
+        last = max(wanted)
+
+        def before(index: int) -> Callable[..., None]:
+            def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+                visit(index, _hidden(args, kwargs))
+                if index == last:
+                    raise _Enough
+
+            return hook
+
+        def after_all(_: nn.Module, __: Any, output: Tensor) -> None:
+            visit(len(layers), output)
+            raise _Enough
+
+        with ExitStack() as hooks:
+            for index in sorted(wanted - {len(layers)}):
+                handle = layers[index].register_forward_pre_hook(before(index), with_kwargs=True)
+                hooks.callback(handle.remove)
+            if last == len(layers):
+                hooks.callback(layers[-1].register_forward_hook(after_all).remove)
+            with suppress(_Enough):
+                self._run_body(input_ids, attention_mask)
+
+    def _run_body(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> None:
+        mask = None if attention_mask is None else attention_mask.to(self.device)
+        self.body(input_ids=input_ids.to(self.device, torch.long), attention_mask=mask, use_cache=False)
+
+    def hidden_states(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, upto: int | None = None
+    ) -> list[Tensor]:
+        """Return h_0 .. h_upto (default h_L), each [batch, sequence, hidden]; see `visit`."""
+        states: list[Tensor] = []
+        last = len(self.layers) if upto is None else upto
+        self.visit(input_ids, lambda _, h: states.append(h), at=range(last + 1), attention_mask=attention_mask)
+        return states
+
+    @torch.inference_mode()
+    def logits(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Return the head's logits [batch, sequence, vocabulary]."""
+        mask = None if attention_mask is None else attention_mask.to(self.device)
+        output = self.model(input_ids=input_ids.to(self.device, torch.long), attention_mask=mask, use_cache=False)
+        logits: Tensor = output.logits
+        return logits
+
+    @torch.no_grad()  # not inference_mode: autograd has to be able to save these
+    def layer_arguments(self, index: int, batch: int, length: int) -> dict[str, Any]:
+        """Return what the model hands to layer `index` beside the hidden states, for a batch without padding.
+
+        Mask, rotary embeddings and position ids depend on the shape alone, so the layers in front are not run.
+
+        Args:
+            index: the layer's place.
+            batch: sequences in the batch.
+            length: tokens per sequence.
+        """
+        seen: dict[str, Any] = {}
+
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            seen.update({name: value for name, value in kwargs.items() if name != "hidden_states"})
+            raise _Enough
+
+        stubs = [_PassOn() for _ in range(index)]
+        probe = self.layers[index]
+        handle = probe.register_forward_pre_hook(hook, with_kwargs=True)
+        try:
+            with self._layer_list([*stubs, *list(self.layers)[index:]]), suppress(_Enough):
+                self._run_body(torch.zeros((batch, length), dtype=torch.long))
+        finally:
+            handle.remove()
+        return seen
+
+    @contextmanager
+    def _layer_list(self, layers: list[nn.Module]) -> Iterator[None]:
+        path, _, name = self.family.layers.rpartition(".")
+        parent, original = self.model.get_submodule(path), self.layers
+        setattr(parent, name, nn.ModuleList(layers))
+        try:
+            yield
+        finally:
+            setattr(parent, name, original)
+
+    @contextmanager
+    def with_layers(self, start: int, end: int, block: nn.Module | None = None) -> Iterator[None]:
+        """Take layers [start, end) out, and put `block` in their place, until the context ends; then all is as before.
+
+        A decoder layer takes a place in the list. Any other block has no attention and no cache slot: it rides in front
+        of the next layer (behind the last one where the window ends the model), so that masks, per-layer config lists
+        and cache slots stay those of the attention layers, as in the written checkpoint.
+
+        Args:
+            start: first layer that goes.
+            end: the layer after the last one that goes.
+            block: maps h [batch, sequence, hidden] to h', or None for a plain cut.
+        """
+        original = list(self.layers)
+        front, back = original[:start], original[end:]
+        slots = 0
+        if block is not None and isinstance(block, type(original[0])):
+            layers, slots = [*front, block, *back], 1
+        elif block is not None and back:
+            layers = [*front, _Before(block, back[0]), *back[1:]]
+        elif block is not None:
+            layers = [*front[:-1], _After(front[-1], block)]
+        else:
+            layers = [*front, *back]
+        with ExitStack() as restore:
+            restore.enter_context(self._layer_list(layers))
+            self._cut_config(start + slots, end, restore)
+            _renumber(layers, restore)
+            yield
+
+    def _cut_config(self, start: int, end: int, restore: ExitStack) -> None:
+        config: Any = self.model.config
+        fields = {self.family.layer_count_field: getattr(config, self.family.layer_count_field) - (end - start)}
+        for name in self.family.per_layer_fields:
+            values = getattr(config, name, None)
+            if isinstance(values, list):
+                fields[name] = values[:start] + values[end:]
+        for name, value in fields.items():
+            restore.callback(setattr, config, name, getattr(config, name))
+            setattr(config, name, value)
+
+
+class _PassOn(nn.Module):
+    """Stands in for a layer that need not run."""
+
+    def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
+        return hidden_states
+
+
+class _Before(nn.Module):
+    """A block without attention in front of a decoder layer."""
+
+    def __init__(self, block: nn.Module, layer: nn.Module) -> None:
+        super().__init__()
+        self.block, self.layer = block, layer
+
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        output: Tensor = self.layer(self.block(hidden_states), *args, **kwargs)
+        return output
+
+
+class _After(nn.Module):
+    """A block without attention behind a decoder layer."""
+
+    def __init__(self, layer: nn.Module, block: nn.Module) -> None:
+        super().__init__()
+        self.layer, self.block = layer, block
+
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        output: Tensor = self.block(self.layer(hidden_states, *args, **kwargs))
+        return output
+
+
+def _renumber(layers: list[nn.Module], restore: ExitStack) -> None:
+    """Give the attention modules the cache slots of their new places."""
+    for index, layer in enumerate(layers):
+        for module in layer.modules():
+            if isinstance(number := getattr(module, "layer_idx", None), int):
+                restore.callback(setattr, module, "layer_idx", number)
+                module.layer_idx = index  # type: ignore[assignment]
+
+
+def _hidden(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    hidden: Tensor = args[0] if args else kwargs["hidden_states"]
+    return hidden
+
+
+def load_decoder(
+    path: Path, device: str, dtype: torch.dtype | None = None, *, trust_remote_code: bool = False
+) -> Decoder:
+    """Load a model directory, whole, onto one device.
+
+    Args:
+        path: config, safetensors and tokenizer; nothing is fetched from anywhere.
+        device: ``cpu`` or ``cuda``.
+        dtype: what to compute in; by default float32 on CPU and the model's half format on CUDA.
+        trust_remote_code: whether modelling code in the directory may run.
+    """
+    transformers_logging.disable_progress_bar()  # the engine tells its own progress
+    stored = stored_dtype(path)
+    model = AutoModelForCausalLM.from_pretrained(
+        path,
+        dtype=dtype or compute_dtype(device, stored),
+        local_files_only=True,
+        trust_remote_code=trust_remote_code,
+        use_safetensors=True,
+    ).to(device)
+    tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=trust_remote_code)
+    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    return Decoder(model, config, tokenizer, stored)
+
+
+def shared_decoder(context: StageContext) -> Decoder:
+    """Return the dense model of a run, loaded once per process."""
+    if "decoder" not in context.memo:
+        context.memo["decoder"] = load_decoder(
+            context.model, context.device, trust_remote_code=context.recipe.trust_remote_code
+        )
+    decoder: Decoder = context.memo["decoder"]
+    return decoder

@@ -1,0 +1,48 @@
+"""Which device and number formats a run computes with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from app.core.safetensors_file import read_checkpoint
+from worker.engine.errors import EngineError
+from worker.engine.surgery import TORCH_DTYPES, usual_dtype
+
+_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def resolve(wanted: str) -> str:
+    """Return ``cuda`` or ``cpu`` for ``auto``, ``cuda`` or ``cpu``.
+
+    Raises:
+        EngineError: `no_cuda` where CUDA is asked for and there is none.
+    """
+    available = torch.cuda.is_available()
+    if wanted == "cuda" and not available:
+        raise EngineError("no_cuda", "device is cuda but this machine has no usable CUDA device; use auto or cpu")
+    return "cuda" if wanted in ("auto", "cuda") and available else "cpu"
+
+
+def dtype_of(name: str) -> torch.dtype:
+    """Return the torch dtype for its name; a ``torch.`` prefix is understood."""
+    return _DTYPES[name.removeprefix("torch.")]
+
+
+def stored_dtype(model: Path) -> torch.dtype:
+    """Return the dtype that most bytes of a model directory's weights are stored in (float32 where none is a float).
+
+    Read from the weights' headers: a config often says what a model was trained in, and not how it was saved.
+    """
+    return TORCH_DTYPES[usual_dtype(read_checkpoint(model)) or "F32"]
+
+
+def compute_dtype(device: str, stored: torch.dtype) -> torch.dtype:
+    """Return the dtype to compute in: float32 on CPU whatever is stored; the stored half format or bfloat16 on CUDA.
+
+    CPUs without bfloat16 units emulate it slowly, and float32 makes small differences between runs visible as bugs.
+    """
+    if device == "cpu":
+        return torch.float32
+    return stored if stored in (torch.bfloat16, torch.float16) else torch.bfloat16

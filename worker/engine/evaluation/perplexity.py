@@ -1,0 +1,106 @@
+"""Perplexity of a causal language model over windows of tokens, in bounded memory.
+
+Two normalisations of one sum: per predicted token, which compares models that share a tokenizer, and per UTF-8 byte of
+the predicted text, which compares any two. The head is applied to a few hundred positions at a time, so that logits
+[batch, sequence, vocabulary] in float32 never exist as a whole.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from worker.engine.events import finite
+
+_LARGEST_EXPONENT = 709.0  # of a float64
+# Float32 logits that exist at one time.
+_LOGIT_BYTES = 64 << 20
+# Tokens per forward pass: enough to fill two cores or one GPU, little enough for any memory that holds the model.
+_TOKENS_PER_BATCH = {"cpu": 2048, "cuda": 16384}
+
+
+@dataclass
+class LogLikelihood:
+    """Summed negative log-likelihood in nats, over `tokens` predicted tokens whose text takes `text_bytes` bytes."""
+
+    nats: float = 0.0
+    tokens: int = 0
+    text_bytes: int = 0
+
+    @property
+    def perplexity(self) -> float | None:
+        """exp of the mean per token; None where it is not a finite number."""
+        return _exp(self.nats / max(self.tokens, 1))
+
+    @property
+    def byte_perplexity(self) -> float | None:
+        """exp of the mean per UTF-8 byte; None where it is not a finite number."""
+        return _exp(self.nats / max(self.text_bytes, 1))
+
+    def add(self, nats: float, tokens: int) -> None:
+        """Take in the sum over a batch."""
+        self.nats += nats
+        self.tokens += tokens
+
+
+def batches(windows: Tensor, device: torch.device) -> Iterator[Tensor]:
+    """Yield windows [count, length] in batches [batch, length] of int64 on `device`."""
+    tokens = _TOKENS_PER_BATCH.get(device.type, _TOKENS_PER_BATCH["cpu"])
+    size = max(1, tokens // windows.shape[1])
+    for start in range(0, len(windows), size):
+        yield windows[start : start + size].to(device, torch.long)
+
+
+@torch.inference_mode()
+def negative_log_likelihood(
+    head: nn.Module, hidden: Tensor, input_ids: Tensor, attention_mask: Tensor | None = None
+) -> tuple[float, int]:
+    """Return the summed negative log-likelihood in nats of each token given those before it, and how many there are.
+
+    Args:
+        head: maps hidden states to logits.
+        hidden: [batch, sequence, hidden], after the final norm, in the compute dtype.
+        input_ids: [batch, sequence]. The first token of a row is context only.
+        attention_mask: [batch, sequence], 0 for padding, which neither is predicted nor predicts.
+    """
+    wanted = torch.ones_like(input_ids[:, 1:], dtype=torch.bool)
+    if attention_mask is not None:
+        wanted = (attention_mask[:, 1:] * attention_mask[:, :-1]).bool()
+    states, targets = hidden[:, :-1][wanted], input_ids[:, 1:][wanted]
+    if len(targets) == 0:
+        return 0.0, 0
+    total = torch.zeros((), dtype=torch.float64)
+    vocabulary = head(states[:1]).shape[-1]
+    step = max(1, _LOGIT_BYTES // (4 * vocabulary))
+    for start in range(0, len(targets), step):
+        logits = head(states[start : start + step]).float()
+        losses = nn.functional.cross_entropy(logits, targets[start : start + step], reduction="none")
+        total += losses.double().sum().cpu()
+    return float(total), len(targets)
+
+
+def text_bytes(windows: Tensor, tokenizer: Any) -> int:
+    """Return the UTF-8 bytes of the text that the predicted tokens of `windows` [count, length] stand for.
+
+    Special tokens (the separators between documents) are predicted but have no text; a window's first token is given.
+    """
+
+    def size(ids: Iterable[int]) -> int:
+        return len(tokenizer.decode(list(ids), skip_special_tokens=True).encode())
+
+    return sum(size(row) - size(row[:1]) for row in windows.tolist())
+
+
+def ratio(a: float | None, b: float | None) -> float | None:
+    """Return a / b, or None where either perplexity is unknown or the quotient is not a finite number."""
+    return None if a is None or b is None else finite(a / b)
+
+
+def _exp(value: float) -> float | None:
+    # A broken model gives NaN or exceeds a float's range, and JSON has neither.
+    return math.exp(value) if math.isfinite(value) and value < _LARGEST_EXPONENT else None

@@ -1,0 +1,41 @@
+"""The forms in which a replacement is written: a stock architecture, a native layer, or custom code with auto_map."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from app.core.architectures import Config, Family
+from worker.engine.errors import EngineError
+from worker.engine.export import custom_code, stock
+from worker.engine.export.insertion import Insertion, Window
+from worker.engine.recipe import Format, Kind
+
+__all__ = ["Insertion", "Window", "insertion_of"]
+
+
+def insertion_of(
+    family: Family,
+    config: Config,
+    window: Window,
+    *,
+    kind: Kind,
+    fmt: Format,
+    replacement: Mapping[str, torch.Tensor],
+) -> Insertion:
+    """Return what takes the window's place, for a trained replacement of `kind` written in format `fmt`.
+
+    `replacement` is empty for `none`. Raises EngineError `native_form_refused` or `bad_replacement`.
+    """
+    if window.kept < 1:
+        raise EngineError("bad_window", "at least one layer must stay; choose a smaller window")
+    if kind == "none":
+        return stock.nothing()
+    if not replacement:
+        raise EngineError("bad_replacement", f"no trained tensors for the {kind} replacement; run the train stage")
+    if kind == "layer":
+        return stock.layer(family, config, window, replacement)
+    if fmt == "native":
+        return stock.native_block(family, config, window, kind, replacement)
+    return custom_code.custom_block(family, config, window, kind, replacement)

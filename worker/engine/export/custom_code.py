@@ -1,0 +1,62 @@
+"""Checkpoints that ship their own modelling file: an attention-free block beside a neighbouring decoder layer.
+
+The block gets no place in the layer list (see the shipped file for why). It hangs before the first layer behind the
+window, or after the last layer where the window reaches to the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from app.core.architectures import Config, Family, config_value, ffn_tensors, mlp_half_tensors
+from worker.engine.export.insertion import Insertion, Window
+from worker.engine.export.stock import check_tensors
+from worker.engine.recipe import Kind
+
+MODELLING_FILE = Path(__file__).with_name("modeling_streamline.py")
+FORMAT_VERSION = 1
+# transformers renames GPT-NeoX' stored `embed_out` to its module `lm_head` for its own classes, not for custom code.
+_HEAD_MODULE = "lm_head"
+
+
+def custom_block(
+    family: Family, config: Config, window: Window, kind: Kind, replacement: Mapping[str, torch.Tensor]
+) -> Insertion:
+    """Return the insertion of a `swiglu` or `ffn` block with the modelling file that runs it.
+
+    Raises EngineError `bad_replacement` where the tensors are not those of the family's block.
+    """
+    check_tensors(replacement, mlp_half_tensors(config) if kind == "swiglu" else ffn_tensors(config), f"{kind} block")
+    at_end = window.end == window.layers
+    position = window.start - 1 if at_end else window.start
+    spec = {
+        "format_version": FORMAT_VERSION,
+        "block": kind,
+        "layers": family.layers,
+        "position": position,
+        "side": "after" if at_end else "before",
+        "norm": family.mlp_norm,
+        "modules": list(family.mlp_modules),
+        "hidden_act": config_value(config, family.activation_field),
+        "intermediate_size": int(replacement[f"{_up(family, kind)}.weight"].shape[0]),
+        "bias": f"{_up(family, kind)}.bias" in replacement,
+    }
+    class_name = f"Streamline{family.architecture}"
+    return Insertion(
+        takes_layer=False,
+        tensors={f"{family.layers}.{position}.streamline_block.{name}": tensor for name, tensor in replacement.items()},
+        config={
+            "streamline": spec,
+            "architectures": [class_name],
+            "auto_map": {"AutoModelForCausalLM": f"{MODELLING_FILE.stem}.{class_name}"},
+        },
+        files={MODELLING_FILE.name: MODELLING_FILE.read_bytes()},
+        renamed_head=_HEAD_MODULE if family.head != _HEAD_MODULE else None,
+    )
+
+
+def _up(family: Family, kind: Kind) -> str:
+    return "up_proj" if kind == "ffn" else family.mlp_up

@@ -1,0 +1,49 @@
+"""What a replacement becomes inside the written checkpoint: tensors, config fields and files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True)
+class Window:
+    """The layers [start, end) of `layers` that go; `kept` are those that stay."""
+
+    start: int
+    end: int
+    layers: int
+
+    @property
+    def size(self) -> int:
+        """How many layers go."""
+        return self.end - self.start
+
+    @property
+    def kept(self) -> int:
+        """How many layers stay."""
+        return self.layers - self.size
+
+
+@dataclass(frozen=True)
+class Insertion:
+    """What is put in the window's place.
+
+    Attributes:
+        takes_layer: whether it is a full decoder layer, with a place of its own in the layer list.
+        tensors: name in the written checkpoint -> tensor.
+        copied: name in the written checkpoint -> (source layer, name relative to it), copied from the source as bytes.
+        config: config fields that change because of it.
+        files: further files of the checkpoint, name -> contents.
+        renamed_head: the name that the head's tensors get, None = as in the source.
+    """
+
+    takes_layer: bool
+    tensors: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    copied: Mapping[str, tuple[int, str]] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    renamed_head: str | None = None

@@ -1,0 +1,122 @@
+"""A causal language model in which one trained block stands where a run of decoder layers was removed.
+
+This file travels with the checkpoint: `AutoModelForCausalLM.from_pretrained(..., trust_remote_code=True)` loads it, and
+it needs torch and transformers only. The block computes h + MLP(norm(h)) on the hidden state [batch, sequence, hidden].
+It has no attention, so it is no entry of the layer list: it hangs on a neighbouring decoder layer, and
+`num_hidden_layers` stays the number of attention layers. Key-value caches number their slots by attention layer; a
+block with a slot of its own would leave that slot empty, which breaks static caches and token-by-token decoding.
+
+`config.streamline` describes it:
+    layers        path of the layer list ("model.layers")
+    position      index of the decoder layer that the block hangs on
+    side          "before" or "after" that layer's own computation
+    block         "swiglu" (the family's own MLP half) or "ffn" (hidden -> intermediate_size -> hidden)
+    norm          name of the decoder layer's norm whose kind and epsilon the block's norm has
+    modules       swiglu: names of the decoder layer's modules that make up its MLP, in order
+    hidden_act, intermediate_size, bias    ffn: activation, width, and whether its two maps have biases
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import (
+    GPTNeoXForCausalLM,
+    LlamaForCausalLM,
+    MistralForCausalLM,
+    OPTForCausalLM,
+    PreTrainedConfig,
+    Qwen2ForCausalLM,
+    Qwen3ForCausalLM,
+)
+from transformers.activations import ACT2FN
+
+
+class MLPHalfBlock(nn.Module):
+    """h + MLP(norm(h)) with the MLP and the norm of the model's own decoder layer; parameters keep their names."""
+
+    def __init__(self, config: PreTrainedConfig, layer_class: type[nn.Module]) -> None:
+        super().__init__()
+        layer = layer_class(config, 0)
+        self.norm_name = config.streamline["norm"]
+        self.module_names = tuple(config.streamline["modules"])
+        for name in (self.norm_name, *self.module_names):
+            setattr(self, name, getattr(layer, name))
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Map hidden states [batch, sequence, hidden] to the same shape and dtype."""
+        update: torch.Tensor = getattr(self, self.norm_name)(hidden_states)
+        for name in self.module_names:
+            update = getattr(self, name)(update)
+        return hidden_states + update
+
+
+class FeedForwardBlock(nn.Module):
+    """h + down_proj(act(up_proj(norm(h)))), hidden -> intermediate_size -> hidden."""
+
+    def __init__(self, config: PreTrainedConfig, layer_class: type[nn.Module]) -> None:
+        super().__init__()
+        spec = config.streamline
+        self.norm = getattr(layer_class(config, 0), spec["norm"])
+        self.up_proj = nn.Linear(config.hidden_size, spec["intermediate_size"], bias=spec["bias"])
+        self.act_fn = ACT2FN[spec["hidden_act"]]
+        self.down_proj = nn.Linear(spec["intermediate_size"], config.hidden_size, bias=spec["bias"])
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Map hidden states [batch, sequence, hidden] to the same shape and dtype."""
+        update: torch.Tensor = self.down_proj(self.act_fn(self.up_proj(self.norm(hidden_states))))
+        return hidden_states + update
+
+
+BLOCKS = {"swiglu": MLPHalfBlock, "ffn": FeedForwardBlock}
+
+
+def with_block(layer_class: type[nn.Module], *, before: bool) -> type[nn.Module]:
+    """Derive a decoder layer class that runs its `streamline_block` before, or after, the layer itself.
+
+    The class keeps its name, because device maps find the layers that must not be split by it.
+    """
+
+    def block_first(self: Any, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        return layer_class.forward(self, self.streamline_block(hidden_states), *args, **kwargs)
+
+    def block_last(self: Any, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        return self.streamline_block(layer_class.forward(self, hidden_states, *args, **kwargs))
+
+    return type(layer_class.__name__, (layer_class,), {"forward": block_first if before else block_last})
+
+
+class StreamlineMixin(nn.Module):
+    """Hangs the block that `config.streamline` describes on its decoder layer."""
+
+    def __init__(self, config: PreTrainedConfig, *args: Any, **kwargs: Any) -> None:
+        super().__init__(config, *args, **kwargs)
+        spec = config.streamline
+        layer: Any = self.get_submodule(f"{spec['layers']}.{spec['position']}")
+        layer_class = type(layer)
+        layer.streamline_block = BLOCKS[spec["block"]](config, layer_class)
+        layer.__class__ = with_block(layer_class, before=spec["side"] == "before")
+
+
+class StreamlineLlamaForCausalLM(StreamlineMixin, LlamaForCausalLM):
+    """Llama with a block in place of removed layers."""
+
+
+class StreamlineMistralForCausalLM(StreamlineMixin, MistralForCausalLM):
+    """Mistral with a block in place of removed layers."""
+
+
+class StreamlineQwen2ForCausalLM(StreamlineMixin, Qwen2ForCausalLM):
+    """Qwen2 with a block in place of removed layers."""
+
+
+class StreamlineQwen3ForCausalLM(StreamlineMixin, Qwen3ForCausalLM):
+    """Qwen3 with a block in place of removed layers."""
+
+
+class StreamlineOPTForCausalLM(StreamlineMixin, OPTForCausalLM):
+    """OPT with a block in place of removed layers."""
+
+
+class StreamlineGPTNeoXForCausalLM(StreamlineMixin, GPTNeoXForCausalLM):
+    """GPT-NeoX with a block in place of removed layers."""

@@ -1,0 +1,88 @@
+"""Replacements that leave a stock architecture: nothing, a trained decoder layer, or a block in its native form.
+
+The native form of a block is a full decoder layer whose attention is switched off by a zero output projection, so that
+only its MLP half h + MLP(norm(h)) is left. That is exact for pre-norm layers, sequential or parallel, and impossible
+where a norm follows the sum (post-norm).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from app.core.architectures import Config, Family, layer_tensors, native_refusal
+from worker.engine.errors import EngineError
+from worker.engine.export.insertion import Insertion, Window
+from worker.engine.recipe import Kind
+
+
+def nothing() -> Insertion:
+    """Return the insertion of `none`: the layers are just cut."""
+    return Insertion(takes_layer=False)
+
+
+def layer(family: Family, config: Config, window: Window, replacement: Mapping[str, torch.Tensor]) -> Insertion:
+    """Return the insertion of one trained decoder layer, in the place of the window's first layer.
+
+    Raises EngineError `bad_replacement` where its tensors are not those of the family's decoder layer.
+    """
+    check_tensors(replacement, layer_tensors(config), "decoder layer")
+    place = f"{family.layers}.{window.start}"
+    return Insertion(takes_layer=True, tensors={f"{place}.{name}": tensor for name, tensor in replacement.items()})
+
+
+def native_block(
+    family: Family, config: Config, window: Window, kind: Kind, replacement: Mapping[str, torch.Tensor]
+) -> Insertion:
+    """Return the insertion of a `swiglu` or `ffn` block as a full decoder layer with its attention switched off.
+
+    Queries, keys and values are those of the window's first layer: what they compute is multiplied by zero, and copies
+    of real weights are certain to be finite. Raises EngineError `native_form_refused` with the reason where the family
+    has no such layer, `bad_replacement` where the tensors do not fit it.
+    """
+    if reason := native_refusal(config, kind):
+        raise EngineError("native_form_refused", reason)
+    half = as_mlp_half(family, replacement) if kind == "ffn" else dict(replacement)
+    place = f"{family.layers}.{window.start}"
+    tensors: dict[str, torch.Tensor] = {}
+    copied: dict[str, tuple[int, str]] = {}
+    shapes = layer_tensors(config)
+    dtype = next(iter(half.values())).dtype
+    for name, shape in shapes.items():
+        if name in half:
+            tensors[f"{place}.{name}"] = half.pop(name)
+        elif name.startswith(f"{family.attention_output}."):
+            tensors[f"{place}.{name}"] = torch.zeros(shape, dtype=dtype)
+        else:
+            copied[f"{place}.{name}"] = (window.start, name)
+    if half:
+        raise EngineError("bad_replacement", f"tensors that no {family.model_type} layer has: {', '.join(half)}")
+    check_tensors(
+        {name: tensors[f"{place}.{name}"] for name in shapes if f"{place}.{name}" in tensors},
+        {name: shape for name, shape in shapes.items() if f"{place}.{name}" in tensors},
+        "decoder layer",
+    )
+    return Insertion(takes_layer=True, tensors=tensors, copied=copied)
+
+
+def as_mlp_half(family: Family, replacement: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Rename an `ffn` block's tensors to those of the family's ungated MLP half."""
+    names = {"norm": family.mlp_norm, "up_proj": family.mlp_up, "down_proj": family.mlp_down}
+    return {
+        f"{names[module]}.{part}": tensor
+        for name, tensor in replacement.items()
+        for module, _, part in [name.rpartition(".")]
+    }
+
+
+def check_tensors(tensors: Mapping[str, torch.Tensor], shapes: Mapping[str, tuple[int, ...]], what: str) -> None:
+    """Raise EngineError `bad_replacement` unless `tensors` has exactly the names and shapes of `shapes`."""
+    if missing := sorted(set(shapes) - set(tensors)):
+        raise EngineError("bad_replacement", f"the trained {what} lacks {', '.join(missing)}; train it again")
+    if extra := sorted(set(tensors) - set(shapes)):
+        raise EngineError("bad_replacement", f"the trained {what} has the unknown tensors {', '.join(extra)}")
+    for name, shape in shapes.items():
+        if tuple(tensors[name].shape) != tuple(shape):
+            found = list(tensors[name].shape)
+            raise EngineError("bad_replacement", f"{name} of the trained {what} is {found}, not {list(shape)}")

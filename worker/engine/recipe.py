@@ -1,0 +1,170 @@
+"""The resolved request: every value that a run depends on, as frozen dataclasses.
+
+A recipe has no defaults of its own: whoever makes one (the service, the command line) resolves them with
+`app.core.defaults` first, so that the file in the workspace tells the whole story.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from app.core.selection import Target
+from worker.engine.errors import EngineError
+
+Kind = Literal["none", "ffn", "swiglu", "layer"]
+Init = Literal["first", "last", "mean", "random", "best"]
+Loss = Literal["mse"]
+Metric = Literal["cosine"]
+Format = Literal["auto", "native"]
+Dtype = Literal["float32", "float16", "bfloat16"]
+Device = Literal["auto", "cpu", "cuda"]
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A local directory with config, tokenizer and safetensors; name and revision are what reports call it."""
+
+    path: str
+    name: str
+    revision: str
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How windows are scored: `sequences` windows of `sequence_length` tokens each."""
+
+    metric: Metric
+    sequences: int
+    sequence_length: int
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """What takes the window's place and how it is trained; `tokens` = distinct training tokens, an upper bound."""
+
+    kind: Kind
+    init: Init
+    loss: Loss
+    epochs: int
+    learning_rate: float
+    tokens: int
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text source: `path` None = ``builtin:self``; `column` of JSONL rows; `name` is what reports call it."""
+
+    path: str | None
+    column: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Speed measurement: `repeats` interleaved rounds of `prompt_tokens` in and `new_tokens` out per batch size."""
+
+    batch_sizes: tuple[int, ...]
+    prompt_tokens: int
+    new_tokens: int
+    repeats: int
+
+
+@dataclass(frozen=True)
+class Output:
+    """The written checkpoint. `dtype` None = the model's own."""
+
+    dtype: Dtype | None
+    format: Format
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that a run depends on."""
+
+    model: ModelSource
+    target: Target
+    scoring: Scoring
+    replacement: Replacement
+    calibration: Text
+    evaluation: tuple[Text, ...]
+    benchmark: Benchmark
+    output: Output
+    seed: int
+    device: Device
+    trust_remote_code: bool
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Recipe:
+        """Build a recipe from parsed JSON.
+
+        Raises:
+            EngineError: `bad_recipe`, naming the field, for an unknown, missing or ill-typed one.
+        """
+        return _build(cls, data, "")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON data; `from_json` of it gives an equal recipe."""
+        data: dict[str, Any] = _plain(dataclasses.asdict(self))
+        return data
+
+
+T = TypeVar("T")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _bad(where: str, problem: str) -> EngineError:
+    return EngineError("bad_recipe", f"recipe field {where or '(the whole)'}: {problem}")
+
+
+def _build(cls: type[T], data: Any, where: str) -> T:
+    if not isinstance(data, Mapping):
+        raise _bad(where, "must be a JSON object")
+    hints = typing.get_type_hints(cls)
+    fields = {item.name: item for item in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    if unknown := sorted(set(data) - set(fields)):
+        raise _bad(f"{where}/{unknown[0]}", f"is unknown; known here: {', '.join(fields)}")
+    values: dict[str, Any] = {}
+    for name, item in fields.items():
+        if name in data:
+            values[name] = _convert(hints[name], data[name], f"{where}/{name}")
+        elif item.default is dataclasses.MISSING:
+            raise _bad(f"{where}/{name}", "is missing")
+    return cls(**values)
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return _build(hint, value, where)
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        if value is None and type(None) in arguments:
+            return None
+        return _convert(next(a for a in arguments if a is not type(None)), value, where)
+    if origin is Literal:
+        if value not in arguments:
+            raise _bad(where, f"is {value!r}; allowed: {', '.join(map(str, arguments))}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise _bad(where, "must be a list")
+        kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else list(arguments)
+        if len(kinds) != len(value):
+            raise _bad(where, f"must hold {len(kinds)} values")
+        pairs = enumerate(zip(kinds, value, strict=True))
+        return tuple(_convert(kind, item, f"{where}/{i}") for i, (kind, item) in pairs)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        raise _bad(where, f"is {value!r} but must be of type {hint.__name__}")
+    return value

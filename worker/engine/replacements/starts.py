@@ -1,0 +1,79 @@
+"""Where a block's first weights come from: one of the pruned layers, their mean, or chance."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from worker.engine.decoder import Decoder
+from worker.engine.recipe import Init
+
+HeldOutError = Callable[[nn.Module], float]
+"""Mean squared error of a block on held-out pairs of hidden states."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """A window and where its block's first weights come from.
+
+    Attributes:
+        decoder: the dense model; its layers are copied, never changed.
+        first: first layer of the window.
+        end: the layer after the last one.
+        init: `first`, `last`, `mean` of the window, `random`, or `best`: the layer with the lowest `error`.
+        seed: for what is drawn at random.
+        error: called for `best` only.
+    """
+
+    decoder: Decoder
+    first: int
+    end: int
+    init: Init
+    seed: int
+    error: HeldOutError
+
+
+def inherit(start: Start, make: Callable[[nn.Module], nn.Module]) -> nn.Module:
+    """Return a fresh block; `make` turns a decoder layer (a copy, free to be taken apart) into it."""
+    layers = list(start.decoder.layers)[start.first : start.end]
+    # The first layer's copy gives the slot its place-bound parts (cache slot, attention type); only weights differ.
+    slot = copy.deepcopy(layers[0])
+    match start.init:
+        case "random":
+            randomise(slot, start.decoder.model.config, start.seed)
+        case "mean":
+            slot.load_state_dict(_mean([layer.state_dict() for layer in layers]))
+        case "last":
+            slot.load_state_dict(layers[-1].state_dict())
+        case "best" if len(layers) > 1:
+            errors = [start.error(make(_filled(copy.deepcopy(slot), layer))) for layer in layers]
+            _filled(slot, layers[errors.index(min(errors))])
+    return make(slot)
+
+
+def _filled(slot: nn.Module, layer: nn.Module) -> nn.Module:
+    slot.load_state_dict(layer.state_dict())
+    return slot
+
+
+def _mean(states: list[dict[str, Any]]) -> dict[str, Tensor]:
+    return {name: torch.stack([state[name].float() for state in states]).mean(0) for name in states[0]}
+
+
+@torch.no_grad()
+def randomise(module: nn.Module, config: Any, seed: int) -> None:
+    """Draw a module's weights anew, as its family initialises them: normal linear weights, zero biases, unit norms."""
+    generator = torch.Generator().manual_seed(seed)
+    spread = float(getattr(config, "initializer_range", None) or getattr(config, "init_std", None) or 0.02)
+    for name, parameter in module.named_parameters():
+        if parameter.ndim > 1:
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * spread)
+        elif name.endswith("bias"):
+            parameter.zero_()
+        else:
+            parameter.fill_(1.0)

@@ -1,0 +1,117 @@
+"""The report of a run: what every stage found, and the metrics under the contract's names."""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from worker.engine.context import StageContext
+
+REPORT_FILE = "report.json"
+_STAGE_FILES = ("selection", "scores", "training", "verification", "evaluation", "benchmark")
+_PACKAGES = ("torch", "transformers", "safetensors", "tokenizers", "numpy")
+
+
+def write_report(context: StageContext, stage_seconds: Mapping[str, float]) -> dict[str, Any]:
+    """Write `report.json` from the files of the finished stages, and return it.
+
+    `stage_seconds` maps each stage to the seconds of the run in which it was done (not those of a skipped repeat).
+    """
+    parts = {name: _read(context, name) for name in _STAGE_FILES}
+    report = {
+        "metrics": metrics(parts, stage_seconds),
+        "removed_layers": (parts["selection"] or {}).get("removed_layers"),
+        "samples": (parts["evaluation"] or {}).get("samples", []),
+        **parts,
+        "stage_seconds": dict(stage_seconds),
+        "environment": environment(context),
+        "recipe": context.recipe.to_json(),
+    }
+    context.write_json(REPORT_FILE, report)
+    return report
+
+
+def metrics(parts: Mapping[str, Any], stage_seconds: Mapping[str, float]) -> dict[str, Any]:
+    """Return the metrics under the names of the contract, from the stages' results; absent where a stage is.
+
+    Speeds are medians at the first batch size of the request.
+    """
+    found: dict[str, Any] = {"stage_seconds": dict(stage_seconds)}
+    if evaluation := parts.get("evaluation"):
+        texts = evaluation["perplexity"]
+        found["perplexity"] = {
+            variant: {name: text[variant] for name, text in texts.items()} for variant in ("dense", "cut", "pruned")
+        }
+        found["perplexity_held_out"] = evaluation["held_out"]
+        # Over several texts the geometric mean: perplexities are exponentials of means.
+        known = [text["ratio"] for text in texts.values()]
+        ratios = [math.log(ratio) for ratio in known if ratio]
+        # One text without a finite ratio leaves nothing to average.
+        mean = math.exp(sum(ratios) / len(ratios)) if len(ratios) == len(known) else None
+        found["perplexity_ratio"] = mean
+        found["worst_perplexity_ratio"] = None if mean is None else max(known)
+        found["retained_perplexity"] = None if mean is None else 1 / mean
+    if benchmark := parts.get("benchmark"):
+        found |= _speed(benchmark)
+    if selection := parts.get("selection"):
+        found["planned_sparsity"] = selection.get("sparsity")
+    if verification := parts.get("verification"):
+        found["logits_max_difference"] = verification["logits_max_difference"]
+    return found
+
+
+def _speed(benchmark: Mapping[str, Any]) -> dict[str, Any]:
+    first = next(iter(benchmark["batch_sizes"].values()))
+    parameters = benchmark["parameters"]
+    found: dict[str, Any] = {
+        "parameters": parameters,
+        "sparsity": 1 - parameters["pruned"] / parameters["dense"],
+        "prefill_speedup": first["prefill_speedup"]["median"],
+        "peak_memory_bytes": first["peak_memory_bytes"],
+        "flops_per_token": benchmark["flops_per_token"],
+        "checkpoint_bytes": benchmark["checkpoint_bytes"],
+    }
+    for name in ("decode_tokens_per_second", "prefill_tokens_per_second", "time_to_first_token_s"):
+        if first.get(name):
+            found[name] = {variant: values["median"] for variant, values in first[name].items()}
+    if "speedup" in first:
+        found["speedup"] = first["speedup"]["median"]
+    return found
+
+
+def environment(context: StageContext) -> dict[str, Any]:
+    """Return where a run took place: versions, device, threads."""
+    return {
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
+        "platform": platform.platform(),
+        "device": context.device,
+        "device_name": torch.cuda.get_device_name() if context.device == "cuda" else _processor(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _read(context: StageContext, name: str) -> Any:
+    path = context.workspace / f"{name}.json"
+    return context.read_json(path.name) if path.is_file() else None

@@ -1,0 +1,202 @@
+"""From command-line flags to a resolved recipe, and the checks that need no work: the engine's own front desk."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+from pathlib import Path
+from typing import TypeVar, get_args
+
+from app.core import defaults
+from app.core.architectures import BLOCK_KINDS, ArchitectureError, Config, max_positions
+from app.core.selection import SelectionError, Target, window_size
+from worker.engine import fetch
+from worker.engine.errors import EngineError
+from worker.engine.recipe import (
+    Benchmark,
+    Device,
+    Dtype,
+    Format,
+    Init,
+    ModelSource,
+    Output,
+    Recipe,
+    Replacement,
+    Scoring,
+    Text,
+)
+
+Number = TypeVar("Number", int, float)
+
+
+def default_cache() -> Path:
+    """Return the user's cache directory for the engine (XDG base directory specification)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "streamline"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags; whatever is not given gets its default from `app.core.defaults`."""
+    run = parser.add_argument_group("the run")
+    run.add_argument("--out", type=Path, required=True, metavar="DIR", help="workspace: stages, checkpoint and report")
+    run.add_argument(
+        "--cache", type=Path, default=default_cache(), metavar="DIR", help="kept between runs: sampled text"
+    )
+    run.add_argument("--json", action="store_true", help="print events as JSON lines on stdout")
+    run.add_argument("--leashed", action="store_true", help="end when standard input ends: with the parent")
+    run.add_argument(
+        "--recipe", type=Path, metavar="FILE", help="a resolved recipe; no other flag but these then counts"
+    )
+    model = parser.add_argument_group("what to compress")
+    model.add_argument("--model", type=Path, metavar="DIR", help="a Hugging Face directory with safetensors")
+    model.add_argument("--trust-remote-code", action="store_true", help="let modelling code in the directory run")
+    target = parser.add_argument_group("how much (exactly one)").add_mutually_exclusive_group()
+    target.add_argument("--sparsity", type=float, metavar="F", help="net share of the parameters that goes, 0 < F < 1")
+    target.add_argument("--layers", type=int, metavar="N", help="decoder blocks fewer in the result")
+    target.add_argument("--window", type=int, nargs=2, metavar=("A", "B"), help="replace exactly layers A to B - 1")
+    block = parser.add_argument_group("what comes in their place")
+    block.add_argument("--kind", choices=BLOCK_KINDS, default=defaults.KIND, help="replacement (default: %(default)s)")
+    block.add_argument("--init", choices=get_args(Init), default=defaults.INIT, help="inherited layer (%(default)s)")
+    block.add_argument("--epochs", type=int, default=defaults.EPOCHS, help="passes over the tokens (%(default)s)")
+    block.add_argument("--learning-rate", type=float, metavar="F", help="peak of the schedule (by hidden size)")
+    block.add_argument("--tokens", type=int, metavar="N", help="distinct training tokens at most")
+    block.add_argument("--batch-size", type=int, metavar="N", help="sequences per training step")
+    data = parser.add_argument_group("text (JSONL or plain)")
+    data.add_argument("--calibration", type=Path, metavar="FILE", help="default: sampled from the model itself")
+    data.add_argument(
+        "--evaluate", type=Path, nargs="+", default=[], metavar="FILE", help="perplexity (default: held out)"
+    )
+    data.add_argument("--column", default=defaults.TEXT_COLUMN, help="field of a JSONL row (%(default)s)")
+    data.add_argument("--sequences", type=int, default=defaults.SCORING_SEQUENCES, help="to score with (%(default)s)")
+    data.add_argument("--sequence-length", type=int, metavar="N", help="tokens per window")
+    speed = parser.add_argument_group("benchmark")
+    speed.add_argument("--benchmark-batch-sizes", type=int, nargs="+", default=list(defaults.BENCHMARK_BATCH_SIZES))
+    speed.add_argument("--prompt-tokens", type=int, metavar="N")
+    speed.add_argument("--new-tokens", type=int, metavar="N")
+    speed.add_argument("--repeats", type=int, default=defaults.BENCHMARK_REPEATS, help="rounds (%(default)s)")
+    output = parser.add_argument_group("output")
+    output.add_argument("--dtype", choices=get_args(Dtype), help="of the checkpoint (default: the model's)")
+    output.add_argument("--format", choices=get_args(Format), default=defaults.OUTPUT_FORMAT, help="(%(default)s)")
+    output.add_argument("--seed", type=int, default=defaults.SEED, help="same seed, same bytes on CPU (%(default)s)")
+    output.add_argument("--device", choices=get_args(Device), default="auto", help="(%(default)s)")
+
+
+def recipe_from(options: argparse.Namespace) -> Recipe:
+    """Resolve the flags into a recipe.
+
+    Raises:
+        EngineError: a flag is missing or the model directory is unusable.
+    """
+    if options.model is None:
+        raise EngineError("bad_usage", "name a model with --model DIR, or a recipe with --recipe FILE; see --help")
+    if options.sparsity is None and options.layers is None and options.window is None:
+        raise EngineError("bad_usage", "say how much to remove: one of --sparsity F, --layers N, --window A B")
+    config = fetch.read_config(options.model)
+    name = options.model.resolve().name
+    calibration = defaults.SELF_TEXT if options.calibration is None else str(options.calibration)
+    tokens = _given(options.tokens, defaults.training_tokens(calibration))
+    try:
+        length = _given(options.sequence_length, defaults.sequence_length(config, name))
+        prompt, new = defaults.benchmark_tokens(config)
+        rate = _given(options.learning_rate, defaults.learning_rate(config))
+    except ArchitectureError as error:
+        raise EngineError(error.code, str(error)) from error
+    return Recipe(
+        model=ModelSource(path=str(options.model.resolve()), name=name, revision="local"),
+        target=Target(options.sparsity, options.layers, tuple(options.window) if options.window else None),
+        scoring=Scoring(defaults.METRIC, options.sequences, length),
+        replacement=Replacement(
+            kind=options.kind,
+            init=options.init,
+            loss=defaults.LOSS,
+            epochs=options.epochs,
+            learning_rate=rate,
+            tokens=tokens,
+            batch_size=_given(options.batch_size, defaults.batch_size(max(1, length))),
+        ),
+        calibration=_text(options.calibration, options.column, defaults.SELF_TEXT),
+        evaluation=tuple(_text(path, options.column, "") for path in options.evaluate),
+        benchmark=Benchmark(
+            batch_sizes=tuple(options.benchmark_batch_sizes),
+            prompt_tokens=_given(options.prompt_tokens, prompt),
+            new_tokens=_given(options.new_tokens, new),
+            repeats=options.repeats,
+        ),
+        output=Output(options.dtype, options.format),
+        seed=options.seed,
+        device=options.device,
+        trust_remote_code=options.trust_remote_code,
+    )
+
+
+def _given(value: Number | None, default: Number) -> Number:
+    # Not `or`: a zero is somebody's value, and refused by name.
+    return default if value is None else value
+
+
+def _text(path: Path | None, column: str, name: str) -> Text:
+    return Text(None if path is None else str(path.resolve()), column, name if path is None else path.stem)
+
+
+def check(recipe: Recipe) -> None:
+    """Refuse what config and file names alone show to be impossible.
+
+    Raises:
+        EngineError: naming the field and the allowed range.
+    """
+    config = fetch.read_config(Path(recipe.model.path))
+    try:
+        window_size(config, recipe.target, recipe.replacement.kind, recipe.output.format)
+    except (ArchitectureError, SelectionError) as error:
+        raise EngineError(error.code, str(error)) from error
+    _check_numbers(recipe, config)
+    fetch.require_safetensors(Path(recipe.model.path))
+    for text in (recipe.calibration, *recipe.evaluation):
+        if text.path is not None and not Path(text.path).is_file():
+            raise EngineError("bad_text", f"text file {text.path} does not exist; name a JSONL or text file")
+    names = [text.name for text in recipe.evaluation]
+    if len(set(names)) != len(names):
+        raise EngineError("bad_text", f"evaluation texts need different names; they are {', '.join(names)}")
+
+
+def check_texts(recipe: Recipe) -> None:
+    """Refuse texts that are unreadable or make not one sequence, by reading no more of them than that takes.
+
+    Raises:
+        EngineError: `bad_text` or `text_too_short`, with the counts.
+    """
+    texts = [text for text in (recipe.calibration, *recipe.evaluation) if text.path is not None]
+    if not texts:
+        return
+    from transformers import AutoTokenizer  # takes seconds to import, and only texts need it
+
+    from worker.engine.text import text_windows
+
+    tokenizer = AutoTokenizer.from_pretrained(
+        recipe.model.path, local_files_only=True, trust_remote_code=recipe.trust_remote_code
+    )
+    for text in texts:
+        text_windows(text, tokenizer, recipe.scoring.sequence_length, limit=1)
+
+
+def _check_numbers(recipe: Recipe, config: Config) -> None:
+    positions = max_positions(config)
+    replacement, benchmark = recipe.replacement, recipe.benchmark
+    for name, value, least, most in (
+        ("scoring.sequence_length", recipe.scoring.sequence_length, 2, positions),
+        ("scoring.sequences", recipe.scoring.sequences, 1, None),
+        ("replacement.epochs", replacement.epochs, 0, None),
+        ("replacement.tokens", replacement.tokens, recipe.scoring.sequence_length, None),
+        ("replacement.batch_size", replacement.batch_size, 1, None),
+        ("benchmark.prompt_tokens", benchmark.prompt_tokens, 1, positions - 1),
+        ("benchmark.new_tokens", benchmark.new_tokens, defaults.LEAST_NEW_TOKENS, positions - 1),
+        ("benchmark.repeats", benchmark.repeats, 1, None),
+        *(("benchmark.batch_sizes", size, 1, None) for size in benchmark.batch_sizes),
+    ):
+        if value < least or (most is not None and value > most):
+            allowed = f"at least {least}" if most is None else f"from {least} to {most}"
+            raise EngineError("bad_recipe", f"{name} is {value} but must be {allowed}")
+    if not (math.isfinite(replacement.learning_rate) and replacement.learning_rate > 0):
+        raise EngineError("bad_recipe", f"replacement.learning_rate is {replacement.learning_rate} but must be above 0")
+    if problem := defaults.benchmark_problem(config, benchmark.prompt_tokens, benchmark.new_tokens):
+        raise EngineError("bad_recipe", f"benchmark.{problem[0]}: {problem[1]}")

@@ -1,0 +1,108 @@
+"""Mean cosine between the states before and after every window of every size, in one pass.
+
+LLM-Streamline (arXiv 2403.19135), section 3.1: score(i, n) = mean over tokens of cos(h_i, h_{i+n}). With
+u_l = h_l / |h_l| laid out as one row per layer, U [L+1, tokens x hidden], the product U U' divided by the number of
+tokens holds all mean cosines of a sequence at once: one small matrix product beside the forward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from app.core.architectures import hidden_size
+from worker.engine.decoder import Decoder
+from worker.engine.errors import EngineError
+
+METRIC = "cosine"
+_TOKENS_PER_PRODUCT = 256  # sums of this many tokens are taken in float32, the sums of those in float64
+_TINY = torch.finfo(torch.float32).tiny
+
+
+class CosineTable:
+    """Collects per-sequence tables; `mean` is the score table.
+
+    `sequences` holds one [L+1, L+1] float64 matrix of mean cosines per sequence, so that a bootstrap over sequences
+    needs no second pass.
+    """
+
+    def __init__(self) -> None:
+        self.sequences: list[Tensor] = []
+        self.tokens: list[int] = []
+        self._unit: Tensor | None = None
+
+    def add(self, decoder: Decoder, input_ids: Tensor, attention_mask: Tensor | None = None) -> None:
+        """Run the layers on a batch and add its sequences.
+
+        Args:
+            decoder: the dense model.
+            input_ids: [batch, sequence].
+            attention_mask: [batch, sequence]; padding (0) never counts.
+
+        Raises:
+            EngineError: `not_finite`, naming the layer, where a hidden state has NaN or infinite numbers.
+        """
+        batch, length = input_ids.shape
+        rows = len(decoder.layers) + 1
+        mask = None if attention_mask is None else attention_mask.to(decoder.device, torch.float32)[..., None]
+        unit = self._buffer((batch, rows, length, hidden_size(decoder.config)), decoder.device)
+
+        def visit(row: int, state: Tensor) -> None:
+            h = state.float()
+            scale = torch.linalg.vector_norm(h, dim=-1, keepdim=True).clamp_min_(_TINY).reciprocal_()
+            torch.mul(h, scale if mask is None else scale.mul_(mask), out=unit[:, row])
+
+        decoder.visit(input_ids, visit, attention_mask=attention_mask)
+        total = torch.zeros((batch, rows, rows), dtype=torch.float64)
+        for part in torch.split(unit, _TOKENS_PER_PRODUCT, dim=2):
+            flat = part.flatten(2)
+            total += torch.bmm(flat, flat.mT).double().cpu()
+        counts = torch.full((batch,), length) if attention_mask is None else attention_mask.sum(1).cpu()
+        self._check(total)
+        for table, count in zip(total, counts.tolist(), strict=True):
+            if count:
+                self.sequences.append(table / count)
+                self.tokens.append(int(count))
+
+    def _buffer(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
+        """Return room for U [batch, L+1, tokens, hidden], the same memory for every full batch."""
+        if self._unit is None or self._unit.shape != shape:
+            self._unit = torch.empty(shape, dtype=torch.float32, device=device)
+        return self._unit
+
+    @staticmethod
+    def _check(total: Tensor) -> None:
+        if not torch.isfinite(total).all():
+            layer = int((~torch.isfinite(total.diagonal(dim1=1, dim2=2))).any(0).nonzero()[0])
+            raise EngineError(
+                "not_finite",
+                f"the hidden state before layer {layer} is NaN or infinite; the checkpoint is broken or overflows "
+                "in its number format",
+            )
+
+    def mean(self) -> Tensor:
+        """Return the mean over all tokens [L+1, L+1], float64, symmetric, ones on the diagonal."""
+        weights = torch.tensor(self.tokens, dtype=torch.float64)
+        return (torch.stack(self.sequences) * weights[:, None, None]).sum(0) / weights.sum()
+
+    def scores(self) -> list[list[float | None]]:
+        """Return ``table[i][n - 1]`` = score of [i, i + n) for i in 0..L-1, n in 1..L; None where i + n > L."""
+        mean = self.mean()
+        layers = len(mean) - 1
+        return [
+            [mean[i, i + n].item() if i + n <= layers else None for n in range(1, layers + 1)] for i in range(layers)
+        ]
+
+
+def score_windows(
+    decoder: Decoder, windows: Tensor, batch_size: int, progress: Callable[[int, int], None] | None = None
+) -> CosineTable:
+    """Score all windows of layers on token windows [sequences, length]; `progress` is told (done, total) sequences."""
+    table = CosineTable()
+    for batch in torch.split(windows, batch_size):
+        table.add(decoder, batch)
+        if progress:
+            progress(len(table.sequences), len(windows))
+    return table

@@ -1,0 +1,184 @@
+"""The middle stages: score every window, select one, train its replacement."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import nn
+
+from app.core.architectures import ArchitectureError, hidden_size
+from app.core.selection import ParameterCounts, SelectionError, Target, best_window, window_size
+from worker.engine import fetch, self_text
+from worker.engine.activation_store import ActivationStore
+from worker.engine.context import StageContext, write_bytes
+from worker.engine.decoder import Decoder, shared_decoder
+from worker.engine.device import dtype_of
+from worker.engine.errors import EngineError
+from worker.engine.events import finite
+from worker.engine.replacements import build
+from worker.engine.replacements.starts import Start
+from worker.engine.scoring.cosine import score_windows
+from worker.engine.text import calibration_windows
+from worker.engine.training import Arguments, Pairs, Plan, fit
+
+SCORES = "scores.json"
+SELECTION = "selection.json"
+TRAINING = "training.json"
+REPLACEMENT = "replacement.safetensors"
+
+_TOKENS_AT_ONCE = 8192
+_STATES_AT_ONCE = 1 << 26  # numbers of hidden states kept side by side while scoring, 256 MB in float32
+
+
+def score(context: StageContext) -> None:
+    """Write `scores.json`: the score of every window of every size; samples ``builtin:self`` text first.
+
+    Raises:
+        EngineError: `text_too_short`, `bad_text`, `not_finite`, `no_start_token`.
+    """
+    recipe = context.recipe
+    if recipe.calibration.path is None:
+        self_text.ensure_self_text(context, context.read_json(fetch.OUTPUT)["hash"])
+    decoder = shared_decoder(context)
+    windows = calibration_windows(context, decoder.tokenizer)[: recipe.scoring.sequences]
+    length = windows.shape[1]
+    states = (len(decoder.layers) + 1) * length * hidden_size(decoder.config)
+    batch = max(1, min(_TOKENS_AT_ONCE // length, _STATES_AT_ONCE // states))
+    table = score_windows(decoder, windows, batch, lambda done, total: context.emit.progress(done, total, "sequences"))
+    context.write_json(
+        SCORES,
+        {
+            "metric": recipe.scoring.metric,
+            "sequences": len(windows),
+            "sequence_length": length,
+            "tokens": windows.numel(),
+            "layers": len(decoder.layers),
+            "table": table.scores(),
+        },
+    )
+
+
+def select(context: StageContext) -> None:
+    """Write `selection.json`: the window that goes, why, and what the result weighs."""
+    recipe, model = context.recipe, context.read_json(fetch.OUTPUT)
+    config = fetch.read_config(context.model)
+    counts = ParameterCounts(tuple(model["per_layer_parameters"]), model["outside_parameters"])
+    kind, form = recipe.replacement.kind, recipe.output.format
+    scores = context.read_json(SCORES)
+    try:
+        size = window_size(config, recipe.target, kind, form, counts)
+        if recipe.target.window is not None:
+            start, end = recipe.target.window
+            value, reason = scores["table"][start][end - start - 1], "the request names this window"
+        else:
+            start, value = best_window(scores["table"], size.removed_count)
+            end = start + size.removed_count
+            reason = f"the highest {scores['metric']} of all windows of {size.removed_count} layers"
+            # Layers may differ in size: count what really goes.
+            size = window_size(config, Target(window=(start, end)), kind, form, counts)
+    except (ArchitectureError, SelectionError) as error:
+        raise EngineError(error.code, str(error)) from error
+    context.write_json(
+        SELECTION,
+        {
+            "start": start,
+            "end": end,
+            "removed_layers": list(range(start, end)),
+            "removed_count": end - start,
+            "sparsity": size.sparsity,
+            "added_parameters": size.added_parameters,
+            "parameters": {"dense": size.dense_parameters, "pruned": size.pruned_parameters},
+            "score": value,
+            "reason": reason,
+        },
+    )
+    context.emit.log(f"layers {start} to {end - 1} go: {reason} ({value:.4f})")
+
+
+def train(context: StageContext) -> None:
+    """Write `replacement.safetensors` (none for `none`) and `training.json`.
+
+    Raises:
+        EngineError: `disk_full` before the activations are written where they cannot fit.
+    """
+    recipe, selection = context.recipe, context.read_json(SELECTION)
+    start, end = selection["start"], selection["end"]
+    replacement = recipe.replacement
+    if replacement.kind == "none":
+        context.write_json(TRAINING, {"kind": "none", "kept": "nothing", "steps": [], "held_out": [], "seconds": {}})
+        return
+    decoder = shared_decoder(context)
+    windows = calibration_windows(context, decoder.tokenizer)
+    store = ActivationStore.capture(
+        decoder,
+        windows,
+        start,
+        end,
+        context.temporary,
+        batch_size=max(1, _TOKENS_AT_ONCE // windows.shape[1]),
+        progress=lambda done, total: context.emit.progress(done, total, "captured sequences"),
+    )
+    pairs = Pairs.split(store)
+    arguments = block_arguments(decoder, start, store.length, replacement.kind == "layer")
+    batch = replacement.batch_size
+
+    def error(candidate: nn.Module) -> float:
+        return pairs.error(candidate.float(), arguments, batch)
+
+    block = build(replacement.kind, Start(decoder, start, end, replacement.init, context.seed("init"), error))
+    assert block is not None
+    plan = Plan(replacement.epochs, replacement.learning_rate, batch, context.seed("train"))
+
+    def report(step: int, steps: int, values: dict[str, float]) -> None:
+        context.emit.metric(**values)
+        context.emit.progress(step, steps, "steps")
+
+    history = fit(block.float(), pairs, arguments, plan, report)
+    dtype = dtype_of(recipe.output.dtype) if recipe.output.dtype else decoder.stored_dtype
+    tensors = {name: tensor.to("cpu", dtype).contiguous() for name, tensor in block.state_dict().items()}
+    write_bytes(context.workspace / REPLACEMENT, save(tensors))
+    cut = pairs.error(None, arguments, batch)
+    context.write_json(
+        TRAINING,
+        {
+            "kind": replacement.kind,
+            "sequences": {"train": len(pairs.train), "held_out": len(pairs.held_out)},
+            "tokens": len(pairs.train) * store.length,
+            "steps": history.steps,
+            "held_out": history.held_out,
+            "cut_mse": finite(cut),
+            "start_mse": finite(history.start_mse),
+            "best_mse": finite(history.best_mse),
+            "best_step": history.best_step,
+            # 1 is the plain cut, 0 the dense model.
+            "relative_error": finite(history.best_mse / cut) if cut else 0.0,
+            "kept": history.kept,
+            "diverged": history.diverged,
+            "seconds": {"capture": store.seconds, "fit": history.seconds},
+        },
+    )
+    if history.kept == "start":
+        context.emit.log("training did not beat the untrained start, which is kept")
+    if history.diverged:
+        context.emit.log("the loss diverged; training ended early with the best state")
+
+
+def block_arguments(decoder: Decoder, start: int, length: int, is_layer: bool) -> Arguments:
+    """Return what a block takes beside the hidden states: for a decoder layer mask and positions, else nothing."""
+    known: dict[int, dict[str, Any]] = {}
+
+    def arguments(batch: int) -> dict[str, Any]:
+        if not is_layer:
+            return {}
+        if batch not in known:
+            known[batch] = decoder.layer_arguments(start, batch, length)
+        return known[batch]
+
+    return arguments
+
+
+def seed_everything(context: StageContext, stage: str) -> None:
+    """Seed torch's global generators for a stage, for whatever draws without a generator of its own."""
+    torch.manual_seed(context.seed(stage))

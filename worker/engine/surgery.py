@@ -1,0 +1,271 @@
+"""Writing a safetensors file out of pieces of others: runs of unchanged bytes are copied inside the kernel.
+
+No tensor is built for what stays as it is. Only tensors whose dtype changes, and the few that are new, pass through
+memory, the former in chunks; anonymous memory stays far below one tensor of a large model.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import torch
+
+from app.core.safetensors_file import (
+    DTYPE_BITS,
+    Checkpoint,
+    TensorEntry,
+    encode_header,
+    is_buffer,
+    tensor_bytes,
+)
+from worker.engine.errors import EngineError
+
+TORCH_DTYPES: Mapping[str, torch.dtype] = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
+}  # fmt: skip
+NAMES: Mapping[torch.dtype, str] = {dtype: name for name, dtype in TORCH_DTYPES.items()}
+CONVERTIBLE = frozenset({"F64", "F32", "F16", "BF16"})
+"""Only plain floating point numbers follow output.dtype; integers and 8-bit formats mean something else."""
+
+# transformers writes this and readers such as safetensors' own expect it; nothing else may make the bytes differ.
+METADATA: Mapping[str, str] = {"format": "pt"}
+
+_CHUNK_BYTES = 8 << 20
+# Small steps let the disk start early; measured on ext4, 16 MB at a time is half as long again as no flush at all, and
+# flushing at the end twice as long.
+_COPY_CALL_BYTES = 4 << 20
+_FLUSH_EVERY_BYTES = 16 << 20
+_NO_KERNEL_COPY = frozenset({errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM})
+
+Progress = Callable[[int], None]
+"""Told the number of bytes written since the last call."""
+
+
+def usual_dtype(checkpoint: Checkpoint) -> str | None:
+    """Return the floating point dtype that most bytes of the weights have; None where no weight is one."""
+    sizes: Counter[str] = Counter()
+    for name, entry in checkpoint.entries():
+        if entry.dtype in CONVERTIBLE and not is_buffer(name):
+            sizes[entry.dtype] += entry.nbytes
+    return sizes.most_common(1)[0][0] if sizes else None
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor that lies in a source file: `offset` counts bytes from the file's beginning."""
+
+    path: Path
+    offset: int
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One tensor of the file to be written, with the dtype that it shall have there."""
+
+    name: str
+    source: Stored | torch.Tensor
+    dtype: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The tensor's shape."""
+        return tuple(self.source.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in the file to be written."""
+        return tensor_bytes(self.dtype, self.shape)
+
+
+def layout(pieces: Sequence[Piece]) -> tuple[list[Piece], bytes]:
+    """Return the pieces in the order of their data, and the file's header.
+
+    Wide dtypes come first, so that every tensor starts at a multiple of its element's width (readers view the mapped
+    file in place); among equals the given order stays, which keeps neighbours together and copies long.
+    """
+    ordered = sorted(pieces, key=lambda piece: -DTYPE_BITS[piece.dtype])
+    entries: dict[str, TensorEntry] = {}
+    position = 0
+    for piece in ordered:
+        if piece.name in entries:
+            raise EngineError("corrupt_model", f"two tensors would be called {piece.name}")
+        entries[piece.name] = TensorEntry(piece.dtype, piece.shape, position, position + piece.nbytes)
+        position += piece.nbytes
+    return ordered, encode_header(entries, METADATA)
+
+
+class BackgroundFlush:
+    """Flushes files to disk while the next bytes are copied; leaving the context waits until all of it is there.
+
+    Copying keeps a processor busy and flushing the disk, so that the two together take little longer than one alone.
+    Raises at the end the OSError of a flush that failed (a full disk can show as late as that).
+    """
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="flush")
+        self._pending: list[Future[None]] = []
+        self._unflushed = 0
+
+    def __enter__(self) -> BackgroundFlush:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._thread.shutdown(wait=True, cancel_futures=False)
+        if error is None:
+            for future in self._pending:
+                future.result()
+
+    def written(self, target: int, count: int) -> None:
+        """Say that `count` more bytes were written to the descriptor `target`."""
+        self._unflushed += count
+        if self._unflushed >= _FLUSH_EVERY_BYTES and all(future.done() for future in self._pending):
+            self._submit(target, os.fdatasync)
+
+    def finished(self, target: int) -> None:
+        """Say that the file behind `target` is complete; the descriptor may be closed afterwards."""
+        self._submit(target, os.fsync)
+
+    def _submit(self, target: int, flush: Callable[[int], None]) -> None:
+        self._unflushed = 0
+        self._pending.append(self._thread.submit(_flush_and_close, os.dup(target), flush))
+
+
+def _flush_and_close(descriptor: int, flush: Callable[[int], None]) -> None:
+    try:
+        flush(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_file(path: Path, pieces: Sequence[Piece], flush: BackgroundFlush, progress: Progress | None = None) -> None:
+    """Write a safetensors file of `pieces` to `path`; it is on disk when `flush`'s context ends.
+
+    Raises OSError (ENOSPC on a full disk) and EngineError: `corrupt_model` where a source file is shorter than its
+    header said, `dtype_overflow` where a weight does not fit the new dtype.
+    """
+    ordered, header = layout(pieces)
+    with path.open("wb", buffering=0) as file:
+        target = file.fileno()
+
+        def written(count: int) -> None:
+            flush.written(target, count)
+            if progress is not None:
+                progress(count)
+
+        _write_all(target, header)
+        for run in _runs(ordered):
+            first = run[0]
+            if isinstance(first.source, Stored) and first.source.dtype == first.dtype:
+                _copy_run(first.source, target, sum(piece.nbytes for piece in run), written)
+            elif isinstance(first.source, Stored):
+                _convert(first.name, first.source, first.dtype, target, written)
+            else:
+                _write_tensor(first.name, first.source, first.dtype, target, written)
+        flush.finished(target)
+
+
+def _runs(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
+    """Group neighbours that lie one behind the other, unchanged, in one source file too."""
+    run: list[Piece] = []
+    for piece in pieces:
+        if run and not _follows(run[-1], piece):
+            yield run
+            run = []
+        run.append(piece)
+    if run:
+        yield run
+
+
+def _follows(before: Piece, piece: Piece) -> bool:
+    a, b = before.source, piece.source
+    return (
+        isinstance(a, Stored)
+        and isinstance(b, Stored)
+        and a.dtype == before.dtype
+        and b.dtype == piece.dtype
+        and a.path == b.path
+        and a.offset + before.nbytes == b.offset
+    )
+
+
+def _copy_run(source: Stored, target: int, count: int, progress: Progress) -> None:
+    with source.path.open("rb", buffering=0) as file:
+        offset = source.offset
+        while count:
+            copied = _copy_some(file.fileno(), offset, target, min(count, _COPY_CALL_BYTES))
+            if copied == 0:
+                raise EngineError("corrupt_model", f"{source.path.name} became shorter while it was read")
+            offset += copied
+            count -= copied
+            progress(copied)
+
+
+def _copy_some(source: int, offset: int, target: int, count: int) -> int:
+    """Copy up to `count` bytes to the target's end: in the kernel where the file systems can, else through a buffer."""
+    if hasattr(os, "copy_file_range"):
+        try:
+            return os.copy_file_range(source, target, count, offset_src=offset)
+        except OSError as error:
+            if error.errno not in _NO_KERNEL_COPY:
+                raise
+    if hasattr(os, "sendfile"):
+        try:
+            return os.sendfile(target, source, offset, count)
+        except OSError as error:
+            if error.errno not in _NO_KERNEL_COPY:
+                raise
+    chunk = os.pread(source, min(count, _CHUNK_BYTES), offset)
+    _write_all(target, chunk)
+    return len(chunk)
+
+
+def _convert(name: str, source: Stored, dtype: str, target: int, progress: Progress) -> None:
+    width = DTYPE_BITS[source.dtype] // 8
+    remaining = tensor_bytes(source.dtype, source.shape)
+    offset = source.offset
+    with source.path.open("rb", buffering=0) as file:
+        while remaining:
+            # A bytearray, so that torch may take the buffer as it is (it warns about read-only ones).
+            chunk = bytearray(os.pread(file.fileno(), min(remaining, _CHUNK_BYTES // width * width), offset))
+            if not chunk or len(chunk) % width:
+                raise EngineError("corrupt_model", f"{source.path.name} became shorter while it was read")
+            values = torch.frombuffer(chunk, dtype=TORCH_DTYPES[source.dtype])
+            _write_all(target, _bytes_of(name, values, dtype))
+            offset += len(chunk)
+            remaining -= len(chunk)
+            progress(len(chunk))
+
+
+def _write_tensor(name: str, tensor: torch.Tensor, dtype: str, target: int, progress: Progress) -> None:
+    raw = _bytes_of(name, tensor.detach().cpu().contiguous(), dtype)
+    _write_all(target, raw)
+    progress(len(raw))
+
+
+def _bytes_of(name: str, values: torch.Tensor, dtype: str) -> memoryview:
+    converted = values.to(TORCH_DTYPES[dtype])
+    if converted.is_floating_point() and not torch.isfinite(converted).all() and torch.isfinite(values).all():
+        raise EngineError(
+            "dtype_overflow",
+            f"{name} holds values too large for {TORCH_DTYPES[dtype]}; choose bfloat16 or float32 as output.dtype",
+        )
+    raw: memoryview = converted.reshape(-1).view(torch.uint8).numpy().data
+    return raw
+
+
+def _write_all(target: int, data: bytes | memoryview) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(target, view) :]
