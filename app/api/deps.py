@@ -1,0 +1,85 @@
+"""What routes are given: the service's parts, and the caller with their scope."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+from celery import Celery
+from fastapi import Depends, Request
+from fastapi.security import HTTPBearer
+from sqlalchemy.orm import Session, sessionmaker
+
+from app.auth.callers import BadKeyError, identify
+from app.auth.loopback import NotFromThisMachine
+from app.auth.scopes import Scope
+from app.errors import ForeignRequest, InsufficientScope, InvalidCredentials
+from app.jobs.door import Door
+from app.jobs.watching import Watcher
+from app.settings import Settings
+from app.storage.artefacts import LocalArtefactStore
+from app.storage.blobs import BlobStore
+
+
+@dataclass(frozen=True)
+class Services:
+    """Everything that a route may need; `create_app` makes it once."""
+
+    settings: Settings
+    sessions: sessionmaker[Session]
+    read_sessions: sessionmaker[Session]
+    """Never wait for SQLite's one writer."""
+    blobs: BlobStore
+    artefacts: LocalArtefactStore
+    celery: Celery
+    door: Door
+    watcher: Watcher
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who sends the request."""
+
+    owner: str
+    """Id of the API key; empty where the service has none."""
+    scope: Scope
+
+
+def services(request: Request) -> Services:
+    """The parts that this application was made of."""
+    found: Services = request.app.state.services
+    return found
+
+
+# Only described in OpenAPI by this; the check itself has to look at the database first.
+_bearer = HTTPBearer(auto_error=False, description="An API key (`streamline keys create`). Needed once keys exist.")
+
+
+def require(scope: Scope) -> Callable[..., Caller]:
+    """A dependency that lets a caller pass whose key allows `scope`; while no key was ever made, everybody may."""
+
+    def check(request: Request, _: Annotated[object, Depends(_bearer)]) -> Caller:
+        with services(request).read_sessions() as session:
+            try:
+                identity = identify(session, request.method, request.headers)
+            except BadKeyError:
+                identity = None
+            except NotFromThisMachine as error:
+                raise ForeignRequest(str(error)) from None
+        if identity is None or identity.scope is None:
+            raise InvalidCredentials(
+                "Send a valid API key as `Authorization: Bearer KEY`; the operator makes one with "
+                "`streamline keys create`."
+            )
+        if not identity.scope.includes(scope):
+            raise InsufficientScope(
+                f"This needs a key of scope {scope.value}; the given one has {identity.scope.value}."
+            )
+        return Caller(identity.owner, identity.scope)
+
+    return check
+
+
+Parts = Annotated[Services, Depends(services)]
+Reader = Annotated[Caller, Depends(require(Scope.READ))]
+Submitter = Annotated[Caller, Depends(require(Scope.SUBMIT))]
+Admin = Annotated[Caller, Depends(require(Scope.ADMIN))]

@@ -1,0 +1,89 @@
+"""A job's events: as they happen (server-sent events, WHATWG HTML section 9.2), or as a list."""
+
+import json
+from collections.abc import AsyncIterator, Sequence
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query, Response
+from fastapi.responses import StreamingResponse
+from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
+from starlette.concurrency import run_in_threadpool
+
+from app import errors
+from app.api.deps import Parts, Reader, Services
+from app.api.jobs import AUTH_ERRORS
+from app.api.negotiation import preferred
+from app.api.problems import documented
+from app.jobs import repository, service
+from app.jobs.repository import Mark
+from app.jobs.views import JobEvent, JobEventList
+
+router = APIRouter(prefix="/v1/jobs/{job_id}/events", tags=["jobs"])
+
+SSE = "text/event-stream"
+KEEP_ALIVE_SECONDS = 15.0
+RECONNECT_MILLISECONDS = 1000
+MAX_LISTED = 10_000
+_BATCH = 500
+
+
+@router.get(
+    "",
+    response_model=JobEventList,
+    responses={
+        200: {
+            "description": "A stream that ends when the job does, or (with `Accept: application/json`) the list.",
+            "content": {SSE: {"schema": {"type": "string"}}},
+        },
+        204: {"description": "The job is final and has no events behind `Last-Event-ID`: do not connect again."},
+        **documented(errors.JobNotFound, errors.NotAcceptable, errors.OutOfRange, errors.WrongType, *AUTH_ERRORS),
+    },
+)
+async def list_events(
+    job_id: str,
+    parts: Parts,
+    _caller: Reader,
+    accept: Annotated[str | None, Header()] = None,
+    last_event_id: Annotated[int | None, Header(ge=0, le=2**31 - 1, description="Go on behind this event.")] = None,
+    after: Annotated[int, Query(ge=0, le=2**31 - 1, description="Only events with a greater id.")] = 0,
+    limit: Annotated[int, Query(ge=1, le=MAX_LISTED, description="Events in the list at most.")] = MAX_LISTED,
+) -> Response:
+    """What has happened to the job, in order, and what happens next.
+
+    The stream's `data` is the event's `data`; its `id` and `event` are the list's.
+    """
+    start = after if last_event_id is None else last_event_id
+    wanted = preferred(accept, (SSE, "application/json"))
+    mark, events = await run_in_threadpool(_read, parts, job_id, start, limit if wanted != SSE else 1)
+    if wanted == SSE:
+        if mark.final and not events:
+            return Response(status_code=204)  # an EventSource connects again after anything else
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        return StreamingResponse(_stream(parts, job_id, start), media_type=SSE, headers=headers)
+    more = bool(events) and events[-1].id < mark.events
+    answer = JobEventList(items=list(events), next_after=events[-1].id if more else None)
+    return Response(answer.model_dump_json(), media_type="application/json")
+
+
+def _read(parts: Services, job_id: str, after: int, limit: int) -> tuple[Mark, Sequence[JobEvent]]:
+    """How far the job is, and its events behind `after`: the mark first, so that no event lies between the two."""
+    with parts.read_sessions() as session:
+        mark = service.mark(session, job_id)
+        rows = repository.events_after(session, job_id, after, limit=limit)
+        return mark, [JobEvent.of(row) for row in rows]
+
+
+async def _stream(parts: Services, job_id: str, after: int) -> AsyncIterator[bytes]:
+    """The events behind `after` until the job is final; a comment now and then keeps proxies from hanging up."""
+    yield format_sse_event(retry=RECONNECT_MILLISECONDS)
+    while True:
+        mark, events = await run_in_threadpool(_read, parts, job_id, after, _BATCH)
+        for event in events:
+            after = event.id
+            yield format_sse_event(data_str=json.dumps(event.data), event=event.event, id=str(event.id))
+        if after < mark.events:
+            continue
+        if mark.final:
+            return
+        while not await parts.watcher.wait(job_id, mark, KEEP_ALIVE_SECONDS):
+            yield KEEPALIVE_COMMENT

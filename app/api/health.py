@@ -1,0 +1,74 @@
+"""`/healthz` says that the process lives, `/readyz` that what it needs does too, `/metrics` how the queue stands."""
+
+import os
+from typing import Literal
+
+from fastapi import APIRouter, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
+from pydantic import BaseModel
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session, sessionmaker
+
+from app.dispatch.queue import broker_reachable
+from app.jobs import repository
+from app.jobs.states import State
+
+router = APIRouter(tags=["health"])
+
+Condition = Literal["ok", "away"]
+
+
+class Health(BaseModel):
+    """The process answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Readiness(BaseModel):
+    """Each part that a job needs."""
+
+    status: Condition
+    database: Condition
+    broker: Condition
+    storage: Condition
+
+
+@router.get("/healthz")
+def healthz() -> Health:
+    """Liveness: restart the process when this does not answer."""
+    return Health()
+
+
+@router.get("/readyz", responses={503: {"model": Readiness}})
+def readyz(request: Request, response: Response) -> Readiness:
+    """Readiness: 503 while a part is away, and which one."""
+    parts: dict[str, Condition] = {
+        "database": "ok" if _database_answers(request.app.state.read_sessions) else "away",
+        "broker": "ok" if broker_reachable(request.app.state.celery) else "away",
+        "storage": "ok" if os.access(request.app.state.settings.store_dir, os.W_OK) else "away",
+    }
+    ready = all(condition == "ok" for condition in parts.values())
+    response.status_code = 200 if ready else 503
+    return Readiness(status="ok" if ready else "away", **parts)
+
+
+@router.get("/metrics", include_in_schema=False)
+def metrics(request: Request) -> Response:
+    """Prometheus: jobs by state."""
+    registry = CollectorRegistry()
+    jobs = Gauge("streamline_jobs", "Jobs by state", ["state"], registry=registry)
+    with request.app.state.read_sessions() as session:
+        counts = repository.state_counts(session)
+    for state in State:
+        jobs.labels(state=state.value).set(counts.get(state.value, 0))
+    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def _database_answers(sessions: sessionmaker[Session]) -> bool:
+    try:
+        with sessions() as session:
+            session.execute(text("SELECT 1"))
+    except SQLAlchemyError:
+        return False
+    return True

@@ -1,0 +1,116 @@
+"""`POST /v1/imports`: take a model directory of this machine into the hub."""
+
+from typing import Annotated
+
+import structlog
+from fastapi import APIRouter, Depends, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from app import errors
+from app.api.deps import Submitter
+from app.api.hub import hub_context
+from app.api.problems import documented
+from app.hub.context import HubContext
+from app.hub.errors import BadName, DirectoryNotAllowed, ModelRefused, NoSafetensors
+from app.hub.importing import allowed_directory, import_directory
+from app.hub.names import REPO_FORM, check_repo_name
+from app.storage.blobs import SourceChanged
+
+router = APIRouter(prefix="/v1", tags=["models"])
+
+log = structlog.get_logger(__name__)
+
+
+class ImportRequest(BaseModel):
+    """What to import, and under which name."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    path: str = Field(
+        min_length=1,
+        max_length=4096,
+        description="Directory on the service's machine, as save_pretrained writes it, below STREAMLINE_MODEL_ROOTS.",
+    )
+    repo: str = Field(min_length=1, max_length=200, description=f"Repository to import into: {REPO_FORM}.")
+    private: bool = Field(False, description="Whether the repository, if the import makes it, is private.")
+
+
+class ImportAnswer(BaseModel):
+    """What is in the hub now."""
+
+    repo: str
+    revision: str = Field(description="The commit: 40 hex digits; `main` points to it.")
+    created: bool = Field(description="False where `main` already held the same content, and nothing was written.")
+    files: int = Field(description="Number of files of the revision.")
+    bytes: int = Field(description="Their sizes together.")
+    skipped: list[str] = Field(description="Files left out: hidden ones, and weights in other forms than safetensors.")
+
+
+@router.post(
+    "/imports",
+    status_code=201,
+    responses={
+        200: {"model": ImportAnswer, "description": "The same content was there already."},
+        **documented(
+            errors.BadRepoName,
+            errors.DirectoryNotAllowed,
+            errors.NoSafetensors,
+            errors.UnreadableModel,
+            errors.StorageFull,
+        ),
+    },
+)
+def import_model(
+    wanted: ImportRequest, response: Response, context: Annotated[HubContext, Depends(hub_context)], _caller: Submitter
+) -> ImportAnswer:
+    """Check a model directory, copy its files into the store and publish them as `main` of the repository.
+
+    Everything is looked at before anything is stored: config.json, the header of every safetensors file, every link.
+    The answer comes when the import is done (a few seconds per gigabyte); importing the same content again writes
+    nothing and answers 200.
+    """
+    try:
+        check_repo_name(wanted.repo)
+    except BadName as error:
+        raise errors.BadRepoName(str(error), pointer="/repo") from None
+    try:
+        directory, root = allowed_directory(wanted.path, context.model_roots)
+        with context.sessions.begin() as session:
+            imported = import_directory(
+                session, context.store, directory, wanted.repo, root=root, private=wanted.private
+            )
+    except DirectoryNotAllowed as error:
+        raise errors.DirectoryNotAllowed(str(error), pointer="/path") from None
+    except NoSafetensors as error:
+        raise errors.NoSafetensors(str(error), pointer="/path") from None
+    except ModelRefused as error:
+        raise errors.UnreadableModel(str(error), pointer="/path") from None
+    except SourceChanged as error:
+        raise errors.UnreadableModel(str(error), pointer="/path") from None
+    except FileNotFoundError as error:
+        raise errors.UnreadableModel(
+            f"{error.filename} went away while the directory was read; wait until its writer has finished and send the "
+            "request again.",
+            pointer="/path",
+        ) from None
+    except PermissionError as error:
+        raise errors.UnreadableModel(
+            f"{error.filename} cannot be read by the service's user; give it permission.", pointer="/path"
+        ) from None
+    except OSError as error:
+        log.warning("import_unreadable", path=wanted.path, error=str(error))
+        raise errors.UnreadableModel(
+            f"{error.filename or wanted.path} cannot be read: {error.strerror or error}. Look at the disk that it lies "
+            "on, or copy the model elsewhere.",
+            pointer="/path",
+        ) from None
+    if not imported.commit.new:
+        response.status_code = 200
+    return ImportAnswer(
+        repo=imported.commit.repo,
+        revision=imported.commit.oid,
+        created=imported.commit.new,
+        files=imported.files,
+        bytes=imported.size,
+        skipped=list(imported.skipped),
+    )

@@ -1,0 +1,225 @@
+"""Jobs: submit, look, wait, list, cancel, retry."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Query, Response
+from fastapi.responses import JSONResponse
+from starlette.concurrency import run_in_threadpool
+
+from app import errors
+from app.api.deps import Caller, Parts, Reader, Services, Submitter
+from app.api.problems import documented
+from app.db.models import JobRow
+from app.dispatch.queue import enqueue
+from app.errors import OutOfRange
+from app.hub.byte_range import etag_matches
+from app.jobs import idempotency, repository, service
+from app.jobs.idempotency import Reservation
+from app.jobs.repository import Mark
+from app.jobs.spec import JobRequest
+from app.jobs.states import State
+from app.jobs.views import Job, JobPage
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+RETRY_AFTER_SECONDS = 2
+MAX_WAIT_SECONDS = 30
+_JOB_HEADERS: dict[str, Any] = {
+    "ETag": {"description": "Changes with every visible change.", "schema": {"type": "string"}},
+    "Retry-After": {"description": "Seconds, while the job is not final.", "schema": {"type": "integer"}},
+}
+
+AUTH_ERRORS = (errors.InvalidCredentials, errors.InsufficientScope, errors.ForeignRequest, errors.Unavailable)
+REQUEST_ERRORS = (
+    errors.MalformedBody,
+    errors.BodyTooLarge,
+    errors.UnsupportedMediaType,
+    errors.InvalidRequest,
+    errors.UnknownField,
+    errors.MissingField,
+    errors.WrongType,
+    errors.OutOfRange,
+    errors.NotAvailable,
+    errors.ConflictingFields,
+    errors.GateNotMeasured,
+    errors.BadRepoName,
+    errors.UnknownModel,
+    errors.UnknownRevision,
+    errors.UnreadableModel,
+    errors.NoSafetensors,
+    errors.UnsupportedFamily,
+    errors.BadTarget,
+    errors.NativeFormRefused,
+    errors.UnknownDataset,
+    errors.UnknownColumn,
+    errors.TextTooShort,
+)
+
+
+@router.post(
+    "",
+    status_code=202,
+    response_model=Job,
+    responses={
+        202: {
+            "description": "The job is queued, or is the one that the Idempotency-Key has made before.",
+            "headers": _JOB_HEADERS | {"Location": {"description": "Path of the job.", "schema": {"type": "string"}}},
+        },
+        **documented(
+            *REQUEST_ERRORS,
+            *AUTH_ERRORS,
+            errors.InvalidIdempotencyKey,
+            errors.IdempotencyKeyReused,
+            errors.IdempotencyKeyInFlight,
+        ),
+    },
+)
+def submit_job(
+    body: JobRequest,
+    parts: Parts,
+    caller: Submitter,
+    idempotency_key: Annotated[
+        str | None,
+        Header(description="Sending the request again with the same key and body gives the same job."),
+    ] = None,
+) -> Response:
+    """Submit a job.
+
+    Everything that can be checked is checked first, so that a job that is accepted is one that can work.
+    """
+    if idempotency_key is None:
+        row = _create(parts, caller, body)
+    else:
+        row = _create_once(parts, caller, body, idempotency.check_key(idempotency_key))
+    return _answer(row, 202, {"Location": f"/v1/jobs/{row.id}"})
+
+
+def _create(parts: Services, caller: Caller, request: JobRequest, reservation: Reservation | None = None) -> JobRow:
+    spec = parts.door.admit(request)
+    with parts.sessions.begin() as session:
+        row = service.create(session, spec, owner=caller.owner, reservation=reservation)
+    # Only now: a worker must not look for a row that is not there yet. A lost message is sent again by the reconciler.
+    _announce(parts, row.id)
+    return row
+
+
+def _create_once(parts: Services, caller: Caller, request: JobRequest, key: str) -> JobRow:
+    with parts.sessions.begin() as session:
+        held = idempotency.reserve(session, caller.owner, key, request.digest())
+    if isinstance(held, str):
+        with parts.read_sessions() as session:
+            return service.find(session, held)
+    try:
+        return _create(parts, caller, request, held)
+    except BaseException:
+        with parts.sessions.begin() as session:
+            idempotency.free(session, held)
+        raise
+
+
+def _announce(parts: Services, job_id: str) -> None:
+    if enqueue(parts.celery, job_id):
+        with parts.sessions.begin() as session:
+            repository.mark_announced(session, job_id)
+
+
+@router.get("", responses=documented(errors.InvalidRequest, errors.OutOfRange, errors.NotAvailable, *AUTH_ERRORS))
+def list_jobs(
+    parts: Parts,
+    _caller: Reader,
+    state: Annotated[State | None, Query(description="Only jobs in this state.")] = None,
+    model: Annotated[str | None, Query(description="Only jobs on this repository.", max_length=200)] = None,
+    label: Annotated[
+        list[str] | None, Query(description="`key=value`; with several, jobs that have all of them.", max_length=32)
+    ] = None,
+    cursor: Annotated[str | None, Query(description="`next_cursor` of the page before.", max_length=200)] = None,
+    limit: Annotated[int, Query(ge=1, le=100, description="Jobs per page.")] = 20,
+) -> JobPage:
+    """List jobs, newest first. Jobs that come in meanwhile change no later page."""
+    with parts.read_sessions() as session:
+        page = service.page(session, state=state, model=model, labels=_labels(label or []), cursor=cursor, limit=limit)
+    return JobPage(items=[Job.of(row) for row in page.rows], next_cursor=page.next_cursor)
+
+
+def _labels(texts: list[str]) -> dict[str, str]:
+    pairs = [text.partition("=") for text in texts]
+    if any(not (key and equals) for key, equals, _ in pairs) or len({key for key, _, _ in pairs}) != len(pairs):
+        raise OutOfRange("label must be key=value, each key once; for example label=ci_run=123.", parameter="label")
+    return {key: value for key, _, value in pairs}
+
+
+@router.get(
+    "/{job_id}",
+    response_model=Job,
+    responses={
+        200: {"headers": _JOB_HEADERS},
+        304: {"description": "The job is as `If-None-Match` says.", "headers": _JOB_HEADERS},
+        **documented(errors.JobNotFound, errors.OutOfRange, errors.WrongType, *AUTH_ERRORS),
+    },
+)
+async def get_job(
+    job_id: str,
+    parts: Parts,
+    _caller: Reader,
+    wait: Annotated[
+        int, Query(ge=0, le=MAX_WAIT_SECONDS, description="Seconds to wait for a change before the answer.")
+    ] = 0,
+    if_none_match: Annotated[str | None, Header()] = None,
+) -> Response:
+    """The job as it stands.
+
+    With `wait`, the answer comes as soon as the job differs from what `If-None-Match` names (or, without it, from what
+    it is now), and at the latest after that many seconds. A final job is answered at once.
+    """
+    row, mark = await run_in_threadpool(_look, parts, job_id)
+    known = if_none_match is None or etag_matches(if_none_match, service.etag(row))
+    if wait and known and not mark.final and await parts.watcher.wait(job_id, mark, wait):
+        row, _ = await run_in_threadpool(_look, parts, job_id)
+    if etag_matches(if_none_match, service.etag(row)):
+        return Response(status_code=304, headers=_headers(row))
+    return _answer(row, 200)
+
+
+def _look(parts: Services, job_id: str) -> tuple[JobRow, Mark]:
+    with parts.read_sessions() as session:
+        row = service.find(session, job_id)
+    return row, Mark.of(row)
+
+
+def _headers(row: JobRow) -> dict[str, str]:
+    headers = {"ETag": service.etag(row), "Cache-Control": "no-cache"}
+    return headers if service.is_final(row) else headers | {"Retry-After": str(RETRY_AFTER_SECONDS)}
+
+
+def _answer(row: JobRow, status: int, headers: dict[str, str] | None = None) -> JSONResponse:
+    return JSONResponse(Job.of(row).model_dump(mode="json"), status, headers=_headers(row) | (headers or {}))
+
+
+@router.post(
+    "/{job_id}/cancel",
+    status_code=202,
+    response_model=Job,
+    responses=documented(errors.JobNotFound, errors.JobIsFinal, *AUTH_ERRORS),
+)
+def cancel_job(job_id: str, parts: Parts, _caller: Submitter) -> Response:
+    """Ask for the job to be cancelled: a queued one is at once, a running one within two heartbeats.
+
+    Asking again changes nothing. What the job has finished is kept for `retry`.
+    """
+    with parts.sessions.begin() as session:
+        row = service.cancel(session, job_id)
+    return _answer(row, 202)
+
+
+@router.post(
+    "/{job_id}/retry",
+    status_code=202,
+    response_model=Job,
+    responses=documented(errors.JobNotFound, errors.JobNotRetryable, *AUTH_ERRORS),
+)
+def retry_job(job_id: str, parts: Parts, _caller: Submitter) -> Response:
+    """Let a failed or cancelled job go on from its last finished stage."""
+    with parts.sessions.begin() as session:
+        row = service.retry(session, job_id)
+    _announce(parts, job_id)
+    return _answer(row, 202)

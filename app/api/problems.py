@@ -1,0 +1,275 @@
+"""RFC 9457 problem documents: for our own errors, for what pydantic and the framework find, and for faults."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, Field
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from starlette.exceptions import HTTPException
+from starlette.routing import Match
+
+from app import errors
+from app.api.request_models import allowed_range, field_at, model_at
+from app.errors import ServiceError
+from app.storage.blobs import StorageFull
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_SECONDS = 2
+_MAX_ERRORS = 50
+
+log = structlog.get_logger(__name__)
+
+
+class FieldError(BaseModel):
+    """One of several things that are wrong with a request."""
+
+    code: str = Field(description="Stable name of the kind of error.")
+    detail: str = Field(description="What is wrong and what to do about it.")
+    pointer: str | None = Field(None, description="JSON pointer (RFC 6901) of the field in the body.")
+    parameter: str | None = Field(None, description="Name of the query, path or header parameter.")
+
+
+class Problem(BaseModel):
+    """A problem document (RFC 9457). With several errors, the members at the top are the first one's."""
+
+    type: str = Field(description="URN of the kind of problem: `urn:streamline:problem:` and the code.")
+    title: str = Field(description="The kind of problem in a few words; the same for every occurrence.")
+    status: int = Field(description="The HTTP status.")
+    code: str = Field(description="Stable name of the kind of problem, for programs.")
+    detail: str = Field(description="What is wrong this time and what to do about it, for people.")
+    pointer: str | None = Field(None, description="JSON pointer (RFC 6901) of the offending field in the body.")
+    parameter: str | None = Field(None, description="Name of the offending query, path or header parameter.")
+    errors: list[FieldError] | None = Field(
+        None, description="Every error, where more than one kind of thing is wrong."
+    )
+    request_id: str | None = Field(None, description="What the service's log calls this request.")
+
+
+def problem_response(error: ServiceError, all_errors: Sequence[ServiceError] = ()) -> JSONResponse:
+    """The answer to a request that ended in `error`; `all_errors` are listed where the request has several faults."""
+    problem = Problem(
+        type=f"urn:streamline:problem:{error.code}",
+        title=error.title,
+        status=error.status,
+        code=error.code,
+        detail=error.detail,
+        pointer=error.pointer,
+        parameter=error.parameter,
+        errors=[
+            FieldError(code=one.code, detail=one.detail, pointer=one.pointer, parameter=one.parameter)
+            for one in all_errors
+        ]
+        or None,
+        request_id=structlog.contextvars.get_contextvars().get("request_id"),
+    )
+    headers = dict(error.headers)
+    if error.status == HTTPStatus.UNAUTHORIZED:
+        headers.setdefault("WWW-Authenticate", "Bearer")
+    return JSONResponse(problem.model_dump(exclude_none=True), error.status, headers=headers, media_type=MEDIA_TYPE)
+
+
+def documented(*kinds: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route that may answer with these problems, for its OpenAPI entry."""
+    by_status: dict[int, list[type[ServiceError]]] = {}
+    for kind in kinds:
+        by_status.setdefault(kind.status, []).append(kind)
+    return {
+        status: {
+            "description": "\n".join(f"* `{kind.code}`: {kind.__doc__}" for kind in of_status),
+            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        }
+        for status, of_status in by_status.items()
+    }
+
+
+def install_problems(app: FastAPI, routers: Sequence[APIRouter]) -> None:
+    """Answer every error of this application, which includes `routers`, with a problem document."""
+    app.state.routers = routers
+    app.add_exception_handler(ServiceError, _service_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(HTTPException, _http_exception)
+    app.add_exception_handler(OperationalError, _unavailable)
+    app.add_exception_handler(PoolTimeoutError, _unavailable)
+    app.add_exception_handler(StorageFull, _storage_full)
+
+
+async def _service_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, ServiceError)
+    return problem_response(error)
+
+
+async def _unavailable(_request: Request, error: Exception) -> Response:
+    log.warning("database_unavailable", error=type(error).__name__, detail=str(error.__cause__ or error))
+    return problem_response(
+        errors.Unavailable(
+            "The database does not answer; send the request again in a moment.",
+            headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
+        )
+    )
+
+
+async def _storage_full(_request: Request, error: Exception) -> Response:
+    log.warning("storage_full", detail=str(error))
+    assert isinstance(error, StorageFull)
+    return problem_response(
+        errors.StorageFull(
+            f"{error.needed:,} bytes are needed and {error.available:,} are free. Ask the operator for room."
+        )
+    )
+
+
+async def _http_exception(request: Request, error: Exception) -> Response:
+    """What the framework refuses by itself."""
+    assert isinstance(error, HTTPException)
+    headers = dict(error.headers or {})
+    path = request.url.path
+    known: ServiceError
+    match error.status_code:
+        case HTTPStatus.NOT_FOUND:
+            known = errors.NotFound(f"There is nothing at {path!r}; GET /docs lists what there is.")
+        case HTTPStatus.METHOD_NOT_ALLOWED:
+            allowed = ", ".join(_methods(request))
+            known = errors.MethodNotAllowed(
+                f"{path!r} takes {allowed}, not {request.method}.", headers={"Allow": allowed}
+            )
+        case HTTPStatus.BAD_REQUEST:
+            known = errors.MalformedBody("The body cannot be read; send one JSON object as application/json.")
+        case HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            known = errors.BodyTooLarge(str(error.detail), headers=headers)
+        case _:
+            status = HTTPStatus(error.status_code)
+            return JSONResponse(
+                {"type": "about:blank", "title": status.phrase, "status": status, "detail": str(error.detail)}
+                | {"code": status.phrase.lower().replace(" ", "_")},
+                status,
+                headers=headers,
+                media_type=MEDIA_TYPE,
+            )
+    return problem_response(known)
+
+
+def _methods(request: Request) -> list[str]:
+    """Every method that some route takes at this path; the framework names only the first route's."""
+    found: set[str] = set()
+    for route in (route for router in request.app.state.routers for route in router.routes):
+        if route.matches(request.scope)[0] is not Match.NONE:
+            found |= getattr(route, "methods", None) or set()
+    return sorted(found)
+
+
+# --- what pydantic finds ---------------------------------------------------------------------------------------------
+
+_OWN_CODES: Mapping[str, type[ServiceError]] = {
+    kind.code: kind
+    for kind in (errors.NotAvailable, errors.GateNotMeasured, errors.ConflictingFields, errors.OutOfRange)
+}
+_LENGTHS = frozenset({"too_long", "too_short", "string_too_long", "string_too_short"})
+_BOUNDS = frozenset({"greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number"})
+
+
+async def _validation_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    route = request.scope.get("route")
+    body = route.body_field.field_info.annotation if isinstance(route, APIRoute) and route.body_field else None
+    content_type = request.headers.get("content-type", "")
+    found = [translate(one, body, content_type) for one in list(error.errors())[:_MAX_ERRORS]]
+    return problem_response(found[0], found)
+
+
+def translate(found: Mapping[str, Any], body: Any, content_type: str = "application/json") -> ServiceError:
+    """Turn one of pydantic's findings into one of our errors.
+
+    Args:
+        found: as `ValidationError.errors()` gives it, `loc` beginning with `body`, `query`, `path` or `header`.
+        body: the annotation of the body's model, to look up names and ranges; None where there is no body.
+        content_type: of the request.
+    """
+    where, *path = found["loc"] or ("body",)
+    if where != "body":
+        kind, detail = _explain(found, None, str(path[0]) if path else where)
+        return kind(detail, parameter=str(path[0]) if path else None)
+    if found["type"] == "json_invalid":
+        reason = found.get("ctx", {}).get("error", "invalid JSON")
+        return errors.MalformedBody(f"The body is not valid JSON: {reason} at character {path[0]}. Send a JSON object.")
+    if not path and "json" not in content_type.lower():
+        return errors.UnsupportedMediaType("Send the body as JSON, with Content-Type: application/json.")
+    name = _printable(".".join(str(part) for part in path)) or "the body"
+    pointer = "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in path)
+    if found["type"] == "extra_forbidden":
+        return errors.UnknownField(_unknown(path, body), pointer=pointer)
+    kind, detail = _explain(found, field_at(body, path), name)
+    return kind(detail, pointer=pointer)
+
+
+def _unknown(path: Sequence[Any], body: Any) -> str:
+    parent = model_at(body, path[:-1])
+    known = list(parent.model_fields) if parent else []
+    where = ".".join(str(part) for part in path[:-1]) or "the request"
+    near = difflib.get_close_matches(str(path[-1]), known, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"{str(path[-1])[:100]!r} is not a field of {where}; {hint}Known here: {', '.join(known)}."
+
+
+def _explain(found: Mapping[str, Any], field: Any, name: str) -> tuple[type[ServiceError], str]:
+    kind, context, given = found["type"], found.get("ctx", {}), _shown(found.get("input"))
+    if own := _OWN_CODES.get(kind):
+        return own, f"{name}: {found['msg']}."
+    if kind == "missing":
+        return errors.MissingField, f"{name} is missing; it is required."
+    if kind in {"literal_error", "enum"}:
+        return errors.NotAvailable, f"{name} is {given}; available in this version: {context['expected']}."
+    if kind in _BOUNDS:
+        allowed = allowed_range(field) or _bound(kind, context)
+        return errors.OutOfRange, f"{name} is {given}; allowed: {allowed}."
+    if kind in _LENGTHS:
+        allowed = allowed_range(field)
+        return errors.OutOfRange, f"{name}: {found['msg']}" + (f"; allowed: {allowed}." if allowed else ".")
+    if kind.endswith(("_type", "_parsing", "_from_float", "_unicode")):
+        return errors.WrongType, f"{name} is {given} but {_wanted(found['msg'])}."
+    return errors.InvalidRequest, f"{name}: {found['msg']}."
+
+
+def _bound(kind: str, context: Mapping[str, Any]) -> str:
+    words = {
+        "greater_than": ("more than", "gt"),
+        "greater_than_equal": ("at least", "ge"),
+        "less_than": ("less than", "lt"),
+        "less_than_equal": ("at most", "le"),
+    }
+    if kind not in words:
+        return "finite numbers"
+    word, key = words[kind]
+    return f"{word} {context[key]}"
+
+
+def _wanted(message: str) -> str:
+    text = message.removeprefix("Input should be ")
+    return f"must be {text}" if text != message else message[:1].lower() + message[1:]
+
+
+def _shown(value: Any) -> str:
+    """A value of the request for a message: short, and printable whatever it is."""
+    text = repr(value) if isinstance(value, str | int | float | bool | None) else f"a {_JSON_NAMES.get(type(value))}"
+    text = text.encode("ascii", "backslashreplace").decode()
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _printable(name: str) -> str:
+    """A name that the client may have made up, for a message."""
+    return name if name.isprintable() else repr(name)[1:-1]
+
+
+_JSON_NAMES: Mapping[type, str] = {
+    dict: "JSON object",
+    list: "JSON array",
+    tuple: "JSON array",
+    bytes: "sequence of bytes",
+}

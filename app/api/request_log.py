@@ -1,0 +1,59 @@
+"""One log line per request, one id that is in every line and every problem, and no stack trace for anybody outside."""
+
+import re
+import time
+import uuid
+
+import structlog
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.api.problems import problem_response
+from app.errors import InternalError
+
+_GIVEN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
+
+log = structlog.get_logger("streamline.http")
+
+
+class RequestLogMiddleware:
+    """Pure ASGI, the outermost of ours: names the request, logs it, and answers a fault with a problem document."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = _request_id(scope)
+        status = 0
+
+        async def named(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["X-Request-ID"] = request_id
+            await send(message)
+
+        began = time.perf_counter()
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                await self._app(scope, receive, named)
+            except Exception:
+                log.exception("fault", method=scope["method"], path=scope["path"])
+                if status:
+                    raise  # half an answer is out: only cutting the connection tells the client
+                fault = InternalError("The service has failed; its log says more under this request_id.")
+                await problem_response(fault)(scope, receive, named)
+            finally:
+                write = log.debug if scope["path"] in _QUIET else log.info
+                seconds = round(time.perf_counter() - began, 4)
+                write("request", method=scope["method"], path=scope["path"], status=status, seconds=seconds)
+
+
+def _request_id(scope: Scope) -> str:
+    given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
+    return given if _GIVEN_ID.fullmatch(given) else uuid.uuid4().hex

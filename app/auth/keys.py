@@ -1,0 +1,70 @@
+"""API keys: shown once when they are made, stored as a hash, each with one scope that includes the lesser ones.
+
+A key has the form of a Hugging Face token (`hf_` and letters and digits), because some clients send nothing else.
+"""
+
+import hashlib
+import secrets
+import string
+from collections.abc import Sequence
+
+from sqlalchemy import or_, select, update
+from sqlalchemy.orm import Session
+
+from app.auth.scopes import Scope
+from app.db.clock import db_now
+from app.db.models import ApiKeyRow
+
+_ALPHABET = string.ascii_letters + string.digits
+_SECRET_LENGTH = 40  # letters of 62 kinds: 238 bits
+_ID_LENGTH = 8
+
+
+def create(session: Session, name: str, scope: Scope, *, valid_days: float | None = None) -> tuple[ApiKeyRow, str]:
+    """Make a key; the second value is the key itself, which is stored nowhere."""
+    secret = "".join(secrets.choice(_ALPHABET) for _ in range(_SECRET_LENGTH))
+    row = ApiKeyRow(
+        id=secret[:_ID_LENGTH],
+        name=name,
+        sha256=_hash(f"hf_{secret}"),
+        scope=scope,
+        expires_at=None if valid_days is None else db_now(valid_days * 86400),
+    )
+    session.add(row)
+    session.flush()
+    session.refresh(row)
+    return row, f"hf_{secret}"
+
+
+def find(session: Session, key: str) -> ApiKeyRow | None:
+    """The row of a key that is valid now."""
+    return session.scalar(
+        select(ApiKeyRow).where(
+            ApiKeyRow.sha256 == _hash(key),
+            ApiKeyRow.revoked_at.is_(None),
+            or_(ApiKeyRow.expires_at.is_(None), ApiKeyRow.expires_at > db_now()),
+        )
+    )
+
+
+def exist(session: Session) -> bool:
+    """Whether any key was ever made: from then on every call needs one (a revoked last key locks, not opens)."""
+    return session.scalar(select(ApiKeyRow.id).limit(1)) is not None
+
+
+def listing(session: Session) -> Sequence[ApiKeyRow]:
+    """All keys, oldest first."""
+    return session.scalars(select(ApiKeyRow).order_by(ApiKeyRow.created_at)).all()
+
+
+def revoke(session: Session, key_id: str) -> bool:
+    """Make a key worthless from now on; False when there is none of this id."""
+    revoked = session.scalar(
+        update(ApiKeyRow).where(ApiKeyRow.id == key_id).values(revoked_at=db_now()).returning(ApiKeyRow.id)
+    )
+    return revoked is not None
+
+
+def _hash(key: str) -> str:
+    # A key is random and long: a plain hash cannot be searched, and a slow one would only slow every request down.
+    return hashlib.sha256(key.encode()).hexdigest()

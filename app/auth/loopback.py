@@ -1,0 +1,52 @@
+"""What a service without API keys may be asked by: programs and pages of this machine, and nothing else.
+
+Listening on loopback alone does not keep the web out, because a browser on this machine carries requests for any page.
+A page whose name was re-pointed to 127.0.0.1 shows in `Host`, a form on a foreign page in `Origin`: a browser lets no
+page choose either.
+"""
+
+import ipaddress
+from collections.abc import Mapping
+
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class NotFromThisMachine(Exception):  # noqa: N818 - named for what happened
+    """The service has no API keys, and the request may have been sent for a page of somewhere else."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Without API keys this service answers only requests to localhost, 127.0.0.1 or [::1], and takes changes "
+            "from no other site's pages. Use such an address, or make a key with `streamline keys create` and send it."
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address, without a port, can only be this machine."""
+    try:
+        return host.lower() == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_local(method: str, headers: Mapping[str, str]) -> None:
+    """Let pass what no foreign page can have sent.
+
+    Args:
+        method: of the request.
+        headers: of the request, found by their lower-case names.
+
+    Raises:
+        NotFromThisMachine: `Host` is no loopback, or a change comes from a page of another site.
+    """
+    host = headers.get("host", "")
+    origin = headers.get("origin")
+    foreign = method not in _SAFE_METHODS and origin is not None and origin.partition("://")[2].lower() != host.lower()
+    if foreign or not is_loopback(_without_port(host)):
+        raise NotFromThisMachine
+
+
+def _without_port(host: str) -> str:
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0]

@@ -1,0 +1,13 @@
+"""The command's exit codes, as pipelines rely on them."""
+
+PASSED = 0
+FAILED_OR_GATE_MISSED = 1
+CANCELLED = 2
+TIMED_OUT = 3
+NOT_ALLOWED = 4
+BAD_USAGE = 64
+INTERRUPTED = 130
+
+
+class UsageError(Exception):
+    """What the user typed cannot be done; the message is one sentence that says what can."""

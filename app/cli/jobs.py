@@ -1,0 +1,149 @@
+"""How jobs look in a terminal: live progress for people, plain lines for logs, JSON for programs."""
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from app.cli import exits
+from app.client import Job, Streamline, WaitTimeoutError
+
+_EXIT_OF_STATE = {"failed": exits.FAILED_OR_GATE_MISSED, "cancelled": exits.CANCELLED}
+
+
+def announce(service: Streamline, job: Job) -> None:
+    """Say what was submitted and where to look."""
+    print(f"job {job['id']} is {job['state']}: {service.url}/v1/jobs/{job['id']}")  # noqa: T201
+
+
+def exit_code(job: Mapping[str, Any]) -> int:
+    """0 for a job that succeeded and passed its gates, 1 for a failure or a missed gate, 2 for a cancelled job."""
+    if job["state"] == "succeeded":
+        return exits.PASSED if job["verdict"] != "fail" else exits.FAILED_OR_GATE_MISSED
+    return _EXIT_OF_STATE[job["state"]]
+
+
+def follow(service: Streamline, job_id: str, *, timeout: float | None, as_json: bool) -> int:
+    """Show a job's progress until it is final; the exit code. Ctrl-C stops the waiting and cancels nothing."""
+    console = Console(stderr=True)
+    try:
+        job = _watch(service, job_id, timeout, console)
+    except KeyboardInterrupt:
+        console.print(f"Stopped waiting; the job goes on. Attach again with: streamline wait {job_id}")
+        return exits.INTERRUPTED
+    except WaitTimeoutError:
+        console.print(f"Not finished after {timeout:g} s; the job goes on. Attach again with: streamline wait {job_id}")
+        return exits.TIMED_OUT
+    if as_json:
+        sys.stdout.write(json.dumps(job, indent=2) + "\n")
+    else:
+        show_job(job)
+    return exit_code(job)
+
+
+def _watch(service: Streamline, job_id: str, timeout: float | None, console: Console) -> Job:
+    if console.is_terminal:
+        columns = (
+            TextColumn("{task.fields[stage]:<10}"),
+            BarColumn(bar_width=40),
+            TextColumn("{task.percentage:>4.0f} %"),
+            TimeElapsedColumn(),
+        )
+        with Progress(*columns, console=console, transient=True) as bar:
+            task = bar.add_task("", total=1.0, stage="queued")
+
+            def draw(job: Job) -> None:
+                bar.update(task, completed=job["progress"], stage=job["stage"] or job["state"])
+
+            return service.wait(job_id, timeout=timeout, on_change=draw)
+    return service.wait(job_id, timeout=timeout, on_change=_LinePrinter(console))
+
+
+class _LinePrinter:
+    """A line per stage, and one every ten seconds within a long one: what a build log can bear."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._last: tuple[str, float] = ("", 0.0)
+
+    def __call__(self, job: Job) -> None:
+        stage = job["stage"] if job["state"] == "running" and job["stage"] else job["state"]
+        name, at = self._last
+        if stage != name or time.monotonic() - at > 10:
+            self._last = (stage, time.monotonic())
+            self._console.print(f"{job['progress']:>5.0%}  {stage}", highlight=False)
+
+
+def show_job(job: Mapping[str, Any]) -> None:
+    """One job: its state, and dense against pruned when it has a result."""
+    console = Console()
+    console.print(f"job {job['id']}  {job['state']}" + (f", verdict {job['verdict']}" if job["verdict"] else ""))
+    if job["error"]:
+        console.print(f"{job['error']['code']} in {job['error']['stage']}: {job['error']['detail']}", style="red")
+    for gate in job["gates"]:
+        word = "passed" if gate["passed"] else "MISSED"
+        console.print(f"gate {gate['name']}: {word} (value {_number(gate['value'], '.6g')}, limit {gate['limit']:.6g})")
+    if job["result"]:
+        console.print(metrics_table(job["result"]["metrics"]))
+        where = f"checkpoint: {job['result']['repo']} at {job['result']['revision']}"
+        console.print(where, highlight=False, soft_wrap=True)
+
+
+def metrics_table(metrics: Mapping[str, Any]) -> Table:
+    """Dense, cut and pruned side by side."""
+    table = Table(title=f"{metrics['sparsity']:.1%} smaller")
+    for column in ("", "dense", "cut", "pruned"):
+        table.add_column(column, justify="left" if not column else "right")
+    parameters = metrics["parameters"]
+    table.add_row("parameters", f"{parameters['dense']:,}", "", f"{parameters['pruned']:,}")
+    perplexity = metrics["perplexity"]
+    for name in perplexity["dense"]:
+        table.add_row(
+            f"perplexity, {name}", *(_number(perplexity[side][name], ".2f") for side in ("dense", "cut", "pruned"))
+        )
+    for key, title in (
+        ("decode_tokens_per_second", "decode tokens/s"),
+        ("prefill_tokens_per_second", "prefill tokens/s"),
+    ):
+        if key in metrics:
+            table.add_row(title, f"{metrics[key]['dense']:,.1f}", "", f"{metrics[key]['pruned']:,.1f}")
+    return table
+
+
+def _number(value: float | None, form: str) -> str:
+    return "not a number" if value is None else format(value, form)
+
+
+def show_jobs(jobs: Iterable[Mapping[str, Any]]) -> None:
+    """The list, newest first."""
+    table = Table()
+    for column in ("id", "state", "stage", "progress", "verdict", "model", "created"):
+        table.add_column(column, no_wrap=column == "id")
+    for job in jobs:
+        table.add_row(
+            job["id"],
+            job["state"],
+            job["stage"] or "",
+            f"{job['progress']:.0%}",
+            job["verdict"] or "",
+            job["spec"]["model"]["repo"],
+            job["created_at"],
+        )
+    Console().print(table)
+
+
+def show_plan(answer: Mapping[str, Any]) -> None:
+    """What a job would do."""
+    which = answer["removed_layers"]
+    layers = "which ones, the scores decide" if which is None else f"layers {which[0]} to {which[-1]}"
+    parameters = answer["parameters"]
+    Console(highlight=False).print(
+        f"removes {answer['removed_count']} decoder layers ({layers}), "
+        f"adds {answer['added_parameters']:,} parameters\n"
+        f"{parameters['dense']:,} -> {parameters['pruned']:,} parameters: {answer['sparsity']:.1%} smaller"
+    )

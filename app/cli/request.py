@@ -1,0 +1,93 @@
+"""The options of `submit` and `plan` as the request's JSON."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from app.cli.exits import UsageError
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        UsageError: there is no such file, or it holds something else.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"There is no file {path}.") from None
+    except ValueError as error:
+        raise UsageError(f"{path} is not JSON: {error}.") from None
+    if not isinstance(value, dict):
+        raise UsageError(f"{path} must hold one JSON object, as POST /v1/jobs takes it.")
+    return value
+
+
+def build(
+    spec: Path | None,
+    *,
+    model: str | None,
+    target: Mapping[str, Any],
+    kind: str | None,
+    calibration: str | None = None,
+    evaluate: Sequence[str] | None = None,
+    gates: Sequence[str] | None = None,
+    output: Mapping[str, Any] | None = None,
+    labels: Sequence[str] | None = None,
+    seed: int | None = None,
+    config: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The request: the file's content with the options on top.
+
+    Raises:
+        UsageError: an option that cannot be read, or no model or target at all.
+    """
+    request: dict[str, Any] = read_json(spec) if spec else {}
+    if model:
+        repo, _, revision = model.partition("@")
+        request["model"] = {"repo": repo} | ({"revision": revision} if revision else {})
+    if config is not None:
+        request["model"] = {"config": config}
+    chosen = {name: value for name, value in target.items() if value is not None}
+    if len(chosen) > 1:
+        raise UsageError("Give one of --sparsity, --layers and --window, not several.")
+    if chosen:
+        request["target"] = chosen
+    if kind:
+        request.setdefault("replacement", {})["kind"] = kind
+    if calibration:
+        request.setdefault("calibration", {})["dataset"] = calibration
+    if evaluate:
+        request.setdefault("evaluation", {})["perplexity"] = list(evaluate)
+    if gates:
+        request.setdefault("gates", {}).update({name: _number(name, text) for name, text in _pairs("--gate", gates)})
+    for name, value in (output or {}).items():
+        if value is not None:
+            request.setdefault("output", {})[name] = value
+    if labels:
+        request.setdefault("labels", {}).update(_pairs("--label", labels))
+    if seed is not None:
+        request["seed"] = seed
+    for needed, how in (("model", "--model team/name"), ("target", "--sparsity 0.25")):
+        if needed not in request:
+            raise UsageError(f"The request names no {needed}: add {how}, or give a SPEC.json that has it.")
+    return request
+
+
+def _pairs(option: str, texts: Sequence[str]) -> list[tuple[str, str]]:
+    pairs = []
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not (key and equals):
+            raise UsageError(f"{option} takes name=value, not {text!r}.")
+        pairs.append((key, value))
+    return pairs
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"--gate {name}= takes a number, not {text!r}.") from None

@@ -1,0 +1,1 @@
+"""Calibration and evaluation text that clients upload: checked on the way in, content-addressed, immutable."""

@@ -1,0 +1,1 @@
+"""Tables and sessions: Postgres, and SQLite in WAL mode."""

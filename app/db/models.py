@@ -1,0 +1,180 @@
+"""The tables. A job's row is the truth about the job; a queue message is only a hint that carries its id."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, Float, ForeignKey, Index, Integer, String, Text, UniqueConstraint
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from app.db.clock import UtcDateTime, db_now
+
+Json = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
+BigId = BigInteger().with_variant(Integer(), "sqlite")  # SQLite counts up INTEGER keys only
+
+
+class Base(DeclarativeBase):
+    """Base of all tables."""
+
+    type_annotation_map = {datetime: UtcDateTime(), dict[str, Any]: Json, list[Any]: Json}  # noqa: RUF012
+
+
+class JobRow(Base):
+    """One compression job."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        Index("jobs_state_created", "state", "created_at"),
+        Index("jobs_newest_first", "created_at", "id"),
+    )
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    state: Mapped[str] = mapped_column(String(16))
+    stage: Mapped[str | None] = mapped_column(String(16))
+    progress: Mapped[float] = mapped_column(Float, default=0.0)
+    version: Mapped[int] = mapped_column(Integer, default=1)
+    """Counts up with every change that a client can see; the ETag."""
+    spec: Mapped[dict[str, Any]]
+    labels: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    model: Mapped[str] = mapped_column(String(200), index=True)
+    owner: Mapped[str] = mapped_column(String(64), default="")
+
+    attempt: Mapped[int] = mapped_column(Integer, default=0)
+    """Claims so far, over the whole life of the job."""
+    failures: Mapped[int] = mapped_column(Integer, default=0)
+    """Attempts that ended badly since the last finished stage; at `max_attempts` the job fails."""
+    fencing_token: Mapped[int] = mapped_column(Integer, default=0)
+    """Counts up with every claim and every loss of a lease; a write with an older one changes nothing."""
+    lease_owner: Mapped[str | None] = mapped_column(String(200))
+    lease_expires_at: Mapped[datetime | None] = mapped_column(index=True)
+    cancel_requested: Mapped[bool] = mapped_column(default=False)
+    published_count: Mapped[int] = mapped_column(Integer, default=0)
+    published_at: Mapped[datetime | None]
+
+    created_at: Mapped[datetime] = mapped_column(insert_default=db_now())
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+    event_count: Mapped[int] = mapped_column(Integer, default=0)
+    """Events written so far: the next one's `seq` comes out of the same UPDATE that locks the row."""
+    verdict: Mapped[str | None] = mapped_column(String(8))
+    gates: Mapped[list[Any]] = mapped_column(default=list)
+    error: Mapped[dict[str, Any] | None]
+    result: Mapped[dict[str, Any] | None]
+
+
+class JobLabelRow(Base):
+    """A job's labels once more, so that a list can be filtered by an index."""
+
+    __tablename__ = "job_labels"
+    __table_args__ = (Index("job_labels_by_value", "key", "value", "job_id"),)
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    value: Mapped[str] = mapped_column(String(256))
+
+
+class JobEventRow(Base):
+    """What happened to a job, in order; `seq` is the id of the server-sent event."""
+
+    __tablename__ = "job_events"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    seq: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    time: Mapped[datetime] = mapped_column(insert_default=db_now())
+    kind: Mapped[str] = mapped_column(String(32))
+    data: Mapped[dict[str, Any]]
+
+
+class IdempotencyRow(Base):
+    """An Idempotency-Key: reserved while its request is in flight (`job_id` null), then bound to the job it made."""
+
+    __tablename__ = "idempotency_keys"
+
+    owner: Mapped[str] = mapped_column(String(64), primary_key=True)
+    key: Mapped[str] = mapped_column(String(255), primary_key=True)
+    request_hash: Mapped[str] = mapped_column(String(64))
+    reservation: Mapped[str] = mapped_column(String(32))
+    """Random; only the request that holds it may complete or free the key."""
+    job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    expires_at: Mapped[datetime]
+
+
+class DatasetRow(Base):
+    """An uploaded data set; the bytes lie in the blob store under their sha256."""
+
+    __tablename__ = "datasets"
+    __table_args__ = (UniqueConstraint("sha256", "name"),)
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    name: Mapped[str] = mapped_column(String(200))
+    sha256: Mapped[str] = mapped_column(String(64))
+    size: Mapped[int] = mapped_column(BigInteger)
+    format: Mapped[str] = mapped_column(String(8))
+    columns: Mapped[list[Any]] = mapped_column(default=list)
+    rows: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = mapped_column(insert_default=db_now())
+
+
+class RepoRow(Base):
+    """A model repository of the hub."""
+
+    __tablename__ = "repos"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=True)
+    name: Mapped[str] = mapped_column(String(200), unique=True)
+    private: Mapped[bool] = mapped_column(default=False)
+    created_at: Mapped[datetime] = mapped_column(insert_default=db_now())
+
+
+class CommitRow(Base):
+    """An immutable revision of a repository."""
+
+    __tablename__ = "commits"
+    __table_args__ = (UniqueConstraint("repo_id", "oid"),)
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=True)
+    repo_id: Mapped[int] = mapped_column(ForeignKey("repos.id", ondelete="CASCADE"))
+    oid: Mapped[str] = mapped_column(String(40), index=True)
+    parent: Mapped[str | None] = mapped_column(String(40))
+    message: Mapped[str] = mapped_column(Text)
+    job_id: Mapped[str | None] = mapped_column(String(32), index=True)
+    created_at: Mapped[datetime] = mapped_column(insert_default=db_now())
+
+
+class CommitFileRow(Base):
+    """A file of a commit."""
+
+    __tablename__ = "commit_files"
+
+    commit_id: Mapped[int] = mapped_column(ForeignKey("commits.id", ondelete="CASCADE"), primary_key=True)
+    path: Mapped[str] = mapped_column(String(1024), primary_key=True)
+    size: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str] = mapped_column(String(64), index=True)
+    git_oid: Mapped[str] = mapped_column(String(40))
+
+
+class RefRow(Base):
+    """A branch or a tag."""
+
+    __tablename__ = "refs"
+
+    repo_id: Mapped[int] = mapped_column(ForeignKey("repos.id", ondelete="CASCADE"), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(8), primary_key=True)
+    name: Mapped[str] = mapped_column(String(255), primary_key=True)
+    commit_id: Mapped[int] = mapped_column(ForeignKey("commits.id", ondelete="CASCADE"))
+
+
+class ApiKeyRow(Base):
+    """An API key: its hash, never the key itself."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    """The key's first letters after `hf_`: enough to tell keys apart in a list, useless for getting in."""
+    name: Mapped[str] = mapped_column(String(64))
+    sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    scope: Mapped[str] = mapped_column(String(8))
+    created_at: Mapped[datetime] = mapped_column(insert_default=db_now())
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]

@@ -1,0 +1,357 @@
+"""Every way the service can refuse or fail, one class each.
+
+A class's docstring is the meaning of its `code`, which is stable; the `detail` given when it is raised says what to do
+next. `app.api.problems` turns them into RFC 9457 documents.
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+
+class ServiceError(Exception):
+    """Base of all: something the service refuses or cannot do."""
+
+    code: ClassVar[str] = "internal_error"
+    title: ClassVar[str] = "Internal error"
+    status: ClassVar[int] = 500
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        pointer: str | None = None,
+        parameter: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Describe one occurrence.
+
+        Args:
+            detail: what is wrong here and what to do about it.
+            pointer: JSON pointer (RFC 6901) of the offending field in the request's body.
+            parameter: name of the offending query, path or header parameter.
+            headers: headers of the answer, such as Retry-After.
+        """
+        super().__init__(detail)
+        self.detail = detail
+        self.pointer = pointer
+        self.parameter = parameter
+        self.headers = dict(headers or {})
+
+
+# --- the request as such ---------------------------------------------------------------------------------------------
+
+
+class MalformedBody(ServiceError):  # noqa: N818 - the classes are named for what happened
+    """The body is not valid JSON, or not a valid multipart form."""
+
+    code = "malformed_body"
+    title = "The body cannot be read"
+    status = 400
+
+
+class InvalidIdempotencyKey(ServiceError):  # noqa: N818
+    """The Idempotency-Key is empty, too long, or holds other characters than printable ASCII."""
+
+    code = "invalid_idempotency_key"
+    title = "The Idempotency-Key cannot be used"
+    status = 400
+
+
+class InvalidCredentials(ServiceError):  # noqa: N818
+    """The service has API keys, and the request carries none that is valid now."""
+
+    code = "invalid_credentials"
+    title = "A valid API key is needed"
+    status = 401
+
+
+class InsufficientScope(ServiceError):  # noqa: N818
+    """The API key is valid but does not allow this."""
+
+    code = "insufficient_scope"
+    title = "The API key does not allow this"
+    status = 403
+
+
+class ForeignRequest(ServiceError):  # noqa: N818
+    """The service has no API keys, and the request is addressed to another host, or a page of another site sends it."""
+
+    code = "foreign_request"
+    title = "Without API keys only this machine is served"
+    status = 403
+
+
+class NotFound(ServiceError):  # noqa: N818
+    """There is nothing at this path."""
+
+    code = "not_found"
+    title = "Nothing here"
+    status = 404
+
+
+class MethodNotAllowed(ServiceError):  # noqa: N818
+    """The path is right but does not take this method; `Allow` lists those that it takes."""
+
+    code = "method_not_allowed"
+    title = "The method is not allowed here"
+    status = 405
+
+
+class NotAcceptable(ServiceError):  # noqa: N818
+    """The answer does not exist in any of the media types that `Accept` names."""
+
+    code = "not_acceptable"
+    title = "No such representation"
+    status = 406
+
+
+class BodyTooLarge(ServiceError):  # noqa: N818
+    """The body is longer than the service takes on this route."""
+
+    code = "body_too_large"
+    title = "The body is too large"
+    status = 413
+
+
+class UnsupportedMediaType(ServiceError):  # noqa: N818
+    """The body's Content-Type is not the one that this route reads."""
+
+    code = "unsupported_media_type"
+    title = "The body's media type is not supported"
+    status = 415
+
+
+class InvalidRequest(ServiceError):  # noqa: N818
+    """A field or parameter is wrong in a way that no more special code covers."""
+
+    code = "invalid_request"
+    title = "The request is not valid"
+    status = 422
+
+
+class UnknownField(InvalidRequest):
+    """The body has a field that does not exist: it is refused, because ignoring it would do something else."""
+
+    code = "unknown_field"
+    title = "A field does not exist"
+
+
+class MissingField(InvalidRequest):
+    """A required field is missing."""
+
+    code = "missing_field"
+    title = "A field is missing"
+
+
+class WrongType(InvalidRequest):
+    """A field has another type than the one that it must have."""
+
+    code = "wrong_type"
+    title = "A field has the wrong type"
+
+
+class OutOfRange(InvalidRequest):
+    """A value is outside its allowed range; `detail` names the range."""
+
+    code = "out_of_range"
+    title = "A value is out of range"
+
+
+class NotAvailable(InvalidRequest):
+    """A choice that this version does not offer; `detail` lists what it offers."""
+
+    code = "not_available"
+    title = "Not available in this version"
+
+
+class ConflictingFields(InvalidRequest):
+    """Fields that cannot be given together, or of which exactly one must be given."""
+
+    code = "conflicting_fields"
+    title = "Fields contradict each other"
+
+
+class GateNotMeasured(InvalidRequest):
+    """A gate on something that the job does not measure could never be judged."""
+
+    code = "gate_not_measured"
+    title = "The job does not measure what the gate is about"
+
+
+# --- what the request refers to --------------------------------------------------------------------------------------
+
+
+class BadRepoName(InvalidRequest):
+    """The text cannot name a repository; `detail` holds the allowed form."""
+
+    code = "bad_repo_name"
+    title = "Not a repository name"
+
+
+class UnknownModel(InvalidRequest):
+    """No repository of this name is in the hub."""
+
+    code = "unknown_model"
+    title = "The model is not in the hub"
+
+
+class UnknownRevision(InvalidRequest):
+    """The model's repository has no such branch, tag or commit."""
+
+    code = "unknown_revision"
+    title = "The model has no such revision"
+
+
+class UnreadableModel(InvalidRequest):
+    """A file of the model cannot be understood: config.json, tokenizer.json or a safetensors header."""
+
+    code = "unreadable_model"
+    title = "The model cannot be read"
+
+
+class NoSafetensors(InvalidRequest):
+    """The model has no weights in the safetensors format; other formats are not opened because they can run code."""
+
+    code = "no_safetensors"
+    title = "The model has no safetensors weights"
+
+
+class DirectoryNotAllowed(InvalidRequest):
+    """The directory lies outside those that models may be imported from; `detail` names the setting."""
+
+    code = "directory_not_allowed"
+    title = "The directory may not be imported from"
+
+
+class UnsupportedFamily(InvalidRequest):
+    """The model's family is not supported; `detail` lists the families that are."""
+
+    code = "unsupported_family"
+    title = "The model family is not supported"
+
+
+class PlanNeedsWeights(InvalidRequest):
+    """The config alone does not tell how many parameters the model has: no formula is known for its family."""
+
+    code = "plan_needs_weights"
+    title = "This family cannot be planned from its config alone"
+
+
+class BadTarget(InvalidRequest):
+    """The target lies outside the model or leaves too little of it; `detail` names what can be reached."""
+
+    code = "bad_target"
+    title = "The target cannot be met"
+
+
+class NativeFormRefused(InvalidRequest):
+    """The replacement cannot be written as a stock layer of this family."""
+
+    code = "native_form_refused"
+    title = "The replacement has no native form here"
+
+
+class UnknownDataset(InvalidRequest):
+    """No data set has this id; `detail` names those nearest to it."""
+
+    code = "unknown_dataset"
+    title = "There is no such data set"
+
+
+class UnknownColumn(InvalidRequest):
+    """The data set has no such column of text; `detail` lists those that it has."""
+
+    code = "unknown_column"
+    title = "The data set has no such column"
+
+
+class TextTooShort(InvalidRequest):
+    """The text has fewer tokens than are needed; `detail` has both numbers."""
+
+    code = "text_too_short"
+    title = "The text is too short"
+
+
+class BadDataset(InvalidRequest):
+    """The uploaded file is neither JSONL with text in it nor plain text in UTF-8; `detail` names the line."""
+
+    code = "bad_dataset"
+    title = "The file is not a data set"
+
+
+class IdempotencyKeyReused(InvalidRequest):
+    """The Idempotency-Key was used for another request."""
+
+    code = "idempotency_key_reused"
+    title = "The Idempotency-Key belongs to another request"
+
+
+# --- what exists -----------------------------------------------------------------------------------------------------
+
+
+class JobNotFound(NotFound):
+    """There is no job of this id."""
+
+    code = "job_not_found"
+    title = "No such job"
+
+
+class DatasetNotFound(NotFound):
+    """There is no data set of this id."""
+
+    code = "dataset_not_found"
+    title = "No such data set"
+
+
+class FileNotFound(NotFound):
+    """The job has no such file (yet)."""
+
+    code = "file_not_found"
+    title = "No such file"
+
+
+class IdempotencyKeyInFlight(ServiceError):  # noqa: N818
+    """A request with this Idempotency-Key is being worked on; ask again after `Retry-After` seconds."""
+
+    code = "idempotency_key_in_flight"
+    title = "A request with this Idempotency-Key is under way"
+    status = 409
+
+
+class JobIsFinal(ServiceError):  # noqa: N818
+    """The job has ended and can no longer be cancelled."""
+
+    code = "job_is_final"
+    title = "The job has already ended"
+    status = 409
+
+
+class JobNotRetryable(ServiceError):  # noqa: N818
+    """Only a failed or cancelled job can be tried again."""
+
+    code = "job_not_retryable"
+    title = "The job cannot be retried"
+    status = 409
+
+
+# --- the service itself ----------------------------------------------------------------------------------------------
+
+
+class InternalError(ServiceError):
+    """A fault of the service; its log has the details under the answer's request id."""
+
+
+class Unavailable(ServiceError):  # noqa: N818
+    """The database does not answer; the request may be sent again after `Retry-After` seconds."""
+
+    code = "unavailable"
+    title = "The service cannot answer at the moment"
+    status = 503
+
+
+class StorageFull(ServiceError):  # noqa: N818
+    """The disk cannot take the upload; nothing of it was kept."""
+
+    code = "storage_full"
+    title = "The disk is full"
+    status = 507

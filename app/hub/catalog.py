@@ -1,0 +1,120 @@
+"""What the rest of the service asks the hub: the files of a model, its config, its tensors, its tokenizer."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from app.core.safetensors_file import CorruptSafetensors, Header, read_header
+from app.db.models import CommitRow
+from app.hub import repository
+from app.hub.errors import UnreadableModel
+from app.hub.revisions import file_at, repo_named, resolve
+from app.storage.blobs import BlobStore
+from app.storage.staging import flush_directory
+
+CONFIG_FILE = "config.json"
+TOKENIZER_FILE = "tokenizer.json"
+MAX_CONFIG_BYTES = 1 << 20
+
+
+def commit_of(session: Session, repo: str, revision: str) -> CommitRow:
+    """The commit that a branch, tag or commit names.
+
+    Raises:
+        RepositoryNotFound: no such repository.
+        RevisionNotFound: no such revision.
+    """
+    return resolve(session, repo_named(session, repo), revision)
+
+
+def materialize(session: Session, store: BlobStore, repo: str, revision: str, into: Path) -> str:
+    """Make `into` a directory with the revision's files, as symbolic links to read-only blobs; returns the commit.
+
+    Doing it again ends in the same directory, also after a kill half-way or where the revision has moved on: links to
+    what the commit does not hold are removed. `into` must hold nothing else.
+
+    Raises:
+        RepositoryNotFound, RevisionNotFound: as commit_of.
+        BlobNotFound: a blob of the commit is gone.
+    """
+    commit = commit_of(session, repo, revision)
+    blobs = [(into / file.path, store.local_path(file.sha256)) for file in repository.files(session, commit)]
+    for link, blob in blobs:
+        link.parent.mkdir(parents=True, exist_ok=True)
+        staged = link.with_name(f".{link.name}.staged")
+        staged.unlink(missing_ok=True)
+        staged.symlink_to(blob.absolute())
+        staged.rename(link)
+    wanted = {link for link, _ in blobs}
+    for stale in [path for path in into.rglob("*") if path.is_symlink() and path not in wanted]:
+        stale.unlink()
+    flush_directory(into)
+    return commit.oid
+
+
+def config_of(session: Session, store: BlobStore, repo: str, revision: str) -> tuple[str, dict[str, Any]]:
+    """The commit that `revision` names, and its parsed config.json.
+
+    Raises:
+        RepositoryNotFound, RevisionNotFound: as commit_of.
+        EntryNotFound: the revision has no config.json.
+        UnreadableModel: it is no JSON object, or too large to be a config.
+    """
+    row = repo_named(session, repo)
+    commit = resolve(session, row, revision)
+    file = file_at(session, row, commit, CONFIG_FILE)
+    if file.size > MAX_CONFIG_BYTES:
+        raise UnreadableModel(repo, commit.oid, CONFIG_FILE, f"larger than {MAX_CONFIG_BYTES:,} bytes")
+    with store.open(file.sha256) as content:
+        try:
+            return commit.oid, parse_config(content.read())
+        except ValueError as error:
+            raise UnreadableModel(repo, commit.oid, CONFIG_FILE, str(error)) from None
+
+
+def parse_config(content: bytes) -> dict[str, Any]:
+    """A config.json's content.
+
+    Raises:
+        ValueError: it is no JSON object.
+    """
+    try:
+        config = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"not valid JSON ({error})") from None
+    if not isinstance(config, dict):
+        raise ValueError("not a JSON object")
+    return config
+
+
+def tensor_headers_of(session: Session, store: BlobStore, repo: str, revision: str) -> Mapping[str, Header]:
+    """The header of every safetensors file of the revision, by the file's name; no tensor is read.
+
+    Raises:
+        RepositoryNotFound, RevisionNotFound: as commit_of.
+        UnreadableModel: a file is no valid safetensors file.
+    """
+    commit = commit_of(session, repo, revision)
+    headers = {}
+    for file in repository.files(session, commit):
+        if file.path.endswith(".safetensors"):
+            try:
+                headers[file.path] = read_header(store.local_path(file.sha256))
+            except CorruptSafetensors as error:
+                raise UnreadableModel(repo, commit.oid, file.path, error.reason) from None
+    return headers
+
+
+def tokenizer_path(session: Session, store: BlobStore, repo: str, revision: str) -> Path:
+    """A local, read-only file with the revision's tokenizer.json (its own name is the blob's).
+
+    Raises:
+        RepositoryNotFound, RevisionNotFound: as commit_of.
+        EntryNotFound: the revision has no tokenizer.json.
+    """
+    row = repo_named(session, repo)
+    file = file_at(session, row, resolve(session, row, revision), TOKENIZER_FILE)
+    return store.local_path(file.sha256)

@@ -1,0 +1,94 @@
+"""What can go wrong in the hub. Each class is one case; its message says what to do next."""
+
+
+class HubError(Exception):
+    """Base of the hub's errors."""
+
+
+class BadName(HubError, ValueError):  # noqa: N818 - named for what happened
+    """A repository, revision or file name that the hub does not allow."""
+
+
+class RepositoryNotFound(HubError):  # noqa: N818
+    """No such repository, or one that the caller may not know of."""
+
+    def __init__(self, repo: str) -> None:
+        super().__init__(f"There is no repository {repo!r} here; `GET /api/models` lists those that you can read.")
+        self.repo = repo
+
+
+class RevisionNotFound(HubError):  # noqa: N818
+    """The repository has no such branch, tag or commit."""
+
+    def __init__(self, repo: str, revision: str) -> None:
+        super().__init__(
+            f"{repo} has no branch, tag or commit {revision!r}; `GET /api/models/{repo}/refs` lists what it has."
+        )
+        self.repo = repo
+        self.revision = revision
+
+
+class EntryNotFound(HubError):  # noqa: N818
+    """The commit has no such file or directory."""
+
+    def __init__(self, repo: str, commit: str, path: str) -> None:
+        super().__init__(f"{repo} has no file {path!r} at {commit}; `GET /api/models/{repo}/tree/{commit}` lists all.")
+        self.repo = repo
+        self.commit = commit
+        self.path = path
+
+
+class ContentLost(HubError):  # noqa: N818
+    """The commit names a file whose bytes are gone from the store."""
+
+    def __init__(self, repo: str, commit: str, path: str) -> None:
+        super().__init__(
+            f"The store has lost {path!r} of {repo} at {commit}; its operator has to publish or import the model again."
+        )
+        self.repo = repo
+        self.commit = commit
+        self.path = path
+
+
+class GatedRepository(HubError):  # noqa: N818
+    """The caller may know of the repository but not read its files."""
+
+    def __init__(self, repo: str) -> None:
+        super().__init__(f"Access to {repo} has to be granted first; ask its owner.")
+        self.repo = repo
+
+
+class InvalidCredentials(HubError):  # noqa: N818
+    """The request carries a token that is not known (any more)."""
+
+    def __init__(self) -> None:
+        super().__init__("Invalid credentials in Authorization header")  # clients compare this very sentence
+
+
+class ForeignRequest(HubError):  # noqa: N818
+    """The service has no API keys, and the request is addressed to another host."""
+
+
+class ModelRefused(HubError):  # noqa: N818
+    """A directory that cannot be imported as a model; `file` names the offending file where there is one."""
+
+    def __init__(self, reason: str, *, file: str | None = None) -> None:
+        super().__init__(reason)
+        self.file = file
+
+
+class DirectoryNotAllowed(ModelRefused):
+    """The directory lies in none of those that models may be imported from."""
+
+
+class NoSafetensors(ModelRefused):
+    """The directory holds no weights in the safetensors format."""
+
+
+class UnreadableModel(HubError):  # noqa: N818
+    """A revision whose config or weights cannot be understood; `file` names the offending file."""
+
+    def __init__(self, repo: str, commit: str, file: str, reason: str) -> None:
+        super().__init__(f"{repo} at {commit}: {file}: {reason}")
+        self.file = file
+        self.reason = reason

@@ -1,0 +1,123 @@
+"""Make a directory a commit: first its files become blobs, then one transaction shows them all.
+
+Staging takes long and touches no database; committing is short and touches no file. A kill between the two leaves blobs
+that nobody names yet, and the next try finds them.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from sqlalchemy.orm import Session
+
+from app.db.models import CommitRow, RepoRow
+from app.hub import repository
+from app.hub.names import check_path, check_ref_name, check_repo_name
+from app.hub.objects import TreeFile, commit_oid, tree_oid
+from app.hub.revisions import DEFAULT_BRANCH
+from app.storage.blobs import BlobStore
+
+StagedFile = TreeFile
+"""A file whose bytes are in the store, under its path in the repository to be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """A published revision."""
+
+    repo: str
+    oid: str
+    """40 hex digits: what clients use as `revision`."""
+    parent: str | None
+    message: str
+    job_id: str | None
+    created_at: datetime
+    new: bool
+    """False where the same content had been published before and nothing was written."""
+
+
+def stage_directory(store: BlobStore, directory: Path) -> list[StagedFile]:
+    """Store every file under `directory`; staging the same directory again stores nothing more.
+
+    Raises:
+        BadName: a path that no repository may hold (hidden files among them).
+        StorageFull: there is no room.
+        OSError: a file cannot be read.
+    """
+    return stage_files(store, directory, (path for path in directory.rglob("*") if not path.is_dir()))
+
+
+def stage_files(store: BlobStore, directory: Path, paths: Iterable[Path]) -> list[StagedFile]:
+    """Store these files of `directory` (all names are checked before the first one is stored); see stage_directory."""
+    named = sorted((check_path(path.relative_to(directory).as_posix()), path) for path in paths)
+    staged = []
+    for name, path in named:
+        blob = store.put_file(path)
+        staged.append(StagedFile(name, blob.size, blob.sha256, blob.git_oid))
+    return staged
+
+
+def commit_files(
+    session: Session,
+    repo: str,
+    staged: Sequence[StagedFile],
+    message: str,
+    *,
+    ref: str | None = DEFAULT_BRANCH,
+    tag: str | None = None,
+    job_id: str | None = None,
+    private: bool = False,
+) -> Commit:
+    """Publish the files as the whole content of a new commit, in the caller's transaction.
+
+    The repository is made if it is missing (`private` counts only then). `ref` is the branch that moves to the commit;
+    None leaves every branch where it is (a job that missed a gate) and puts the commit on top of `main`. Publishing
+    again what the branch already holds, or what the job has already published, writes no commit.
+
+    Raises:
+        BadName: a name that the hub does not allow.
+        ValueError: nothing staged, or two files of one path.
+    """
+    check_repo_name(repo)
+    for name in (ref, tag):
+        if name is not None:
+            check_ref_name(name)
+    if not staged or len({check_path(file.path) for file in staged}) != len(staged):
+        raise ValueError("a commit needs at least one file, and each path once")
+    row = repository.lock_or_create_repo(session, repo, private=private)
+    head = repository.commit_of_ref(session, row.id, "branch", ref or DEFAULT_BRANCH)
+    tree = tree_oid(staged)
+    published = _already_published(session, row, tree, head=head, job_id=job_id)
+    commit = published or _write(session, row, staged, tree=tree, parent=head, message=message, job_id=job_id)
+    if ref is not None and published is None:
+        repository.move_ref(session, row, "branch", ref, commit)
+    if tag is not None:
+        repository.move_ref(session, row, "tag", tag, commit)
+    return Commit(repo, commit.oid, commit.parent, commit.message, commit.job_id, commit.created_at, published is None)
+
+
+def _already_published(
+    session: Session, repo: RepoRow, tree: str, *, head: CommitRow | None, job_id: str | None
+) -> CommitRow | None:
+    # A job's own commit counts even where the branch has moved on since: a late retry must not move it back.
+    candidates = [*(repository.commits_of_job(session, repo.id, job_id) if job_id else []), *([head] if head else [])]
+    return next((commit for commit in candidates if tree_oid(repository.files(session, commit)) == tree), None)
+
+
+def _write(
+    session: Session,
+    repo: RepoRow,
+    staged: Sequence[StagedFile],
+    *,
+    tree: str,
+    parent: CommitRow | None,
+    message: str,
+    job_id: str | None,
+) -> CommitRow:
+    parent_oid = parent.oid if parent else None
+    oid = commit_oid(tree, parent_oid, message)
+    # Two jobs of one recipe that both miss a gate make the same commit: it stays the first one's.
+    return repository.find_commit(session, repo.id, oid) or repository.add_commit(
+        session, repo, oid=oid, parent=parent_oid, message=message, job_id=job_id, files=staged
+    )

@@ -1,0 +1,180 @@
+"""All the SQL of the hub. Functions take the caller's session and never commit.
+
+A commit and its files are written once and never changed; only refs move.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import Literal
+
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session, aliased
+
+from app.db.models import CommitFileRow, CommitRow, RefRow, RepoRow
+from app.hub.objects import TreeFile
+
+RefKind = Literal["branch", "tag"]
+
+
+def find_repo(session: Session, name: str) -> RepoRow | None:
+    """The repository of this name, or None."""
+    return session.scalar(select(RepoRow).where(RepoRow.name == name))
+
+
+def lock_repo(session: Session, name: str) -> RepoRow | None:
+    """The repository, locked until the transaction ends: two who publish to it take turns.
+
+    SQLite has no row locks and needs none, its transactions begin IMMEDIATE.
+    """
+    return session.scalar(
+        select(RepoRow).where(RepoRow.name == name).with_for_update().execution_options(populate_existing=True)
+    )
+
+
+def lock_or_create_repo(session: Session, name: str, *, private: bool) -> RepoRow:
+    """The repository, locked; made with this visibility if it was missing, else left as it is."""
+    if row := lock_repo(session, name):
+        return row
+    try:
+        with session.begin_nested():
+            session.add(RepoRow(name=name, private=private))
+    except IntegrityError:  # somebody was quicker, and has committed by now
+        pass
+    row = lock_repo(session, name)
+    assert row is not None
+    return row
+
+
+def page_of_repos(
+    session: Session,
+    *,
+    search: str | None = None,
+    author: str | None = None,
+    include_private: bool,
+    after: str | None = None,
+    limit: int,
+) -> Sequence[RepoRow]:
+    """Repositories in name order behind the name `after`; `search` is part of a name, `author` a whole namespace."""
+    if "\0" in f"{search}{author}{after}":  # in no name, and PostgreSQL takes none
+        return []
+    query = select(RepoRow).order_by(RepoRow.name).limit(limit)
+    if search:
+        query = query.where(RepoRow.name.icontains(search, autoescape=True))
+    if author:
+        query = query.where(RepoRow.name.startswith(f"{author}/", autoescape=True))
+    if not include_private:
+        query = query.where(RepoRow.private.is_(False))
+    if after:
+        query = query.where(RepoRow.name > after)
+    return session.scalars(query).all()
+
+
+def commit_of_ref(session: Session, repo_id: int, kind: RefKind, name: str) -> CommitRow | None:
+    """The commit that a branch or a tag points to, or None."""
+    return session.scalar(
+        select(CommitRow)
+        .join(RefRow, RefRow.commit_id == CommitRow.id)
+        .where(RefRow.repo_id == repo_id, RefRow.kind == kind, RefRow.name == name)
+    )
+
+
+def heads(session: Session, repo_ids: Collection[int], branch: str) -> dict[int, CommitRow]:
+    """The commit that `branch` points to in each of these repositories that has such a branch."""
+    rows = session.execute(
+        select(RefRow.repo_id, CommitRow)
+        .join(CommitRow, CommitRow.id == RefRow.commit_id)
+        .where(RefRow.repo_id.in_(repo_ids), RefRow.kind == "branch", RefRow.name == branch)
+    )
+    return dict(iter(rows))
+
+
+def find_commit(session: Session, repo_id: int, oid: str) -> CommitRow | None:
+    """The repository's commit of this name, or None."""
+    return session.scalar(select(CommitRow).where(CommitRow.repo_id == repo_id, CommitRow.oid == oid))
+
+
+def commits_by_prefix(session: Session, repo_id: int, prefix: str) -> Sequence[CommitRow]:
+    """At most two commits whose names begin with `prefix`: enough to tell one from several."""
+    return session.scalars(
+        select(CommitRow)
+        .where(CommitRow.repo_id == repo_id, CommitRow.oid.startswith(prefix, autoescape=True))
+        .limit(2)
+    ).all()
+
+
+def commits_of_job(session: Session, repo_id: int, job_id: str) -> Sequence[CommitRow]:
+    """What this job has published to the repository, oldest first."""
+    return session.scalars(
+        select(CommitRow).where(CommitRow.repo_id == repo_id, CommitRow.job_id == job_id).order_by(CommitRow.id)
+    ).all()
+
+
+def history(session: Session, commit: CommitRow, *, limit: int) -> Sequence[CommitRow]:
+    """The commit and its ancestors, newest first."""
+    base = select(CommitRow.id, CommitRow.repo_id, CommitRow.parent).where(CommitRow.id == commit.id)
+    chain = base.cte("chain", recursive=True)
+    parent = aliased(CommitRow)
+    chain = chain.union_all(
+        select(parent.id, parent.repo_id, parent.parent).join(
+            chain, (parent.repo_id == chain.c.repo_id) & (parent.oid == chain.c.parent)
+        )
+    )
+    # A parent is written before its children, so ids run along the chain.
+    query = select(CommitRow).join(chain, CommitRow.id == chain.c.id).order_by(CommitRow.id.desc()).limit(limit)
+    return session.scalars(query).all()
+
+
+def files(session: Session, commit: CommitRow) -> list[TreeFile]:
+    """Every file of the commit in path order."""
+    rows = session.execute(
+        select(CommitFileRow.path, CommitFileRow.size, CommitFileRow.sha256, CommitFileRow.git_oid).where(
+            CommitFileRow.commit_id == commit.id
+        )
+    )
+    return sorted((TreeFile(*row) for row in rows), key=lambda file: file.path)  # databases differ in their collations
+
+
+def find_file(session: Session, commit: CommitRow, path: str) -> TreeFile | None:
+    """One file of the commit, or None."""
+    row = session.get(CommitFileRow, (commit.id, path))
+    return TreeFile(row.path, row.size, row.sha256, row.git_oid) if row else None
+
+
+def refs(session: Session, repo_id: int) -> Sequence[tuple[str, str, str]]:
+    """(kind, name, commit oid) of every branch and tag, in name order."""
+    rows = session.execute(
+        select(RefRow.kind, RefRow.name, CommitRow.oid)
+        .join(CommitRow, CommitRow.id == RefRow.commit_id)
+        .where(RefRow.repo_id == repo_id)
+        .order_by(RefRow.kind, RefRow.name)
+    )
+    return [(kind, name, oid) for kind, name, oid in rows]
+
+
+def add_commit(
+    session: Session,
+    repo: RepoRow,
+    *,
+    oid: str,
+    parent: str | None,
+    message: str,
+    job_id: str | None,
+    files: Iterable[TreeFile],
+) -> CommitRow:
+    """Write a commit and its files."""
+    row = CommitRow(repo_id=repo.id, oid=oid, parent=parent, message=message, job_id=job_id)
+    session.add(row)
+    session.flush()
+    session.add_all(
+        CommitFileRow(commit_id=row.id, path=file.path, size=file.size, sha256=file.sha256, git_oid=file.git_oid)
+        for file in files
+    )
+    session.flush()
+    session.refresh(row)  # the database's clock has set the time
+    return row
+
+
+def move_ref(session: Session, repo: RepoRow, kind: RefKind, name: str, commit: CommitRow) -> None:
+    """Let a branch or a tag point to the commit; made if it was missing."""
+    session.merge(RefRow(repo_id=repo.id, kind=kind, name=name, commit_id=commit.id))
+    session.flush()

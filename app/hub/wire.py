@@ -1,0 +1,142 @@
+"""The JSON that Hugging Face clients read, made from rows. Names and forms are those of the Hub."""
+
+import base64
+import binascii
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from app.db.models import CommitRow, RepoRow
+from app.hub.errors import BadName
+from app.hub.objects import TreeEntry, TreeFile, tree_entries
+
+Json = dict[str, Any]
+
+
+def timestamp(moment: datetime) -> str:
+    """`2026-01-31T12:00:00.000Z`, the one form that every client version parses."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+
+
+def model_info(
+    repo: RepoRow, commit: CommitRow | None, files: Iterable[TreeFile], *, blobs: bool, expand: Collection[str] = ()
+) -> Json:
+    """A repository at a commit (None: `main` has none yet); `expand` names the only properties that are wanted."""
+    files = list(files)
+    info: Json = {
+        "_id": f"{repo.id:024x}",
+        "id": repo.name,
+        "modelId": repo.name,
+        "author": repo.name.rpartition("/")[0] or None,
+        "sha": commit.oid if commit else None,
+        "createdAt": timestamp(repo.created_at),
+        "lastModified": timestamp(commit.created_at if commit else repo.created_at),
+        "private": repo.private,
+        "gated": False,
+        "disabled": False,
+        "downloads": 0,
+        "likes": 0,
+        "tags": ["safetensors"] if any(file.path.endswith(".safetensors") for file in files) else [],
+        "siblings": [_sibling(file, blobs=blobs) for file in files],
+        "usedStorage": sum({file.sha256: file.size for file in files}.values()),
+    }
+    return {key: value for key, value in info.items() if key in {"_id", "id", *expand}} if expand else info
+
+
+def _sibling(file: TreeFile, *, blobs: bool) -> Json:
+    if not blobs:
+        return {"rfilename": file.path}
+    sibling: Json = {"rfilename": file.path, "size": file.size, "blobId": file.oid}
+    if file.is_large:
+        sibling["lfs"] = {"sha256": file.sha256, "size": file.size, "pointerSize": len(file.pointer)}
+    return sibling
+
+
+def tree_listing(files: Iterable[TreeFile], directory: str, *, recursive: bool) -> list[TreeEntry] | None:
+    """The entries below `directory` (empty: the root) in path order; None where there is no such directory."""
+    entries = tree_entries(files)
+    found = entries.get(directory)
+    if found is None or found.kind != "directory":
+        return None
+    prefix = f"{directory}/" if directory else ""
+    return [
+        entry
+        for path, entry in entries.items()
+        if path and path.startswith(prefix) and (recursive or "/" not in path[len(prefix) :])
+    ]
+
+
+def tree_entry(entry: TreeEntry, last_commit: CommitRow | None = None) -> Json:
+    """One entry of a tree listing; `last_commit`, the one that gave it its content, only where it was asked for."""
+    shown: Json = {"type": entry.kind, "oid": entry.oid, "size": entry.file.size if entry.file else 0}
+    if entry.file and entry.file.is_large:
+        large = entry.file
+        shown["lfs"] = {"oid": large.sha256, "size": large.size, "pointerSize": len(large.pointer)}
+    shown["path"] = entry.path
+    if last_commit is not None:
+        title = last_commit.message.partition("\n")[0]
+        shown["lastCommit"] = {"id": last_commit.oid, "title": title, "date": timestamp(last_commit.created_at)}
+    return shown
+
+
+def last_commits(chain: Sequence[tuple[CommitRow, Iterable[TreeFile]]]) -> Mapping[str, CommitRow]:
+    """For every path of the newest commit, the commit that gave it its present content; `chain` is newest first."""
+    found: dict[str, CommitRow] = {}
+    undecided: dict[str, str] = {}
+    previous: CommitRow | None = None
+    for commit, files in chain:
+        entries = tree_entries(files)
+        if previous is None:
+            undecided = {path: entry.oid for path, entry in entries.items()}
+        else:
+            changed = [path for path, oid in undecided.items() if path not in entries or entries[path].oid != oid]
+            for path in changed:
+                found[path] = previous
+                del undecided[path]
+        previous = commit
+    if previous is not None:
+        found.update(dict.fromkeys(undecided, previous))
+    return found
+
+
+def refs(rows: Iterable[tuple[str, str, str]]) -> Json:
+    """Branches and tags."""
+    rows = list(rows)
+
+    def of_kind(kind: str, prefix: str) -> list[Json]:
+        return [
+            {"name": name, "ref": f"refs/{prefix}/{name}", "targetCommit": oid}
+            for row_kind, name, oid in rows
+            if row_kind == kind
+        ]
+
+    return {"branches": of_kind("branch", "heads"), "converts": [], "tags": of_kind("tag", "tags")}
+
+
+def commit(row: CommitRow) -> Json:
+    """One commit of a history."""
+    title, _, message = row.message.partition("\n")
+    return {
+        "id": row.oid,
+        "title": title,
+        "message": message.strip(),
+        "authors": [{"user": "streamline"}],
+        "date": timestamp(row.created_at),
+    }
+
+
+def encode_cursor(last: str) -> str:
+    """An opaque cursor behind the entry `last`."""
+    return base64.urlsafe_b64encode(last.encode()).decode().rstrip("=")
+
+
+def decode_cursor(cursor: str) -> str:
+    """The entry that a cursor lies behind.
+
+    Raises:
+        BadName: it is none of ours.
+    """
+    try:
+        return base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
+    except (binascii.Error, ValueError):
+        raise BadName("The cursor is not one of this service; begin again without it.") from None

@@ -1,0 +1,1 @@
+"""Jobs: the request, the states, and all the SQL about them."""

@@ -1,0 +1,252 @@
+"""What is checked at the door: a job that is refused here never costs a place in the queue.
+
+Three steps: gather the facts in one short read transaction, resolve the request against them, then look at the texts
+with no database connection held.
+"""
+
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.orm import Session, sessionmaker
+
+from app.core import defaults
+from app.core.architectures import ArchitectureError, Config
+from app.core.safetensors_file import Header
+from app.core.selection import ParameterCounts
+from app.datasets import repository as datasets
+from app.datasets.inspection import Format
+from app.datasets.tokens import UnreadableTokenizer, count_tokens
+from app.errors import (
+    BadRepoName,
+    ConflictingFields,
+    InvalidRequest,
+    NoSafetensors,
+    TextTooShort,
+    UnknownColumn,
+    UnknownDataset,
+    UnknownModel,
+    UnknownRevision,
+    UnreadableModel,
+)
+from app.hub import catalog
+from app.hub import errors as hub_errors
+from app.hub.names import check_repo_name
+from app.hub.revisions import DEFAULT_BRANCH
+from app.jobs import resolution
+from app.jobs.resolution import ModelFacts
+from app.jobs.spec import JobRequest, PlanRequest
+from app.storage.blobs import BlobNotFound, BlobStore
+
+_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_SUGGESTIONS = 3
+
+
+@dataclass(frozen=True)
+class TextFacts:
+    """A data set that the request names."""
+
+    pointer: str
+    name: str
+    format: Format
+    path: Path
+    sequences: int
+    """Sequences that it must make."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything that the database and the store know about what a request names."""
+
+    model: ModelFacts
+    texts: tuple[TextFacts, ...]
+    tokenizer: Path | None
+    """None where the model has no tokenizer.json; the engine then finds out by itself."""
+
+
+class Door:
+    """Refuses what cannot work, and resolves what can."""
+
+    def __init__(self, read_sessions: sessionmaker[Session], store: BlobStore) -> None:
+        self._sessions = read_sessions
+        self._store = store
+
+    def admit(self, request: JobRequest) -> dict[str, Any]:
+        """The resolved specification of a job that may be queued.
+
+        Raises:
+            InvalidRequest: what is wrong, where, and what to do.
+        """
+        return self._resolve(request, self._facts(request, request.model.repo, request.model.revision))
+
+    def plan(self, request: PlanRequest) -> dict[str, Any]:
+        """The answer to a dry run, after the same checks that a job would have to pass.
+
+        Raises:
+            InvalidRequest: as admit; PlanNeedsWeights for an inline config of a family without a formula.
+        """
+        if request.model.config is not None:
+            with self._sessions() as session:
+                self._texts(session, request)
+            facts = Facts(resolution.inline_facts(request.model.config), (), None)
+        else:
+            assert request.model.repo is not None, "the model is a repo or a config"
+            facts = self._facts(request, request.model.repo, request.model.revision)
+        return resolution.plan(request, facts.model, self._resolve(request, facts)).to_json()
+
+    def _resolve(self, request: JobRequest | PlanRequest, facts: Facts) -> dict[str, Any]:
+        spec = resolution.resolve(request, facts.model)
+        _check_texts(facts, length=spec["scoring"]["sequence_length"], column=spec["calibration"]["column"])
+        return spec
+
+    def _facts(self, request: JobRequest | PlanRequest, repo: str, revision: str | None) -> Facts:
+        with self._sessions() as session:
+            try:
+                check_repo_name(repo)
+                model = self._model(session, repo, revision or DEFAULT_BRANCH)
+                tokenizer = self._tokenizer(session, repo, model.commit or "")
+            except hub_errors.BadName as error:
+                raise BadRepoName(str(error), pointer="/model/repo") from None
+            except hub_errors.RepositoryNotFound:
+                raise UnknownModel(_how_to_import(repo), pointer="/model/repo") from None
+            except hub_errors.RevisionNotFound as error:
+                raise UnknownRevision(str(error), pointer="/model/revision") from None
+            except (hub_errors.UnreadableModel, hub_errors.EntryNotFound, BlobNotFound) as error:
+                raise UnreadableModel(f"{error} Import it again.", pointer="/model/repo") from None
+            return Facts(model, self._texts(session, request), tokenizer)
+
+    def _model(self, session: Session, repo: str, revision: str) -> ModelFacts:
+        commit, config = catalog.config_of(session, self._store, repo, revision)
+        headers = catalog.tensor_headers_of(session, self._store, repo, commit)
+        if not headers:
+            raise NoSafetensors(
+                f"{repo} at {commit[:12]} has no safetensors weights. Convert it: load it with transformers, save it "
+                "with save_pretrained(..., safe_serialization=True), and import that directory.",
+                pointer="/model/repo",
+            )
+        try:
+            resolution.check_sizes(config)
+            counts = ParameterCounts.from_tensors(config, _sizes(headers))
+        except ArchitectureError as error:
+            raise resolution.model_problem(error, "/model/repo") from None
+        return ModelFacts(config, counts, repo=repo, commit=commit, dtype=_dtype(headers))
+
+    def _tokenizer(self, session: Session, repo: str, commit: str) -> Path | None:
+        try:
+            return catalog.tokenizer_path(session, self._store, repo, commit)
+        except hub_errors.EntryNotFound:
+            return None
+
+    def _texts(self, session: Session, request: JobRequest | PlanRequest) -> tuple[TextFacts, ...]:
+        """The data sets that the request names.
+
+        Raises:
+            UnknownDataset, UnknownColumn, ConflictingFields: as their docstrings say.
+        """
+        column = request.calibration.column or defaults.TEXT_COLUMN
+        dataset = request.calibration.dataset or defaults.SELF_TEXT
+        calibration = []
+        if dataset != defaults.SELF_TEXT:
+            needed = resolution.sequences_needed(request)
+            calibration.append(self._text(session, dataset, column, pointer="/calibration/dataset", sequences=needed))
+        judged: dict[str, TextFacts] = {}
+        for index, name in enumerate(request.evaluation.perplexity or ()):
+            pointer = f"/evaluation/perplexity/{index}"
+            if name in judged:  # the report has one entry per id
+                raise ConflictingFields(
+                    f"The evaluation data set {name} is named twice; name it once.", pointer=pointer
+                )
+            judged[name] = self._text(session, name, column, pointer=pointer, sequences=1)
+        return (*calibration, *judged.values())
+
+    def _text(self, session: Session, dataset: str, column: str, *, pointer: str, sequences: int) -> TextFacts:
+        row = datasets.get(session, dataset)
+        if row is None:
+            raise UnknownDataset(_nearest_datasets(session, dataset), pointer=pointer)
+        if row.format == "jsonl" and column not in row.columns:
+            raise UnknownColumn(
+                f"{row.name} ({row.id}) has no text in a column {column!r} of every row; there are: "
+                f"{', '.join(row.columns)}. Name one of them as calibration.column.",
+                pointer="/calibration/column",
+            )
+        try:
+            path = self._store.local_path(row.sha256)
+        except BlobNotFound as error:
+            raise UnknownDataset(f"{row.name}: {error}", pointer=pointer) from None
+        return TextFacts(pointer, row.name, "jsonl" if row.format == "jsonl" else "text", path, sequences)
+
+
+def _how_to_import(repo: str) -> str:
+    return (
+        f"There is no model {repo!r} in this service's hub; GET /api/models lists those that are. Import it first: "
+        f"`streamline import DIR {repo}`, or POST /v1/imports."
+    )
+
+
+def _nearest_datasets(session: Session, dataset: str) -> str:
+    known = datasets.names(session)
+    words = {word: f"{id_} ({name})" for id_, name in known for word in (id_, name)}
+    near = list(dict.fromkeys(words[word] for word in difflib.get_close_matches(dataset, words, n=_SUGGESTIONS)))
+    near = near or [f"{id_} ({name})" for id_, name in known[:_SUGGESTIONS]]
+    nearest = f"The nearest: {', '.join(near)}." if near else "None has been uploaded yet."
+    return (
+        f"There is no data set with the id {dataset!r}. {nearest} Upload one with POST /v1/datasets; calibration "
+        f"without any is {defaults.SELF_TEXT}, which cannot be used for evaluation."
+    )
+
+
+def _sizes(headers: Mapping[str, Header]) -> dict[str, int]:
+    """Elements of every tensor of the checkpoint."""
+    return {name: math.prod(entry.shape) for header in headers.values() for name, entry in header.tensors.items()}
+
+
+def _dtype(headers: Mapping[str, Header]) -> str | None:
+    """The one dtype of all weights, under its name in a request; None where they differ."""
+    found = {entry.dtype for header in headers.values() for entry in header.tensors.values()}
+    return _DTYPES.get(found.pop()) if len(found) == 1 else None
+
+
+def _check_texts(facts: Facts, *, length: int, column: str) -> None:
+    """Refuse text that does not make the sequences that it has to make.
+
+    Raises:
+        TextTooShort: with the tokens that were found and needed.
+        UnreadableModel: the tokenizer is not one.
+    """
+    if facts.tokenizer is None:
+        return
+    for text in facts.texts:
+        needed = length * text.sequences
+        try:
+            found = count_tokens(
+                text.path,
+                text.format,
+                column,
+                tokenizer=facts.tokenizer,
+                enough=needed,
+                separators=_has_separator(facts.model.config),
+            )
+        except UnreadableTokenizer as error:
+            raise UnreadableModel(
+                f"tokenizer.json of {facts.model.repo} cannot be read: {error}. Import the model again.",
+                pointer="/model/repo",
+            ) from None
+        if found < needed:
+            raise _too_short(text, found=found, needed=needed, length=length)
+
+
+def _too_short(text: TextFacts, *, found: int, needed: int, length: int) -> InvalidRequest:
+    what = f"one sequence of {length}" if text.sequences == 1 else f"one sequence of {length} and one held out"
+    remedy = "" if text.sequences == 1 else ", name an evaluation data set"
+    return TextTooShort(
+        f"{text.name} has {found:,} tokens and {needed:,} are needed for {what}. Upload more text{remedy}, or lower "
+        "scoring.sequence_length.",
+        pointer=text.pointer,
+    )
+
+
+def _has_separator(config: Config) -> bool:
+    return any(config.get(name) is not None for name in ("bos_token_id", "eos_token_id"))

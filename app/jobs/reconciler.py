@@ -1,0 +1,52 @@
+"""Mends what processes that died left behind: announces queued jobs again and takes expired leases back.
+
+Any number of reconcilers may run at once; every step is a compare-and-set.
+"""
+
+import threading
+from collections.abc import Callable
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session, sessionmaker
+
+from app.jobs import repository
+
+log = structlog.get_logger(__name__)
+
+
+def reconcile_once(
+    sessions: sessionmaker[Session],
+    enqueue: Callable[[str], object],
+    *,
+    max_attempts: int,
+    republish_seconds: float,
+) -> tuple[list[str], list[str]]:
+    """One round: returns the ids whose lease was taken back and the ids that were announced again."""
+    with sessions.begin() as session:
+        expired = repository.expire_leases(session, max_attempts=max_attempts)
+    with sessions.begin() as session:
+        announced = repository.unannounced(session, republish_seconds=republish_seconds)
+    for job_id in announced:
+        enqueue(job_id)
+    if expired or announced:
+        log.info("reconciled", expired=expired, announced=announced)
+    return expired, announced
+
+
+def run_reconciler(
+    sessions: sessionmaker[Session],
+    enqueue: Callable[[str], object],
+    stop: threading.Event,
+    *,
+    every_seconds: float,
+    max_attempts: int,
+    republish_seconds: float,
+) -> None:
+    """Reconcile until `stop` is set; a database or broker that is away is tried again in the next round."""
+    while not stop.is_set():
+        try:
+            reconcile_once(sessions, enqueue, max_attempts=max_attempts, republish_seconds=republish_seconds)
+        except (SQLAlchemyError, ConnectionError, OSError) as error:
+            log.warning("reconciler_retries", error=type(error).__name__)
+        stop.wait(every_seconds)

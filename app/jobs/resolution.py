@@ -1,0 +1,286 @@
+"""Fill in what a request leaves out, and refuse what the model cannot bear. No database, no files: facts alone."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from app.core import architectures, defaults, selection
+from app.core.architectures import ArchitectureError, Config
+from app.core.selection import ParameterCounts, SelectionError
+from app.errors import (
+    BadRepoName,
+    BadTarget,
+    InvalidRequest,
+    NativeFormRefused,
+    OutOfRange,
+    PlanNeedsWeights,
+    UnreadableModel,
+    UnsupportedFamily,
+)
+from app.hub.errors import BadName
+from app.hub.names import check_repo_name
+from app.jobs.spec import JobRequest, PlanRequest
+
+MAX_LAYERS: Final = 4096
+"""No decoder is deeper; a config that says so would only make the planner count to it."""
+
+MAX_PARAMETERS: Final = 10**15
+"""Far above every model; beyond it shares are no longer exact in floating point."""
+
+_DTYPE_BYTES: Final = {"float32": 4, "float16": 2, "bfloat16": 2}
+_SHORTEST_SEQUENCE: Final = 8
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What a request is resolved against."""
+
+    config: Config
+    counts: ParameterCounts
+    repo: str | None = None
+    """None for a config given inline."""
+    commit: str | None = None
+    """The commit that the requested revision names."""
+    dtype: str | None = None
+    """The one dtype of all weights; None where it is mixed or of another kind."""
+
+    @property
+    def pointer(self) -> str:
+        """JSON pointer of what names the model in the request."""
+        return "/model/config" if self.repo is None else "/model/repo"
+
+
+def inline_facts(config: Config) -> ModelFacts:
+    """The facts of a config given inline.
+
+    Raises:
+        PlanNeedsWeights: no formula for its family.
+        UnreadableModel: a size in it makes no sense.
+    """
+    try:
+        check_sizes(config)
+        counts = ParameterCounts.from_config(config)
+        if not 0 < counts.dense <= MAX_PARAMETERS:
+            raise ArchitectureError(f"config.json: its sizes make more than {MAX_PARAMETERS:.0e} parameters, or none")
+    except architectures.UnsupportedFamily as error:
+        raise PlanNeedsWeights(
+            f"For model family {error.model_type!r} no formula is known; those with one: {', '.join(error.supported)}. "
+            "Import the model into the hub and name its repo instead of the config.",
+            pointer="/model/config",
+        ) from None
+    except (ArchitectureError, ArithmeticError, TypeError, ValueError) as error:
+        raise UnreadableModel(f"{error}. Give the config.json as it is.", pointer="/model/config") from None
+    return ModelFacts(config, counts, dtype=_config_dtype(config))
+
+
+def check_sizes(config: Config) -> None:
+    """Refuse a depth that no model has, before anything counts up to it.
+
+    Raises:
+        ArchitectureError: unknown family, or a layer count that is none.
+    """
+    layers = architectures.layer_count(config)
+    if layers > MAX_LAYERS:
+        raise ArchitectureError(f"config.json: {layers} layers are more than the {MAX_LAYERS} that a model may have")
+
+
+def _config_dtype(config: Config) -> str | None:
+    named = config.get("dtype", config.get("torch_dtype"))
+    return named if isinstance(named, str) and named in _DTYPE_BYTES else None
+
+
+def resolve(request: JobRequest | PlanRequest, facts: ModelFacts) -> dict[str, Any]:
+    """The specification that is stored: the request with every default filled in.
+
+    For a job it is itself a valid request, and resolving it again changes nothing.
+
+    Raises:
+        InvalidRequest: a value that does not fit the model, under the pointer of its field.
+    """
+    check_target(request, facts)
+    length = _sequence_length(request, facts)
+    spec = request.model_dump(mode="json")
+    dataset = request.calibration.dataset or defaults.SELF_TEXT
+    kind = request.replacement.kind or defaults.KIND
+    filled: dict[str, dict[str, Any]] = {
+        "scoring": {
+            "metric": defaults.METRIC,
+            "sequences": defaults.SCORING_SEQUENCES,
+            "sequence_length": length,
+        },
+        "selection": {"mode": "one_shot", "windows": 1},
+        "replacement": {
+            "kind": kind,
+            "layers": 1,
+            "init": defaults.INIT,
+            "loss": defaults.LOSS,
+            "epochs": defaults.EPOCHS,
+            "learning_rate": defaults.learning_rate(facts.config),
+            "tokens": defaults.training_tokens(dataset),
+            "batch_size": defaults.batch_size(length),
+        },
+        "calibration": {"dataset": dataset, "column": defaults.TEXT_COLUMN},
+        "evaluation": {"perplexity": [], "tasks": []},
+        "benchmark": _benchmark(request, facts.config),
+        "output": {"repo": _output_repo(request, facts), "dtype": facts.dtype, "format": defaults.OUTPUT_FORMAT},
+    }
+    for section, values in filled.items():
+        spec[section] |= {name: value for name, value in values.items() if spec[section][name] is None}
+    if facts.repo is not None:
+        spec["model"] = {"repo": facts.repo, "revision": facts.commit}
+    _check_tokens(request, dataset, tokens=spec["replacement"]["tokens"], length=length)
+    return spec
+
+
+def check_target(request: JobRequest | PlanRequest, facts: ModelFacts) -> None:
+    """Refuse a target that the model cannot meet, and a replacement that the output format cannot hold.
+
+    Raises:
+        NativeFormRefused, BadTarget, UnsupportedFamily, UnreadableModel: as their docstrings say.
+    """
+    kind = request.replacement.kind or defaults.KIND
+    output_format = request.output.format or defaults.OUTPUT_FORMAT
+    try:
+        selection.window_size(facts.config, target_of(request), kind, output_format, facts.counts)
+    except SelectionError as error:
+        raise BadTarget(f"{error}.", pointer=error.pointer) from None
+    except architectures.NativeFormRefused as error:
+        raise NativeFormRefused(f"{error}.", pointer="/output/format") from None
+    except ArchitectureError as error:
+        raise model_problem(error, facts.pointer) from None
+    except (ArithmeticError, TypeError, ValueError) as error:
+        raise UnreadableModel(f"config.json: {error}.", pointer=facts.pointer) from None
+
+
+def model_problem(error: ArchitectureError, pointer: str) -> InvalidRequest:
+    """What to say about a config that cannot be worked with."""
+    if isinstance(error, architectures.UnsupportedFamily):
+        return UnsupportedFamily(str(error), pointer=pointer)
+    return UnreadableModel(f"{error}.", pointer=pointer)
+
+
+def target_of(request: JobRequest | PlanRequest) -> selection.Target:
+    """The target as the planner takes it."""
+    window = request.target.window
+    return selection.Target(
+        sparsity=request.target.sparsity,
+        layers=request.target.layers,
+        window=None if window is None else (window[0], window[1]),
+    )
+
+
+def plan(request: JobRequest | PlanRequest, facts: ModelFacts, spec: Mapping[str, Any]) -> selection.Plan:
+    """What a job of this request, resolved to `spec`, would remove, add and need."""
+    stored = spec["output"]["dtype"] or _config_dtype(facts.config) or "float32"
+    return selection.make_plan(
+        facts.config,
+        target_of(request),
+        spec["replacement"]["kind"],
+        spec["output"]["format"],
+        counts=facts.counts,
+        training_tokens=spec["replacement"]["tokens"],
+        stored_bytes=_DTYPE_BYTES[stored],
+    )
+
+
+def _sequence_length(request: JobRequest | PlanRequest, facts: ModelFacts) -> int:
+    positions = _positions(facts)
+    asked = request.scoring.sequence_length
+    if asked is None:
+        return defaults.sequence_length(facts.config, facts.repo or "")
+    if asked > positions:
+        raise OutOfRange(
+            f"sequence_length is {asked}, but the model has {positions} positions; "
+            f"allowed: {_SHORTEST_SEQUENCE} to {positions}.",
+            pointer="/scoring/sequence_length",
+        )
+    return asked
+
+
+def _positions(facts: ModelFacts) -> int:
+    try:
+        return architectures.max_positions(facts.config)
+    except ArchitectureError as error:
+        raise model_problem(error, facts.pointer) from None
+
+
+def _benchmark(request: JobRequest | PlanRequest, config: Config) -> dict[str, Any]:
+    """Prompt and new tokens that fit together: defaults give way to explicit values, explicit ones must fit.
+
+    Raises:
+        OutOfRange: an explicit value does not fit the model's positions.
+    """
+    positions = architectures.max_positions(config)
+    prompt, new = request.benchmark.prompt_tokens, request.benchmark.new_tokens
+    default_prompt, default_new = defaults.benchmark_tokens(config)
+    fewest = {"prompt_tokens": 1, "new_tokens": defaults.LEAST_NEW_TOKENS}
+    for name, asked, other in (("prompt_tokens", prompt, new), ("new_tokens", new, prompt)):
+        least = fewest[name]
+        room = positions - (other or sum(fewest.values()) - least)
+        if asked is not None and asked > room:
+            beside = f"with {'new_tokens' if name == 'prompt_tokens' else 'prompt_tokens'} {other} " if other else ""
+            allowed = f"allowed {beside}are {least} to {room}" if room >= least else f"nothing fits {beside}".rstrip()
+            raise OutOfRange(
+                f"{name} is {asked}, but prompt and new tokens must fit the model's {positions} positions together; "
+                f"{allowed}.",
+                pointer=f"/benchmark/{name}",
+            )
+    if prompt is None:
+        prompt = min(default_prompt, positions - (new or default_new))
+    if new is None:
+        new = min(default_new, positions - prompt)
+    return {"batch_sizes": list(defaults.BENCHMARK_BATCH_SIZES), "prompt_tokens": max(1, prompt), "new_tokens": new}
+
+
+def _output_repo(request: JobRequest | PlanRequest, facts: ModelFacts) -> str | None:
+    """The repository to publish to.
+
+    Raises:
+        BadRepoName: it cannot be one, or it is the dense model's own.
+    """
+    asked = request.output.repo
+    if asked is None and facts.repo is None:
+        return None
+    name = asked or f"{facts.repo}-streamlined"
+    try:
+        check_repo_name(name)
+    except BadName as error:
+        raise BadRepoName(str(error), pointer="/output/repo") from None
+    if name == facts.repo:
+        raise BadRepoName(
+            f"output.repo is {name!r}, the dense model's own repository, which the result would replace. Choose "
+            "another name.",
+            pointer="/output/repo",
+        )
+    return name
+
+
+def _check_tokens(request: JobRequest | PlanRequest, dataset: str, *, tokens: int, length: int) -> None:
+    """Refuse training tokens that the sampled text does not have, or that make not one sequence."""
+    self_text = dataset == defaults.SELF_TEXT
+    if self_text and tokens > defaults.SELF_TEXT_TOKENS:
+        raise OutOfRange(
+            f"tokens is {tokens}, but {defaults.SELF_TEXT} samples at most {defaults.SELF_TEXT_TOKENS}; allowed: "
+            f"1 to {defaults.SELF_TEXT_TOKENS}, or name a data set of your own.",
+            pointer="/replacement/tokens",
+        )
+    # Where no evaluation text is named, one sequence of the calibration text is held out.
+    needed = sequences_needed(request) * length
+    if tokens < needed:
+        what = "one sequence" if sequences_needed(request) == 1 else "one sequence to train on and one held out"
+        if request.replacement.tokens is None:
+            raise OutOfRange(
+                f"sequence_length is {length}, too long for {tokens} training tokens; {what} must fit: at most "
+                f"{tokens // sequences_needed(request)}.",
+                pointer="/scoring/sequence_length",
+            )
+        raise OutOfRange(
+            f"tokens is {tokens}, but {what} of {length} tokens make {needed}; give at least {needed}, or lower "
+            "scoring.sequence_length.",
+            pointer="/replacement/tokens",
+        )
+
+
+def sequences_needed(request: JobRequest | PlanRequest) -> int:
+    """Sequences that the calibration text must make: one is held out where no evaluation text is named."""
+    return 1 if request.evaluation.perplexity else 2

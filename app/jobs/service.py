@@ -1,0 +1,152 @@
+"""What can be done with jobs, over the repository. Functions take the caller's session and never commit."""
+
+import base64
+import binascii
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from app.db.models import JobRow
+from app.errors import InvalidRequest, JobIsFinal, JobNotFound, JobNotRetryable
+from app.jobs import idempotency, repository
+from app.jobs.idempotency import Reservation
+from app.jobs.repository import Mark
+from app.jobs.states import FINAL, State
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page of jobs, newest first."""
+
+    rows: Sequence[JobRow]
+    next_cursor: str | None
+
+
+def create(session: Session, spec: dict[str, Any], *, owner: str, reservation: Reservation | None = None) -> JobRow:
+    """Make a queued job of a resolved specification; with a reservation, its Idempotency-Key becomes the job's.
+
+    Raises:
+        IdempotencyKeyInFlight: the reservation has run out; nothing may be committed.
+    """
+    row = JobRow(
+        id=uuid.uuid4().hex,
+        state=State.QUEUED,
+        spec=spec,
+        labels=spec["labels"],
+        model=spec["model"]["repo"],
+        owner=owner,
+    )
+    repository.insert(session, row)
+    if reservation is not None:
+        idempotency.bind(session, reservation, row.id)
+    return row
+
+
+def find(session: Session, job_id: str) -> JobRow:
+    """The job.
+
+    Raises:
+        JobNotFound: there is none of this id.
+    """
+    row = repository.get(session, job_id)
+    if row is None:
+        raise _unknown(job_id)
+    return row
+
+
+def mark(session: Session, job_id: str) -> Mark:
+    """How far the job is, without reading all of it.
+
+    Raises:
+        JobNotFound: there is none of this id.
+    """
+    found = repository.marks(session, [job_id]).get(job_id)
+    if found is None:
+        raise _unknown(job_id)
+    return found
+
+
+def page(
+    session: Session,
+    *,
+    state: str | None,
+    model: str | None,
+    labels: Mapping[str, str],
+    cursor: str | None,
+    limit: int,
+) -> Page:
+    """Jobs, newest first; jobs that come in while a client pages through change no later page.
+
+    Raises:
+        InvalidRequest: the cursor is none that this service gave out.
+    """
+    before = _decode_cursor(cursor) if cursor else None
+    rows = repository.page(session, state=state, model=model, labels=labels, before=before, limit=limit + 1)
+    more = len(rows) > limit
+    return Page(rows[:limit], _encode_cursor(rows[limit - 1]) if more else None)
+
+
+def cancel(session: Session, job_id: str) -> JobRow:
+    """Ask for the job to be cancelled; asking again changes nothing.
+
+    Raises:
+        JobNotFound: there is none of this id.
+        JobIsFinal: it has ended.
+    """
+    if not repository.request_cancel(session, job_id):
+        row = find(session, job_id)
+        raise JobIsFinal(f"Job {job_id} has {row.state} and can no longer be cancelled.")
+    return find(session, job_id)
+
+
+def retry(session: Session, job_id: str) -> JobRow:
+    """Queue a failed or cancelled job again; its finished stages are kept.
+
+    Raises:
+        JobNotFound: there is none of this id.
+        JobNotRetryable: it has neither failed nor been cancelled.
+    """
+    if not repository.retry(session, job_id):
+        row = find(session, job_id)
+        raise JobNotRetryable(f"Job {job_id} is {row.state}; only a failed or cancelled job can be tried again.")
+    return find(session, job_id)
+
+
+def is_final(row: JobRow) -> bool:
+    """Whether nothing but a retry can change the job."""
+    return row.state in FINAL
+
+
+def etag(row: JobRow) -> str:
+    """Strong: any change that a client can see counts the version up."""
+    return f'"{row.id}-{row.version}"'
+
+
+def _unknown(job_id: str) -> JobNotFound:
+    return JobNotFound(f"There is no job {job_id[:64]!r}; GET /v1/jobs lists those that are.", parameter="job_id")
+
+
+def _encode_cursor(row: JobRow) -> str:
+    return base64.urlsafe_b64encode(f"{row.created_at.isoformat()} {row.id}".encode()).decode().rstrip("=")
+
+
+def _decode_cursor(cursor: str) -> tuple[datetime, str]:
+    try:
+        text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode("ascii")
+        moment, _, job_id = text.partition(" ")
+        created_at = datetime.fromisoformat(moment)
+        if created_at.tzinfo is None:
+            raise ValueError(text)
+        created_at = created_at.astimezone(UTC)  # here, where a year outside the calendar is the client's error
+        if not job_id or not job_id.isalnum():
+            raise ValueError(text)
+    except (binascii.Error, ValueError, OverflowError):
+        raise InvalidRequest(
+            "cursor is not one that this service gave out; send `next_cursor` of the page before, or leave it out.",
+            parameter="cursor",
+        ) from None
+    return created_at, job_id

@@ -1,0 +1,338 @@
+"""The request: what a client may ask for, field by field.
+
+Whatever is left out (or null) is filled in by `app.jobs.resolution` before the job is stored. A resolved specification
+is itself a valid request: sending it again asks for exactly the same run. Choices that the contract names but this
+version does not offer are refused with the list of those that it does.
+"""
+
+import hashlib
+import json
+import re
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from app.core import defaults
+
+_LABEL_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,63}")
+_FORBIDDEN = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # control characters, and halves of surrogate pairs
+MAX_LABELS = 32
+MAX_LABEL_VALUE = 256
+_LARGEST_EXACT_INTEGER = 2**53 - 1  # the largest that every JSON reader keeps exact
+
+
+class Section(BaseModel):
+    """Part of a request: unknown fields are refused, numbers are finite, nothing is converted silently."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
+
+
+def _no_control_characters(text: str) -> str:
+    if _FORBIDDEN.search(text):
+        raise PydanticCustomError("invalid_request", "must hold no control characters")
+    return text
+
+
+Text = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_no_control_characters)]
+
+
+class Model(Section):
+    """The dense model, in this service's hub."""
+
+    repo: Text = Field(
+        description="Repository in this service's hub, as `namespace/name`.", examples=["demo/stories-24l"]
+    )
+    revision: Text | None = Field(
+        None,
+        description="Branch, tag or commit; default `main`. The job keeps the commit that it names at submission.",
+    )
+
+
+class PlannedModel(Section):
+    """The dense model of a dry run: a repository of the hub, or a config.json given inline."""
+
+    repo: Text | None = Field(None, description="Repository in this service's hub, as `namespace/name`.")
+    revision: Text | None = Field(None, description="Branch, tag or commit; default `main`.")
+    config: dict[str, Any] | None = Field(
+        None, description="The content of a config.json: no weights are needed and none are looked at."
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.repo is None) == (self.config is None):
+            raise PydanticCustomError("conflicting_fields", "name exactly one of repo and config")
+        if self.config is not None and self.revision is not None:
+            raise PydanticCustomError("conflicting_fields", "revision belongs to repo and has no meaning with config")
+        return self
+
+
+class Target(Section):
+    """How much to remove: exactly one of the fields."""
+
+    sparsity: float | None = Field(
+        None, gt=0, lt=1, description="Share of the dense model's parameters to be gone, net of the replacement."
+    )
+    layers: int | None = Field(None, ge=1, description="Decoder blocks fewer in the result.")
+    window: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2, max_length=2)] | None = Field(
+        None, description="[start, end): exactly these layers are replaced; end itself is kept."
+    )
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        given = [name for name in ("sparsity", "layers", "window") if getattr(self, name) is not None]
+        if len(given) != 1:
+            found = " and ".join(given) if given else "none"
+            raise PydanticCustomError(
+                "conflicting_fields", f"name exactly one of sparsity, layers and window; given: {found}"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _only_what_is_named(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in serialize(self).items() if value is not None}
+
+
+class Scoring(Section):
+    """How the redundancy of each window of layers is measured."""
+
+    metric: Literal["cosine"] | None = Field(
+        None, description="Default `cosine` (LLM-Streamline, arXiv 2403.19135, section 3.1); others are not available."
+    )
+    sequences: int | None = Field(
+        None,
+        ge=1,
+        le=65_536,
+        description=f"Text windows to score on. Default {defaults.SCORING_SEQUENCES}: the best window is stable under "
+        "few samples (LLM-Streamline, appendix).",
+    )
+    sequence_length: int | None = Field(
+        None,
+        ge=8,
+        le=1_048_576,
+        description=f"Tokens per window of scoring, training and perplexity. Default min({defaults.LONGEST_SEQUENCE}, "
+        "the model's positions), what LLM-Streamline calibrates with; 256 for the bundled model, which was trained so.",
+    )
+
+
+class Selection(Section):
+    """How the layers to remove are chosen."""
+
+    mode: Literal["one_shot"] | None = Field(
+        None, description="Default `one_shot`, as in LLM-Streamline; iterative selection is not available."
+    )
+    windows: Literal[1] | None = Field(
+        None, description="Default 1, as in LLM-Streamline; several windows are not available."
+    )
+
+
+class Replacement(Section):
+    """What takes the removed layers' place and how it is trained."""
+
+    kind: Literal["none", "ffn", "swiglu", "layer"] | None = Field(
+        None,
+        description=f"Default `{defaults.KIND}`: one decoder layer keeps most of the accuracy (LLM-Streamline, table "
+        "2) and the checkpoint loads anywhere.",
+    )
+    layers: Literal[1] | None = Field(None, description="Default 1; several replacement layers are not available.")
+    init: Literal["first", "last", "mean", "random", "best"] | None = Field(
+        None,
+        description=f"What a replacing `layer` inherits. Default `{defaults.INIT}`: the removed layer with the lowest "
+        "error on held-out states (measured: benchmarks/quality.py).",
+    )
+    loss: Literal["mse"] | None = Field(
+        None,
+        description="Default `mse` on hidden states, which needs only the light network (LLM-Streamline, section 3.2).",
+    )
+    epochs: int | None = Field(
+        None,
+        ge=1,
+        le=10_000,
+        description=f"Passes over the training tokens. Default {defaults.EPOCHS} (measured: benchmarks/quality.py).",
+    )
+    learning_rate: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="Peak learning rate of AdamW. Default 2e-4 at hidden size 4096 (LLM-Streamline), more for narrower "
+        "models (measured: benchmarks/quality.py).",
+    )
+    tokens: int | None = Field(
+        None,
+        ge=1,
+        le=1_000_000_000,
+        description=f"Distinct training tokens, an upper bound. Default {defaults.TRAINING_TOKENS:,}, or "
+        f"{defaults.SELF_TEXT_TOKENS:,} for `{defaults.SELF_TEXT}`, because sampling is slow.",
+    )
+    batch_size: int | None = Field(
+        None, ge=1, le=4096, description="Sequences per training step. Default: about 2,048 tokens' worth."
+    )
+
+
+class Calibration(Section):
+    """The text that windows are scored and the replacement is trained on."""
+
+    dataset: Text | None = Field(
+        None,
+        description=f"Id of an uploaded data set, or `{defaults.SELF_TEXT}`, the default: text sampled from the model "
+        "itself (in the spirit of LLM-QAT, arXiv 2305.17888).",
+    )
+    column: Text | None = Field(
+        None, description=f"The field of a JSONL row that holds the text. Default `{defaults.TEXT_COLUMN}`."
+    )
+
+
+class Evaluation(Section):
+    """What the result is judged on."""
+
+    perplexity: Annotated[list[Text], Field(max_length=16)] | None = Field(
+        None, description="Ids of uploaded data sets. Default: a held-out part of the calibration text."
+    )
+    tasks: list[str] | None = Field(None, description="Must be empty: task evaluation is not available.")
+    limit: int | None = Field(None, description="Must be null: it counts questions per task.")
+
+    @field_validator("tasks")
+    @classmethod
+    def _no_tasks(cls, value: list[str] | None) -> list[str] | None:
+        if value:
+            raise PydanticCustomError(
+                "not_available", "task evaluation is not available in this version; use evaluation.perplexity"
+            )
+        return value
+
+    @field_validator("limit")
+    @classmethod
+    def _no_limit(cls, value: int | None) -> int | None:
+        if value is not None:
+            raise PydanticCustomError(
+                "not_available",
+                "limit counts questions per task, and task evaluation is not available in this version; leave it out",
+            )
+        return value
+
+
+class Benchmark(Section):
+    """How speed is measured, dense and pruned interleaved."""
+
+    batch_sizes: Annotated[list[Annotated[int, Field(ge=1, le=1024)]], Field(min_length=1, max_length=8)] | None = (
+        Field(None, description="Default [1]: one stream, the case where depth pruning pays at once.")
+    )
+    prompt_tokens: int | None = Field(
+        None,
+        ge=1,
+        le=1_048_576,
+        description=f"Default {defaults.BENCHMARK_PROMPT_TOKENS}, less where the model has fewer positions.",
+    )
+    new_tokens: int | None = Field(
+        None,
+        ge=defaults.LEAST_NEW_TOKENS,
+        le=1_048_576,
+        description=f"Default {defaults.BENCHMARK_NEW_TOKENS}, less where the model has fewer positions.",
+    )
+
+
+class Gates(Section):
+    """Bars for the result; a missed one makes the verdict `fail`, and `main` of the output repository stays."""
+
+    max_perplexity_ratio: float | None = Field(
+        None, gt=0, description="Perplexity pruned / dense at most; with several data sets the worst one counts."
+    )
+    min_speedup: float | None = Field(None, gt=0, description="Decoded tokens per second, pruned / dense, at least.")
+    max_parameters: int | None = Field(None, ge=1, le=_LARGEST_EXACT_INTEGER, description="Parameters of the result.")
+    min_accuracy_retained: float | None = Field(
+        None, description="Must be null: accuracy needs task evaluation, which is not available."
+    )
+    min_stability: float | None = Field(
+        None, description="Must be null: stability needs task evaluation, which is not available."
+    )
+
+    @field_validator("min_accuracy_retained", "min_stability")
+    @classmethod
+    def _not_measured(cls, value: float | None) -> float | None:
+        if value is not None:
+            raise PydanticCustomError(
+                "gate_not_measured",
+                "this gate needs the accuracy on evaluation.tasks, and task evaluation is not available in this "
+                "version; use max_perplexity_ratio, min_speedup or max_parameters",
+            )
+        return value
+
+
+class Output(Section):
+    """The checkpoint to write."""
+
+    repo: Text | None = Field(
+        None, description="Repository that the result is published to. Default: the model's with `-streamlined`."
+    )
+    dtype: Literal["float32", "float16", "bfloat16"] | None = Field(None, description="Default: the model's own.")
+    format: Literal["auto", "native"] | None = Field(
+        None,
+        description="Default `auto`: the smallest checkpoint, with a modelling file for `ffn` and `swiglu`. `native`: "
+        "a stock architecture that needs no code.",
+    )
+
+
+class _Request(Section):
+    """Everything of a request but the model."""
+
+    target: Target
+    scoring: Scoring = Field(default_factory=Scoring)
+    selection: Selection = Field(default_factory=Selection)
+    replacement: Replacement = Field(default_factory=Replacement)
+    calibration: Calibration = Field(default_factory=Calibration)
+    evaluation: Evaluation = Field(default_factory=Evaluation)
+    benchmark: Benchmark = Field(default_factory=Benchmark)
+    gates: Gates = Field(default_factory=Gates)
+    output: Output = Field(default_factory=Output)
+    labels: dict[str, str] = Field(
+        default_factory=dict,
+        description=f"What jobs can be found by: at most {MAX_LABELS}, keys of 1 to 64 letters, digits and `._/-`, "
+        f"values of at most {MAX_LABEL_VALUE} characters.",
+    )
+    seed: int = Field(
+        defaults.SEED, ge=0, le=_LARGEST_EXACT_INTEGER, description="Same request and seed, same checkpoint bytes."
+    )
+
+    @field_validator("labels")
+    @classmethod
+    def _bounded(cls, labels: dict[str, str]) -> dict[str, str]:
+        if len(labels) > MAX_LABELS:
+            raise PydanticCustomError("out_of_range", f"has {len(labels)} entries; at most {MAX_LABELS} are allowed")
+        for key, value in labels.items():
+            if not _LABEL_KEY.fullmatch(key):
+                raise PydanticCustomError(
+                    "out_of_range",
+                    "has a key of another form than 1 to 64 letters, digits, `.`, `_`, `/` and `-`, beginning with a "
+                    "letter or digit",
+                )
+            if len(value) > MAX_LABEL_VALUE or _FORBIDDEN.search(value):
+                raise PydanticCustomError(
+                    "out_of_range",
+                    f"has a value of more than {MAX_LABEL_VALUE} characters, or with control characters",
+                )
+        return labels
+
+
+class JobRequest(_Request):
+    """A compression job. Only `model` and `target` are required."""
+
+    model: Model
+
+    def digest(self) -> str:
+        """Sha256 of what is asked for: equal for two bodies exactly if they mean the same."""
+        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+
+
+class PlanRequest(_Request):
+    """The same body as a job's; the model may also be a config given inline."""
+
+    model: PlannedModel

@@ -1,0 +1,175 @@
+"""The HTTP application. Importing this loads neither torch nor anything of the worker."""
+
+import threading
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import structlog
+from fastapi import FastAPI
+from fastapi_swagger import patch_fastapi
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.concurrency import run_in_threadpool
+
+from app.api import artefacts, datasets, events, health, imports, jobs, plans
+from app.api.body_limit import BodyLimitMiddleware
+from app.api.deps import Services
+from app.api.hub import install_hub
+from app.api.nul_guard import NulGuardMiddleware
+from app.api.problems import Problem, install_problems
+from app.api.request_log import RequestLogMiddleware
+from app.db.session import connect, session_factory
+from app.dispatch.queue import enqueue, make_celery
+from app.hub.bundled import import_bundled
+from app.hub.context import HubContext
+from app.jobs import repository
+from app.jobs.door import Door
+from app.jobs.reconciler import run_reconciler
+from app.jobs.repository import Mark
+from app.jobs.watching import Watcher
+from app.logs import configure_logging
+from app.settings import Settings
+from app.storage.artefacts import LocalArtefactStore
+from app.storage.blobs import StorageError
+from app.storage.local import LocalBlobStore
+from app.web import pages
+
+_FRAMEWORK_ERRORS = ("HTTPValidationError", "ValidationError")
+_FORM_OVERHEAD_BYTES = 1 << 16  # boundaries, part headers and the name around an upload
+
+log = structlog.get_logger(__name__)
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Make the application; nothing is connected to before its first request or its lifespan."""
+    configure_logging()
+    engine = connect(settings.database)
+    services = _services(settings, session_factory(engine), session_factory(engine, read_only=True))
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        await run_in_threadpool(_prepare, services)
+        stop = threading.Event()
+        reconciler = threading.Thread(target=_reconcile, args=(services, stop), name="reconciler", daemon=True)
+        reconciler.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            await run_in_threadpool(reconciler.join)
+            engine.dispose()
+
+    app = FastAPI(
+        title="Streamline",
+        version="0.1.0",
+        summary="Compress large language models: prune layers, train one light replacement, prove the result.",
+        lifespan=lifespan,
+        separate_input_output_schemas=False,
+        docs_url=None,  # served below, from this machine: FastAPI's own page loads its scripts from elsewhere
+        redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
+    )
+    app.state.services = services
+    app.state.settings = settings
+    app.state.celery = services.celery
+    app.state.read_sessions = services.read_sessions
+    routers = [module.router for module in (jobs, plans, events, artefacts, datasets, imports, health, pages)]
+    install_problems(app, routers)
+    for router in routers:
+        app.include_router(router)
+    patch_fastapi(
+        app,
+        redirect_from_root_to_docs=False,
+        swagger_js_url="/docs/swagger-ui-bundle.js",
+        swagger_css_url="/docs/swagger-ui.css",
+        swagger_favicon_url="/docs/favicon.png",
+    )
+    # At the root, where HF_ENDPOINT points: behind everything else.
+    install_hub(
+        app,
+        HubContext(
+            services.read_sessions,
+            services.sessions,
+            services.blobs,
+            model_roots=settings.model_roots,
+            public_url=settings.public_url,
+        ),
+    )
+    upload_limit = settings.max_dataset_bytes + _FORM_OVERHEAD_BYTES
+    app.add_middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes, by_path={"/v1/datasets": upload_limit})
+    app.add_middleware(NulGuardMiddleware)
+    app.add_middleware(RequestLogMiddleware)
+    _describe_problems(app)
+    return app
+
+
+def _services(settings: Settings, sessions: Any, read_sessions: Any) -> Services:
+    blobs = LocalBlobStore(settings.store_dir)
+
+    def read_marks(job_ids: Iterable[str]) -> dict[str, Mark]:
+        with read_sessions() as session:
+            return repository.marks(session, job_ids)
+
+    return Services(
+        settings=settings,
+        sessions=sessions,
+        read_sessions=read_sessions,
+        blobs=blobs,
+        artefacts=LocalArtefactStore(settings.store_dir),
+        celery=make_celery(settings),
+        door=Door(read_sessions, blobs),
+        watcher=Watcher(read_marks),
+    )
+
+
+def _prepare(services: Services) -> None:
+    """What a start does once; a database that is away costs the bundled model until the next start, not the start."""
+    # Safe while others write: a living writer holds a lock on its staging file, and locked files are left alone.
+    try:
+        removed = services.blobs.collect_abandoned() + services.artefacts.collect_abandoned()
+        if removed:
+            log.info("abandoned_files_removed", files=removed)
+    except OSError as error:
+        log.warning("abandoned_files_not_collected", error=type(error).__name__, detail=str(error))
+    try:
+        import_bundled(services.sessions, services.blobs)
+    except (SQLAlchemyError, StorageError) as error:
+        log.warning("bundled_model_not_imported", error=type(error).__name__, detail=str(error))
+
+
+def _reconcile(services: Services, stop: threading.Event) -> None:
+    settings = services.settings
+
+    def announce(job_id: str) -> None:
+        enqueue(services.celery, job_id)
+
+    run_reconciler(
+        services.sessions,
+        announce,
+        stop,
+        every_seconds=settings.reconcile_seconds,
+        max_attempts=settings.max_attempts,
+        republish_seconds=settings.republish_seconds,
+    )
+
+
+def _describe_problems(app: FastAPI) -> None:
+    """Put our problem documents into the OpenAPI document in place of the framework's own validation errors."""
+    describe = app.openapi
+
+    def with_problem() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = describe()
+            schemas = document.setdefault("components", {}).setdefault("schemas", {})
+            models = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+            schemas |= models.pop("$defs", {}) | {"Problem": models}
+            for name in _FRAMEWORK_ERRORS:
+                schemas.pop(name, None)
+            for operation in (found for path in document["paths"].values() for found in path.values()):
+                # Added to every route with a parameter, also where any text will do.
+                if _FRAMEWORK_ERRORS[0] in str(operation["responses"].get("422")):
+                    del operation["responses"]["422"]
+        assert app.openapi_schema is not None
+        return app.openapi_schema
+
+    app.openapi = with_problem  # type: ignore[method-assign]

@@ -1,0 +1,151 @@
+"""One place for every setting: environment variables with the prefix STREAMLINE_, checked at boot."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+EMBEDDED_BROKER = "filesystem://"
+
+
+class SettingsError(Exception):
+    """A setting is wrong; the message is one sentence that names the variable and what it may hold."""
+
+
+class Settings(BaseSettings):
+    """What an operator can set. Every field is read from STREAMLINE_<NAME>; the defaults are the embedded mode."""
+
+    model_config = SettingsConfigDict(env_prefix="STREAMLINE_", extra="ignore", frozen=True)
+
+    data_dir: Path = Field(Path("streamline-data"), description="Directory of everything that the service keeps.")
+    database_url: SecretStr | None = Field(
+        None, description="postgresql+psycopg://... or sqlite:///...; default: SQLite in the data directory."
+    )
+    broker_url: SecretStr | None = Field(
+        None, description="redis://... ; default: the embedded broker, a folder in the data directory."
+    )
+    store_url: str | None = Field(
+        None, description="Where blobs and artefacts lie (file:///path); default: `store` in the data directory."
+    )
+    model_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
+        (), description="Directories that models may be imported from, separated like PATH."
+    )
+    upstream: str = Field("", description="Reserved: a hub to fetch unknown models from; must be empty.")
+    trust_remote_code: Annotated[frozenset[str], NoDecode] = Field(
+        frozenset(), description="Repos whose own modelling code may be run, separated by commas."
+    )
+    public_url: str = Field("", description="The service's address as clients see it; default: taken from the request.")
+
+    max_body_bytes: int = Field(1 << 20, ge=1024, description="Largest JSON body, in bytes.")
+    max_dataset_bytes: int = Field(2 << 30, ge=1024, description="Largest data set upload, in bytes.")
+
+    heartbeat_seconds: float = Field(
+        2.0, gt=0, description="How often a worker renews its lease and looks for cancels."
+    )
+    lease_seconds: float = Field(30.0, gt=0, description="How long a silent worker keeps its job.")
+    max_attempts: int = Field(
+        3, ge=1, description="Attempts per job, counted anew when a stage has been finished since."
+    )
+    reconcile_seconds: float = Field(
+        5.0, gt=0, description="How often lost messages and expired leases are looked for."
+    )
+    republish_seconds: float = Field(
+        15.0, gt=0, description="A queued job is announced again after this long (doubling with each time)."
+    )
+    stop_grace_seconds: float = Field(10.0, ge=0, description="How long a stopped engine may take to leave by itself.")
+    device: str = Field("auto", pattern="^(auto|cpu|cuda)$", description="Where the engine computes.")
+
+    @field_validator("model_roots", mode="before")
+    @classmethod
+    def _split_paths(cls, value: object) -> object:
+        return tuple(part for part in value.split(os.pathsep) if part) if isinstance(value, str) else value
+
+    @field_validator("trust_remote_code", mode="before")
+    @classmethod
+    def _split_names(cls, value: object) -> object:
+        return frozenset(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("database_url", "broker_url", "store_url", mode="before")
+    @classmethod
+    def _empty_is_unset(cls, value: object) -> object:
+        return None if value == "" else value
+
+    @model_validator(mode="after")
+    def _known_schemes(self) -> Self:
+        checks = {
+            "database_url": (self.database_url, ("postgresql+psycopg", "postgresql", "sqlite")),
+            "broker_url": (self.broker_url, ("redis", "rediss", "filesystem")),
+        }
+        for name, (secret, schemes) in checks.items():
+            scheme = urlsplit(secret.get_secret_value()).scheme if secret else schemes[0]
+            if scheme not in schemes:
+                raise ValueError(f"{name} must start with one of {', '.join(s + '://' for s in schemes)}")
+        if urlsplit(self.broker).scheme == "filesystem" and self.broker != EMBEDDED_BROKER:
+            # Celery would take the rest for a host and go on without it.
+            raise ValueError(
+                f"broker_url must be exactly {EMBEDDED_BROKER} for the embedded broker; it lies in the data directory"
+            )
+        if self.store_url and urlsplit(self.store_url).scheme != "file":
+            raise ValueError("store_url must start with file:// (other stores are not available in this version)")
+        if self.store_url and urlsplit(self.store_url).netloc:
+            raise ValueError("store_url must name a directory of this machine, as in file:///srv/store: three slashes")
+        if self.upstream:
+            # Ignoring it would let an operator believe that unknown models are fetched.
+            raise ValueError("upstream must be empty: fetching from another hub is not available in this version")
+        if self.lease_seconds < 2 * self.heartbeat_seconds:
+            raise ValueError(
+                "lease_seconds must be at least twice heartbeat_seconds, or a healthy worker loses its job"
+            )
+        return self
+
+    @property
+    def database(self) -> str:
+        """The SQLAlchemy URL; a plain `postgresql://` is given the driver that we ship."""
+        if self.database_url is None:
+            return f"sqlite:///{self.data_dir.absolute() / 'streamline.db'}"
+        url = self.database_url.get_secret_value()
+        return url.replace("postgresql://", "postgresql+psycopg://", 1)
+
+    @property
+    def broker(self) -> str:
+        """The Celery broker URL."""
+        return self.broker_url.get_secret_value() if self.broker_url else EMBEDDED_BROKER
+
+    @property
+    def broker_dir(self) -> Path:
+        """Folder of the embedded broker."""
+        return self.data_dir.absolute() / "broker"
+
+    @property
+    def store_dir(self) -> Path:
+        """Local directory of blobs and artefacts."""
+        return Path(urlsplit(self.store_url).path) if self.store_url else self.data_dir.absolute() / "store"
+
+    @property
+    def work_dir(self) -> Path:
+        """Workspaces of running jobs: on disk that every worker of this service can reach, so that another goes on."""
+        return self.data_dir.absolute() / "work"
+
+    @property
+    def cache_dir(self) -> Path:
+        """What can be computed again: sampled calibration text."""
+        return self.data_dir.absolute() / "cache"
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Read the environment; `overrides` win over it.
+
+    Raises:
+        SettingsError: one sentence that names the variable.
+    """
+    try:
+        return Settings(**{key: value for key, value in overrides.items() if value is not None})  # type: ignore[arg-type]
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        where = "_".join(str(part) for part in first["loc"]).upper()
+        message = first["msg"].removeprefix("Value error, ")
+        variable = f"STREAMLINE_{where}" if where else "The STREAMLINE_ settings"
+        raise SettingsError(f"{variable}: {message}.") from None

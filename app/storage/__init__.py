@@ -1,0 +1,1 @@
+"""Where bytes lie: content-addressed blobs, and the artefacts of each job."""

@@ -1,0 +1,107 @@
+"""Staging: write under a name that nobody reads, then show the finished file with one rename.
+
+A staging file is held with an exclusive flock for as long as its writer lives, so what a killed process left behind is
+told from what another process is writing at this moment without any clock.
+"""
+
+import errno
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+from uuid import uuid4
+
+from app.storage.blobs import StorageFull
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
+
+
+@contextmanager
+def staged_file(directory: Path, *, needed: int) -> Iterator[tuple[Path, BinaryIO]]:
+    """A new, locked file in `directory` (an existing one) for `needed` bytes; whatever happens, it is gone afterwards.
+
+    The caller renames it before leaving the block, or lets it go.
+
+    Raises:
+        StorageFull: fewer than `needed` bytes are free at the start, or the disk fills up on the way.
+    """
+    require_space(directory, needed)
+    path, file = _create_locked(directory)
+    try:
+        with file:
+            yield path, file
+    except OSError as error:
+        if error.errno in _NO_ROOM:
+            path.unlink(missing_ok=True)  # before the count: our own half is not what fills the disk
+            raise StorageFull(directory, needed=needed, available=free_bytes(directory)) from error
+        raise
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _create_locked(directory: Path) -> tuple[Path, BinaryIO]:
+    while True:
+        path = directory / uuid4().hex
+        file = path.open("xb")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file.fileno()).st_nlink:
+            return path, file
+        file.close()  # a collector was quicker than our lock
+
+
+def collect_abandoned(directory: Path) -> int:
+    """Remove the staging files of dead writers and leave those of living ones; returns how many were removed."""
+    removed = 0
+    for path in directory.iterdir():
+        try:
+            file = path.open("rb")
+        except FileNotFoundError:  # finished while we looked
+            continue
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            path.unlink(missing_ok=True)
+            removed += 1
+    return removed
+
+
+def free_bytes(directory: Path) -> int:
+    """Bytes that this process may still write under `directory`."""
+    return shutil.disk_usage(directory).free
+
+
+def require_space(directory: Path, needed: int) -> None:
+    """Refuse before the first byte what cannot fit.
+
+    Raises:
+        StorageFull: fewer than `needed` bytes are free.
+    """
+    available = free_bytes(directory)
+    if needed > available:
+        raise StorageFull(directory, needed=needed, available=available)
+
+
+def flush_to_disk(file: BinaryIO) -> None:
+    """Push the file's bytes through every cache, so that a rename can never show an empty or half file."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def show(staged: Path, target: Path) -> None:
+    """Give a flushed file its final name, durably: the directory entry is on disk when this returns."""
+    staged.rename(target)
+    flush_directory(target.parent)
+
+
+def flush_directory(directory: Path) -> None:
+    """Make the names in `directory` durable."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
