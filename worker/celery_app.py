@@ -1,0 +1,63 @@
+"""The worker process: a Celery worker that carries out one job at a time.
+
+The thread pool, because the supervisor only waits: a forked child could use no GPU that its parent touched, and a slow
+import in it trips Celery's start-up timeout. The engine is a process of its own in any case.
+"""
+
+import threading
+from typing import Any
+
+from celery import Celery
+from celery.signals import worker_shutting_down
+
+from app.core.leash import follow_parent
+from app.db.session import connect, session_factory
+from app.dispatch.queue import make_celery
+from app.settings import Settings
+from app.storage.artefacts import LocalArtefactStore
+from app.storage.local import LocalBlobStore
+from worker.supervisor import WorkerContext
+from worker.tasks import register
+from worker.workspaces import remove_finished
+
+
+def make_worker_app(settings: Settings) -> Celery:
+    """Celery with the task registered; SIGTERM lets the job under way be given back."""
+    stopping = threading.Event()
+
+    def stop(**_: Any) -> None:
+        stopping.set()
+
+    worker_shutting_down.connect(stop, weak=False)
+    celery = make_celery(settings)
+    engine = connect(settings.database)
+    store, artefacts = LocalBlobStore(settings.store_dir), LocalArtefactStore(settings.store_dir)
+    context = WorkerContext(
+        settings=settings,
+        sessions=session_factory(engine),
+        read_sessions=session_factory(engine, read_only=True),
+        store=store,
+        artefacts=artefacts,
+        stopping=stopping,
+    )
+    # What a killed process left half-written; files that another process is writing are told apart by their locks.
+    store.collect_abandoned()
+    artefacts.collect_abandoned()
+    remove_finished(settings.work_dir, context.read_sessions)
+    register(celery, context)
+    return celery
+
+
+def run_worker(settings: Settings, *, leashed: bool) -> None:
+    """Work until SIGTERM; with `leashed`, also until the parent's death."""
+    if leashed:
+        follow_parent()
+    celery = make_worker_app(settings)
+    celery.Worker(
+        pool="threads",
+        concurrency=1,
+        loglevel="WARNING",
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+    ).start()

@@ -1,0 +1,81 @@
+"""From a job's specification to the engine's arguments: model and texts as local files, and the recipe beside them."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.orm import Session, sessionmaker
+
+from app.core import defaults
+from app.datasets import repository as datasets
+from app.hub import catalog
+from app.jobs.repository import Claim
+from app.settings import Settings
+from app.storage.blobs import BlobStore
+
+
+def prepare(
+    claim: Claim, sessions: sessionmaker[Session], store: BlobStore, workspace: Path, settings: Settings
+) -> list[str]:
+    """Lay out the workspace and return the engine's arguments; doing it again changes nothing.
+
+    Raises:
+        HubError: the model's revision is no longer there.
+        BlobNotFound: bytes of the model or of a data set are no longer there.
+    """
+    spec = claim.spec
+    source, data = workspace / "source", workspace / "data"
+    for directory in (source, data):
+        directory.mkdir(parents=True, exist_ok=True)
+    model = spec["model"]
+    column = spec["calibration"]["column"]
+    with sessions() as session:
+        commit = catalog.materialize(session, store, model["repo"], model["revision"], source)
+        calibration = _text(session, store, data, spec["calibration"]["dataset"], column)
+        evaluation = [_text(session, store, data, name, column) for name in spec["evaluation"]["perplexity"]]
+    recipe = _recipe(spec, settings) | {
+        "model": {"path": str(source), "name": model["repo"], "revision": commit},
+        "calibration": calibration,
+        "evaluation": evaluation,
+    }
+    recipe_file = workspace / "job.json"
+    staged = recipe_file.with_suffix(".staged")
+    staged.write_text(json.dumps(recipe, indent=1, sort_keys=True))
+    staged.replace(recipe_file)
+    return [
+        *("--recipe", str(recipe_file)),
+        *("--out", str(workspace)),
+        *("--cache", str(settings.cache_dir)),
+        "--json",
+        "--leashed",
+    ]
+
+
+def _recipe(spec: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
+    """The parts of the recipe that come out of the specification alone."""
+    return {
+        "target": {name: value for name, value in spec["target"].items() if value is not None},
+        "scoring": spec["scoring"],
+        "replacement": {name: value for name, value in spec["replacement"].items() if name != "layers"},
+        "benchmark": spec["benchmark"] | {"repeats": defaults.BENCHMARK_REPEATS},
+        "output": {"dtype": spec["output"]["dtype"], "format": spec["output"]["format"]},
+        "seed": spec["seed"],
+        "device": settings.device,
+        "trust_remote_code": spec["model"]["repo"] in settings.trust_remote_code,
+    }
+
+
+def _text(session: Session, store: BlobStore, directory: Path, dataset: str, column: str) -> dict[str, Any]:
+    """A text source of the recipe; the suffix of the link tells the engine how to read it."""
+    if dataset == defaults.SELF_TEXT:
+        return {"path": None, "column": column, "name": dataset}
+    row = datasets.get(session, dataset)
+    if row is None:
+        raise LookupError(f"data set {dataset} is gone")
+    link = directory / f"{row.id}.{'jsonl' if row.format == 'jsonl' else 'txt'}"
+    staged = link.with_suffix(".staged")
+    staged.unlink(missing_ok=True)
+    staged.symlink_to(store.local_path(row.sha256).absolute())
+    staged.replace(link)
+    return {"path": str(link), "column": column, "name": row.id}

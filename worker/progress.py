@@ -1,0 +1,87 @@
+"""The engine's events turned into a job's stage, its progress from 0 to 1, and rows for the event log."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from app.jobs.repository import Event
+
+# Shares of a typical run's wall time (measured on the bundled model); they only shape the progress bar.
+_SHARES = {
+    "fetch": 0.01,
+    "score": 0.30,
+    "select": 0.01,
+    "train": 0.25,
+    "assemble": 0.02,
+    "verify": 0.12,
+    "evaluate": 0.15,
+    "benchmark": 0.12,
+    "publish": 0.02,
+}
+_EVERY_SECONDS = 0.5
+
+
+class Progress:
+    """Collects events and says when they are worth a write: at once at a stage's ends, else twice a second."""
+
+    def __init__(self) -> None:
+        self.stage: str | None = None
+        self.fraction = 0.0
+        self.stage_finished = False
+        self._events: list[Event] = []
+        self._written_at = 0.0
+        self._urgent = False
+
+    def take(self, event: Mapping[str, Any]) -> None:
+        """Note one event of the engine."""
+        kind = str(event.get("event", ""))
+        stage = str(event["stage"]) if "stage" in event else self.stage
+        if kind == "stage_started":
+            self.stage, self._urgent = stage, True
+            self.fraction = max(self.fraction, self._before(stage))
+        elif kind == "stage_finished":
+            self._urgent = True
+            # A stage that was skipped was finished by an earlier attempt: no reason to count attempts anew.
+            self.stage_finished = self.stage_finished or not event.get("skipped", False)
+            self.fraction = max(self.fraction, self._before(stage) + _SHARES.get(stage or "", 0.0))
+        elif kind == "progress":
+            share = _SHARES.get(stage or "", 0.0) * float(event["done"]) / max(float(event["total"]), 1.0)
+            self.fraction = max(self.fraction, self._before(stage) + share)
+        if kind == "progress" and self._events and self._events[-1].kind == "progress":
+            self._events.pop()  # only the newest counts
+        self._events.append(Event(kind, {key: value for key, value in event.items() if key != "event"}))
+
+    @property
+    def pending(self) -> bool:
+        """Whether there is anything that was not written yet."""
+        return bool(self._events)
+
+    def due(self) -> bool:
+        """Whether there is something to write now."""
+        return bool(self._events) and (self._urgent or time.monotonic() - self._written_at >= _EVERY_SECONDS)
+
+    def drain(self) -> dict[str, Any]:
+        """What is to be written, as arguments of `Lease.advance`; forgets it."""
+        written = {
+            "stage": self.stage,
+            "progress": round(min(self.fraction, 0.999), 4),
+            "events": self._events,
+            "stage_finished": self.stage_finished,
+        }
+        self._events, self._urgent, self.stage_finished = [], False, False
+        self._written_at = time.monotonic()
+        return written
+
+    def put_back(self, written: Mapping[str, Any]) -> None:
+        """Take back what `drain` gave and could not be written."""
+        self._events = [*written["events"], *self._events]
+        self.stage_finished = self.stage_finished or written["stage_finished"]
+
+    @staticmethod
+    def _before(stage: str | None) -> float:
+        total = 0.0
+        for name, share in _SHARES.items():
+            if name == stage:
+                return total
+            total += share
+        return 0.0

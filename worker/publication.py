@@ -1,0 +1,105 @@
+"""The last stage: hold the report against the gates, store the bytes, and show everything in one transaction."""
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.orm import Session, sessionmaker
+
+from app.core.gates import judge
+from app.hub.publishing import StagedFile, commit_files, stage_directory
+from app.jobs import repository
+from app.jobs.repository import LeaseLostError
+from app.storage.artefacts import LocalArtefactStore
+from app.storage.blobs import BlobStore
+from worker.lease import AttemptEndedError, Lease
+from worker.progress import Progress
+
+# What a person may want to look at later; the rest of a workspace is scaffolding.
+_ARTEFACTS = (
+    "report.json",
+    "recipe.json",
+    "scores.json",
+    "selection.json",
+    "training.json",
+    "verification.json",
+    "probe.safetensors",
+    "evaluation.json",
+    "benchmark.json",
+    "ledger.json",
+    "engine.log",
+)
+
+
+def publish(
+    lease: Lease,
+    sessions: sessionmaker[Session],
+    store: BlobStore,
+    artefacts: LocalArtefactStore,
+    workspace: Path,
+    progress: Progress,
+) -> None:
+    """Publish the checkpoint and finish the job, both or neither; then the workspace goes.
+
+    Blobs come first: they are content-addressed and nobody sees them before a commit names them, so that a publication
+    that is killed and done again leaves no trace. A missed gate moves no branch; the commit keeps its tag.
+
+    Raises:
+        LeaseLostError: the job is no longer ours; nothing is visible.
+        AttemptEndedError: somebody cancelled the job meanwhile; nothing is visible.
+        StorageFull: there is no room; nothing is visible.
+    """
+    job_id, spec = lease.claim.job_id, lease.claim.spec
+    began = time.monotonic()
+    progress.take({"event": "stage_started", "stage": "publish", "time": time.time()})
+    lease.advance(**progress.drain())
+    report = json.loads((workspace / "report.json").read_text())
+    verdict, gates = judge(spec["gates"], report["metrics"])
+    staged = stage_directory(store, workspace / "checkpoint")
+    artefacts.write(job_id, {name: workspace / name for name in _ARTEFACTS if (workspace / name).is_file()})
+    if lease.lost.is_set():
+        raise LeaseLostError(job_id)
+    if lease.cancel.is_set():
+        raise AttemptEndedError(job_id)
+    metrics = report["metrics"]
+    metrics["stage_seconds"]["publish"] = round(time.monotonic() - began, 3)
+    with sessions.begin() as session:
+        commit = commit_files(
+            session,
+            spec["output"]["repo"],
+            staged,
+            _message(spec, report, verdict),
+            ref="main" if verdict == "pass" else None,
+            tag=f"job-{job_id}",
+            job_id=job_id,
+        )
+        result = {
+            "repo": commit.repo,
+            "revision": commit.oid,
+            "checkpoint_sha256": checkpoint_hash(staged),
+            "removed_layers": report["removed_layers"],
+            "metrics": metrics,
+        }
+        repository.succeed(session, job_id, lease.claim.token, verdict=verdict, gates=gates, result=result)
+    shutil.rmtree(workspace, ignore_errors=True)
+
+
+def checkpoint_hash(files: Iterable[StagedFile]) -> str:
+    """One sha256 for all files: over their names and sha256s in order. Equal exactly if every byte is."""
+    lines = sorted(f"{file.sha256}  {file.path}\n" for file in files)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _message(spec: Mapping[str, Any], report: Mapping[str, Any], verdict: str) -> str:
+    removed = report["removed_layers"]
+    replacement = spec["replacement"]
+    trained = "" if replacement["kind"] == "none" else f", {replacement['loss']}, {replacement['epochs']} epoch(s)"
+    return (
+        f"Replace layers {removed[0]} to {removed[-1]} of {spec['model']['repo']} by {replacement['kind']}\n\n"
+        f"{report['metrics']['sparsity']:.1%} smaller; scored by {spec['scoring']['metric']}{trained}; "
+        f"calibrated on {spec['calibration']['dataset']}; seed {spec['seed']}; verdict {verdict}.\n"
+    )

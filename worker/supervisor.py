@@ -1,0 +1,204 @@
+"""One attempt at a job: claim, lease, the engine as a child, cancel, publish, and every way that it can end.
+
+The supervisor imports no torch: heartbeats go on while the engine computes, a cancel is a signal, GPU memory is freed
+by the engine's exit, and an out-of-memory kill takes the engine and not the worker.
+"""
+
+import errno
+import os
+import queue
+import shutil
+import socket
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session, sessionmaker
+
+from app.hub.errors import HubError
+from app.jobs import repository
+from app.jobs.repository import LeaseLostError
+from app.settings import Settings
+from app.storage.artefacts import LocalArtefactStore
+from app.storage.blobs import BlobNotFound, BlobStore, StorageError, StorageFull
+from worker.engine_process import EngineProcess
+from worker.lease import AttemptEndedError, Lease
+from worker.preparation import prepare
+from worker.progress import Progress
+from worker.publication import publish
+
+log = structlog.get_logger(__name__)
+
+_POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class WorkerContext:
+    """What every attempt needs."""
+
+    settings: Settings
+    sessions: sessionmaker[Session]
+    read_sessions: sessionmaker[Session]
+    """Never wait for SQLite's one writer, and never make it wait."""
+    store: BlobStore
+    artefacts: LocalArtefactStore
+    stopping: threading.Event
+    """Set when this worker is to stop: the job under way is given back."""
+
+
+class _EngineFailedError(Exception):
+    def __init__(self, error: dict[str, Any], *, permanent: bool) -> None:
+        self.error = error
+        self.permanent = permanent
+
+
+def run_job(job_id: str, context: WorkerContext) -> None:
+    """Carry a job out, if it is still there to be carried out. Never raises for a reason that lies in the job."""
+    settings = context.settings
+    if context.stopping.is_set():
+        return
+    owner = f"{socket.gethostname()}:{os.getpid()}"
+    with context.sessions.begin() as session:
+        claim = repository.claim(session, job_id, owner=owner, lease_seconds=settings.lease_seconds)
+    if claim is None:
+        log.info("not_claimed", job_id=job_id)
+        return
+    bound = log.bind(job_id=job_id, attempt=claim.attempt)
+    bound.info("claimed")
+    lease = Lease(
+        context.sessions, claim, heartbeat_seconds=settings.heartbeat_seconds, lease_seconds=settings.lease_seconds
+    )
+    try:
+        with lease:
+            _attempt(lease, context)
+    except LeaseLostError:
+        bound.warning("lease_lost")
+
+
+def _attempt(lease: Lease, context: WorkerContext) -> None:
+    job_id, token, settings = lease.claim.job_id, lease.claim.token, context.settings
+    workspace = settings.work_dir / job_id
+    progress = Progress()
+    try:
+        arguments = prepare(lease.claim, context.read_sessions, context.store, workspace, settings)
+        _run_engine(arguments, workspace, lease, progress, context)
+        publish(lease, context.sessions, context.store, context.artefacts, workspace, progress)
+    except AttemptEndedError:
+        with context.sessions.begin() as session:
+            if lease.cancel.is_set():
+                repository.cancelled(session, job_id, token)
+            else:
+                repository.release(session, job_id, token)
+    except _EngineFailedError as failure:
+        _record_failure(failure.error, lease, context, permanent=failure.permanent)
+    except (HubError, StorageError) as failure:
+        error = {"code": _code_of(failure), "detail": str(failure), "stage": progress.stage or "fetch"}
+        _record_failure(error, lease, context, permanent=True)
+    except LeaseLostError:
+        raise
+    except OSError as failure:
+        error = {"code": "worker_failed", "detail": f"{failure}.", "stage": progress.stage or "fetch"}
+        full = failure.errno in {errno.ENOSPC, errno.EDQUOT}
+        if full:
+            free = shutil.disk_usage(settings.work_dir).free
+            error |= {
+                "code": "disk_full",
+                "detail": f"The disk under {settings.work_dir} is full: {free} bytes are free.",
+            }
+        _record_failure(error, lease, context, permanent=full)
+    except Exception as failure:
+        log.exception("attempt_failed", job_id=job_id)
+        detail = f"The worker failed with {type(failure).__name__}; its log has the details."
+        error = {"code": "worker_failed", "detail": detail, "stage": progress.stage or "fetch"}
+        _record_failure(error, lease, context, permanent=False)
+
+
+def _code_of(failure: Exception) -> str:
+    match failure:
+        case StorageFull():
+            return "disk_full"
+        case BlobNotFound():
+            return "blob_missing"
+        case _:
+            return "model_unavailable"
+
+
+def _record_failure(error: dict[str, Any], lease: Lease, context: WorkerContext, *, permanent: bool) -> None:
+    with context.sessions.begin() as session:
+        if permanent:
+            repository.fail(session, lease.claim.job_id, lease.claim.token, error=error)
+        else:
+            repository.attempt_failed(
+                session,
+                lease.claim.job_id,
+                lease.claim.token,
+                error=error,
+                max_attempts=context.settings.max_attempts,
+            )
+
+
+def _run_engine(
+    arguments: list[str], workspace: Path, lease: Lease, progress: Progress, context: WorkerContext
+) -> None:
+    engine = EngineProcess(arguments, log_file=workspace / "engine.log")
+    failed: dict[str, Any] | None = None
+    try:
+        while True:
+            try:
+                event = engine.events.get(timeout=_POLL_SECONDS)
+            except queue.Empty:
+                pass
+            else:
+                if event is None:
+                    break
+                if event.get("event") == "failed":
+                    failed = event
+                progress.take(event)
+            _heed_interruptions(lease, context)
+            if progress.due():
+                _write_down(lease, progress)
+        while (status := engine.wait(_POLL_SECONDS)) is None:  # its output has ended, but it may hang on its way out
+            _heed_interruptions(lease, context)
+    except BaseException:
+        # A stopping worker lets the engine leave in order; otherwise nothing that it still does is wanted, and a kill
+        # at any point leaves a workspace that can be gone on with.
+        engine.stop(context.settings.stop_grace_seconds if context.stopping.is_set() else 0.0)
+        raise
+    if failed is not None:
+        error = {key: failed.get(key) for key in ("code", "detail", "stage")}
+        raise _EngineFailedError(error, permanent=bool(failed.get("permanent", True)))
+    if status != 0:
+        ended = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+        said = engine.last_output()
+        detail = f"The engine {ended}." + (f" Its last words: {said}" if said else "")
+        raise _EngineFailedError({"code": "engine_died", "detail": detail, "stage": progress.stage}, permanent=False)
+    while progress.pending:
+        _heed_interruptions(lease, context)
+        if not _write_down(lease, progress):
+            time.sleep(_POLL_SECONDS)
+
+
+def _write_down(lease: Lease, progress: Progress) -> bool:
+    """Write what has happened; False while the database is away, and then it waits for the next round.
+
+    Only the lease decides when a database that stays away costs the job.
+    """
+    written = progress.drain()
+    try:
+        lease.advance(**written)
+    except SQLAlchemyError as error:
+        log.warning("progress_not_written", job_id=lease.claim.job_id, error=type(error).__name__)
+        progress.put_back(written)
+        return False
+    return True
+
+
+def _heed_interruptions(lease: Lease, context: WorkerContext) -> None:
+    if lease.lost.is_set():
+        raise LeaseLostError(lease.claim.job_id)
+    if lease.cancel.is_set() or context.stopping.is_set():
+        raise AttemptEndedError(lease.claim.job_id)
