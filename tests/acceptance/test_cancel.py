@@ -1,0 +1,35 @@
+"""Cancel and retry, with a real engine at work."""
+
+import time
+
+from tests.service_process import QUICK_JOB, ServiceProcesses, Stages, wait_until
+
+
+def test_a_cancel_reaches_the_engine_within_two_heartbeats_and_a_retry_goes_on(service: ServiceProcesses) -> None:
+    heartbeat = float(service.environment["STREAMLINE_HEARTBEAT_SECONDS"])
+    with service.client() as client:
+        job_id = client.submit(QUICK_JOB)["id"]
+        stages = Stages(client, job_id)
+        wait_until(lambda: stages.look() == "train", what="training begins")
+        began = time.monotonic()
+        client.cancel(job_id)
+        wait_until(lambda: not service.engines(job_id), seconds=15, what="the engine is gone")
+        took = time.monotonic() - began
+        job = client.wait(job_id, timeout=15)
+        assert job["state"] == "cancelled"
+        # The beat that learns of it, and what the engine's processes need to leave.
+        assert took < 2 * heartbeat + 1.0
+        assert client.retry(job_id)["state"] == "queued"
+        job = client.wait(job_id, timeout=240)
+        assert job["state"] == "succeeded"
+        stages.look()
+        assert len(stages.finished) == len(set(stages.finished)), "what had been finished did not run again"
+
+
+def test_a_queued_job_is_cancelled_at_once(service: ServiceProcesses) -> None:
+    with service.client() as client:
+        first = client.submit(QUICK_JOB)["id"]
+        second = client.submit(QUICK_JOB | {"seed": 1})["id"]
+        assert client.cancel(second)["state"] == "cancelled"
+        client.cancel(first)
+        assert client.wait(first, timeout=30)["state"] == "cancelled"

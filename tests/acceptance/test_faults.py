@@ -1,0 +1,86 @@
+"""Broken models and full disks: a typed failure with what to do, and nothing half-visible."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+
+from app.cli.serve import free_port
+from app.client import Streamline
+from tests.service_process import QUICK_JOB, REPOSITORY, running_service, wait_until
+
+
+def test_a_weights_file_that_broke_after_the_submit_fails_the_job_at_fetch_by_name(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    with running_service(tmp_path / "data", environment, workers=0) as service, service.client() as client:
+        job_id = client.submit(QUICK_JOB)["id"]
+        tree = httpx.get(f"{service.url}/api/models/demo/stories-24l/tree/main").json()
+        (digest,) = [file["lfs"]["oid"] for file in tree if file["path"] == "model.safetensors"]
+        blob = tmp_path / "data" / "store" / "blobs" / "sha256" / digest[:2] / digest[2:]
+        blob.chmod(0o644)
+        blob.write_bytes(blob.read_bytes()[:-1000])
+        service.start_worker()
+        job = client.wait(job_id, timeout=120)
+    assert job["state"] == "failed"
+    assert (job["error"]["code"], job["error"]["stage"]) == ("corrupt_model", "fetch")
+    assert "model.safetensors" in job["error"]["detail"]
+    assert job["attempt"] == 1, "a permanent error is not tried again"
+
+
+def test_a_full_disk_fails_the_job_with_both_numbers_and_leaves_no_repo(tmp_path: Path) -> None:
+    """The whole service on a disk of 48 MB, and a job whose activations alone take 77 MB."""
+    small, text, port = tmp_path / "small", tmp_path / "text.jsonl", free_port("127.0.0.1")
+    small.mkdir()
+    story = "Once upon a time there was a little girl who liked to play in the park with her big red ball. " * 10
+    text.write_text("".join(json.dumps({"text": f"{story}{n}"}) + "\n" for n in range(700)))
+    up = f"exec {sys.executable} -m app.cli up --port {port} --data {small}/data"
+    script = f"mount -t tmpfs -o size=48m tmpfs {small} && {up}"
+    service = subprocess.Popen(["unshare", "-rm", "sh", "-c", script], cwd=REPOSITORY)
+    try:
+        with Streamline(f"http://127.0.0.1:{port}") as client:
+            wait_until(client.ready, what="the service on the small disk is up")
+            dataset = client.upload_dataset(text)["id"]
+            request = QUICK_JOB | {
+                "replacement": {"kind": "layer", "tokens": 150_000},
+                "calibration": {"dataset": dataset},
+                "evaluation": {"perplexity": [dataset]},
+            }
+            job = client.wait(client.submit(request)["id"], timeout=240)
+            assert job["state"] == "failed"
+            assert (job["error"]["code"], job["error"]["stage"]) == ("disk_full", "train")
+            needed, available = (int(word) for word in job["error"]["detail"].split() if word.isdigit())
+            assert needed > 70_000_000 > available
+            repos = httpx.get(f"{client.url}/api/models").json()
+            assert [repo["id"] for repo in repos] == ["demo/stories-24l"]
+            assert client.ready(), "the service still answers"
+    finally:
+        service.terminate()
+        service.wait(timeout=60)
+
+
+def test_a_poison_job_fails_after_its_attempts_with_the_engines_last_words(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    """The worker starts its engines with an interpreter that complains and dies by a signal."""
+    poison = tmp_path / "python"
+    poison.write_text("#!/bin/sh\necho out of luck >&2\nkill -KILL $$\n")
+    poison.chmod(0o755)
+    worker_code = (
+        "import runpy, sys\n"
+        f"sys.executable = {str(poison)!r}\n"
+        "sys.argv = ['worker']\n"
+        "runpy.run_module('worker', run_name='__main__')"
+    )
+    with running_service(tmp_path / "data", environment, workers=0) as service, service.client() as client:
+        worker = subprocess.Popen([sys.executable, "-c", worker_code], env=service.environment, cwd=service.data_dir)
+        try:
+            job = client.wait(client.submit(QUICK_JOB)["id"], timeout=120)
+        finally:
+            worker.terminate()
+            worker.wait(timeout=30)
+    assert (job["state"], job["attempt"]) == ("failed", 3)
+    assert job["error"]["code"] == "engine_died"
+    assert "out of luck" in job["error"]["detail"]

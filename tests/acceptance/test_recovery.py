@@ -1,0 +1,165 @@
+"""Whatever is killed, at whatever stage: the job ends with the same checkpoint, and nothing finished runs twice."""
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.client import FINAL_STATES, Streamline
+from app.dispatch.queue import enqueue, make_celery
+from app.settings import Settings
+from tests.service_process import QUICK_JOB, ServiceProcesses, Stages, running_service, wait_until
+
+
+def finished_twice(client: Streamline, job_id: str) -> list[str]:
+    """Stages that ran to their end more than once."""
+    stages = Stages(client, job_id)
+    stages.look()
+    return sorted({stage for stage in stages.finished if stages.finished.count(stage) > 1})
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The checkpoint's hash of a run that nobody disturbs: the same on every backend."""
+    with running_service(tmp_path_factory.mktemp("undisturbed"), {}) as service, service.client() as client:
+        job = client.wait(client.submit(QUICK_JOB)["id"], timeout=240)
+    assert job["state"] == "succeeded", job["error"]
+    digest: str = job["result"]["checkpoint_sha256"]
+    return digest
+
+
+def kill_engine(service: ServiceProcesses, job_id: str) -> bool:
+    engines = service.engines(job_id)
+    for process in engines:
+        os.kill(process.pid, signal.SIGKILL)
+    return bool(engines)
+
+
+def kill_worker(service: ServiceProcesses, job_id: str) -> bool:
+    worker = service.workers[-1]
+    worker.kill()
+    worker.wait()
+    wait_until(lambda: not service.engines(job_id), seconds=5, what="an engine ends with its worker")
+    service.start_worker()
+    return True
+
+
+def kill_api(service: ServiceProcesses, _job_id: str) -> bool:
+    assert service.api is not None
+    service.api.kill()
+    service.api.wait()
+    service.start_api()
+    return True
+
+
+def disturbed_job(service: ServiceProcesses, client: Streamline, victim: Any, killed_at: list[str]) -> dict[str, Any]:
+    """A job during which `victim` is killed once at each stage that is not in `killed_at` yet."""
+    job_id = client.submit(QUICK_JOB)["id"]
+    stages = Stages(client, job_id)
+    while stages.state not in FINAL_STATES:
+        stage = stages.look()
+        if stage is not None and stage not in killed_at and victim(service, job_id):
+            killed_at.append(stage)
+        time.sleep(0.01)
+    return client.job(job_id)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("victim", [kill_engine, kill_worker, kill_api])
+def test_a_process_killed_at_each_stage_changes_nothing_in_the_end(
+    service: ServiceProcesses, victim: Any, undisturbed: str
+) -> None:
+    killed_at: list[str] = []
+    with service.client() as client:
+        # While one victim comes back a stage can go by; the next job is then for those that were missed. The shortest
+        # ones can be over before any kill arrives.
+        for _ in range(4):
+            job = disturbed_job(service, client, victim, killed_at)
+            assert job["state"] == "succeeded", job["error"]
+            assert job["result"]["checkpoint_sha256"] == undisturbed
+            assert finished_twice(client, job["id"]) == []
+            if {"score", "train", "verify", "evaluate", "benchmark"} <= set(killed_at):
+                break
+        else:
+            pytest.fail(f"killed at {killed_at} only")
+    print(f"{victim.__name__}: killed at {', '.join(killed_at)}; attempts of the last job: {job['attempt']}")
+
+
+def test_a_message_delivered_fifty_times_makes_one_attempt(service: ServiceProcesses) -> None:
+    settings = Settings(
+        data_dir=Path(service.environment["STREAMLINE_DATA_DIR"]),
+        broker_url=service.environment.get("STREAMLINE_BROKER_URL"),
+    )
+    celery = make_celery(settings)
+    for _ in range(3):
+        service.start_worker()
+    with service.client() as client:
+        job_id = client.submit(QUICK_JOB | {"replacement": {"kind": "none", "tokens": 4096}})["id"]
+        for _ in range(50):
+            enqueue(celery, job_id)
+        job = client.wait(job_id, timeout=240)
+        assert (job["state"], job["attempt"]) == ("succeeded", 1)
+
+
+def test_a_job_whose_message_was_lost_runs_all_the_same(environment: dict[str, str], tmp_path: Path) -> None:
+    with running_service(tmp_path / "data", environment, workers=0) as service, service.client() as client:
+        job_id = client.submit(QUICK_JOB | {"replacement": {"kind": "none", "tokens": 4096}})["id"]
+        if url := environment.get("STREAMLINE_BROKER_URL"):
+            import redis
+
+            with redis.Redis.from_url(url) as broker:
+                broker.flushdb()
+        else:
+            for message in (tmp_path / "data" / "broker" / "queue").iterdir():
+                message.unlink()
+        service.start_worker()
+        assert client.wait(job_id, timeout=240)["state"] == "succeeded"
+
+
+def test_a_stopping_worker_gives_its_job_back_and_another_goes_on(service: ServiceProcesses) -> None:
+    with service.client() as client:
+        job_id = client.submit(QUICK_JOB)["id"]
+        stages = Stages(client, job_id)
+        wait_until(lambda: stages.look() == "train", what="training begins")
+        service.workers[-1].send_signal(signal.SIGTERM)
+        service.workers[-1].wait(timeout=20)
+        assert client.job(job_id)["state"] == "queued"
+        assert not service.engines(job_id)
+        service.start_worker()
+        job = client.wait(job_id, timeout=240)
+        assert (job["state"], job["attempt"]) == ("succeeded", 2)
+        assert finished_twice(client, job_id) == []
+
+
+def test_up_stops_cleanly_and_goes_on_at_the_next_start(tmp_path: Path) -> None:
+    service = ServiceProcesses(tmp_path / "data", {})
+
+    def start_up() -> "subprocess.Popen[bytes]":
+        up = service._spawn("up", "app.cli", "up", "--port", str(service.port), "--data", str(service.data_dir))
+        with service.client() as client:
+            wait_until(client.ready, what="the service is up")
+        return up
+
+    up = start_up()
+    try:
+        with service.client() as client:
+            job_id = client.submit(QUICK_JOB)["id"]
+            stages = Stages(client, job_id)
+            wait_until(lambda: stages.look() == "train", what="training begins")
+        up.send_signal(signal.SIGINT)
+        assert up.wait(timeout=40) == 0
+        assert not service.engines(job_id)
+        assert not service.engines(str(service.port)), "no process is left behind"
+        up = start_up()
+        with service.client() as client:
+            job = client.wait(job_id, timeout=240)
+            assert job["state"] == "succeeded"
+            assert finished_twice(client, job_id) == []
+    finally:
+        up.send_signal(signal.SIGTERM)
+        up.wait(timeout=40)

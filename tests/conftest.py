@@ -1,0 +1,115 @@
+"""What every test may ask for, and the rule about real services: what is missing is said loudly, and CI allows none."""
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import make_url
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+DATABASE_URL = os.environ.get("STREAMLINE_TEST_DATABASE_URL", "postgresql+psycopg://postgres@127.0.0.1:5432/postgres")
+BROKER_URL = os.environ.get("STREAMLINE_TEST_BROKER_URL", "redis://127.0.0.1:6379/9")
+REQUIRE_ALL = os.environ.get("STREAMLINE_TEST_REQUIRE_ALL") == "1"
+
+
+def _postgres_answers() -> bool:
+    try:
+        engine = create_engine(DATABASE_URL, connect_args={"connect_timeout": 2})
+        with engine.connect() as connection:
+            connection.execute(text("SELECT 1"))
+        engine.dispose()
+    except Exception:
+        return False
+    return True
+
+
+def _redis_answers() -> bool:
+    import redis
+
+    try:
+        with redis.Redis.from_url(BROKER_URL, socket_connect_timeout=2) as client:
+            return bool(client.ping())
+    except (redis.RedisError, OSError):
+        return False
+
+
+MISSING = [name for name, answers in (("PostgreSQL", _postgres_answers), ("Redis", _redis_answers)) if not answers()]
+
+
+def pytest_report_header() -> list[str]:
+    if not MISSING:
+        return ["real services: PostgreSQL and Redis answer"]
+    return [f"!!! {name} was not found: every test that needs it is skipped !!!" for name in MISSING]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for name in MISSING:
+        terminalreporter.write_line(f"!!! {name} was not found: what needs it was NOT tested !!!", red=True, bold=True)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    needs = {"postgres": "PostgreSQL", "redis": "Redis"}
+    for item in items:
+        for marker, service in needs.items():
+            if item.get_closest_marker(marker) and service in MISSING:
+                item.add_marker(pytest.mark.skip(reason=f"{service} does not answer"))
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if REQUIRE_ALL and exitstatus == 0 and reporter is not None and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        reporter.write_line("A test was skipped, and STREAMLINE_TEST_REQUIRE_ALL=1 allows none.", red=True)
+
+
+@pytest.fixture(scope="session")
+def stories_model() -> Path:
+    """The bundled model: 24 layers, hidden 128, really trained."""
+    return REPOSITORY / "app" / "bundled" / "stories-24l"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real text and question sets that lie beside the checkout."""
+    directory = Path(os.environ.get("STREAMLINE_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not directory.is_dir():
+        pytest.skip(f"no data in {directory}; set STREAMLINE_TEST_DATA")
+    return directory
+
+
+@contextmanager
+def postgres_database() -> Iterator[str]:
+    """The URL of a database that is there as long as the block; skips the test where there is no server."""
+    if "PostgreSQL" in MISSING:
+        pytest.skip("PostgreSQL does not answer")
+    name = f"streamline_test_{uuid.uuid4().hex[:12]}"
+    server = create_engine(DATABASE_URL, isolation_level="AUTOCOMMIT")
+    with server.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    yield make_url(DATABASE_URL).set(database=name).render_as_string(hide_password=False)
+    with server.connect() as connection:
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    server.dispose()
+
+
+@pytest.fixture
+def postgres_url() -> Iterator[str]:
+    """The URL of a database of this test's own."""
+    with postgres_database() as url:
+        yield url
+
+
+@pytest.fixture
+def redis_url() -> str:
+    """The URL of an empty Redis database."""
+    if "Redis" in MISSING:
+        pytest.skip("Redis does not answer")
+    import redis
+
+    with redis.Redis.from_url(BROKER_URL) as client:
+        client.flushdb()
+    return BROKER_URL

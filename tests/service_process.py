@@ -1,0 +1,159 @@
+"""The service as real processes, for tests that send it requests, signals and kills."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from app.cli.serve import free_port
+from app.client import Streamline
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+# Small numbers everywhere: the same stages as a real job in a few seconds on two cores.
+QUICK_JOB: dict[str, Any] = {
+    "model": {"repo": "demo/stories-24l"},
+    "target": {"layers": 6},
+    "scoring": {"sequences": 8, "sequence_length": 64},
+    "replacement": {"kind": "layer", "tokens": 4096, "epochs": 1},
+    "benchmark": {"batch_sizes": [1], "prompt_tokens": 16, "new_tokens": 8},
+}
+
+
+def wait_until(true: Callable[[], Any], *, seconds: float = 60, what: str) -> Any:
+    """Poll until `true()` is; fails with `what` after the time."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if value := true():
+            return value
+        time.sleep(0.02)
+    raise AssertionError(f"not within {seconds} s: {what}")
+
+
+class ServiceProcesses:
+    """An API and workers, each a process of its own, over one data directory, database and broker."""
+
+    def __init__(self, data_dir: Path, environment: dict[str, str]) -> None:
+        self.data_dir = data_dir
+        self.environment = (
+            {key: value for key, value in os.environ.items() if not key.startswith("STREAMLINE_")}
+            | {
+                "STREAMLINE_DATA_DIR": str(data_dir),
+                "STREAMLINE_HEARTBEAT_SECONDS": "0.5",
+                "STREAMLINE_LEASE_SECONDS": "3",
+                "STREAMLINE_RECONCILE_SECONDS": "0.3",
+                "STREAMLINE_REPUBLISH_SECONDS": "2",
+                "PYTHONPATH": str(REPOSITORY),
+            }
+            | environment
+        )
+        self.port = free_port("127.0.0.1")
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.api: subprocess.Popen[bytes] | None = None
+        self.workers: list[subprocess.Popen[bytes]] = []
+        data_dir.mkdir(parents=True, exist_ok=True)
+
+    def _spawn(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
+        with (self.data_dir / f"{name}.log").open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", *arguments],
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                cwd=self.data_dir,
+            )
+
+    def migrate(self) -> None:
+        subprocess.run(
+            [sys.executable, "-m", "app.cli", "migrate"], env=self.environment, check=True, cwd=self.data_dir
+        )
+
+    def start_api(self) -> None:
+        self.api = self._spawn("api", "app.cli", "api", "--port", str(self.port))
+        with self.client() as client:
+            wait_until(client.ready, what="the API is ready")
+
+    def start_worker(self) -> subprocess.Popen[bytes]:
+        worker = self._spawn(f"worker-{len(self.workers)}", "worker")
+        self.workers.append(worker)
+        return worker
+
+    def client(self) -> Streamline:
+        return Streamline(self.url)
+
+    def engines(self, job_id: str) -> list[psutil.Process]:
+        """The job's engine processes that are alive (its verifying child among them)."""
+        found = []
+        for process in psutil.process_iter(["cmdline", "status"]):
+            line = " ".join(process.info["cmdline"] or [])
+            if job_id in line and "python" in line and process.info["status"] != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        return found
+
+    def stop(self) -> None:
+        for process in [*self.workers, *([self.api] if self.api else [])]:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+        for process in [*self.workers, *([self.api] if self.api else [])]:
+            try:
+                process.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def logs(self) -> str:
+        return "\n".join(f"--- {path.name}\n{path.read_text()[-3000:]}" for path in sorted(self.data_dir.glob("*.log")))
+
+
+@contextmanager
+def running_service(data_dir: Path, environment: dict[str, str], *, workers: int = 1) -> Iterator[ServiceProcesses]:
+    """A migrated service with an API and workers; everything is stopped at the end, and the logs shown on failure."""
+    service = ServiceProcesses(data_dir, environment)
+    try:
+        service.migrate()
+        service.start_api()
+        for _ in range(workers):
+            service.start_worker()
+        yield service
+    except BaseException:
+        print(service.logs())
+        raise
+    finally:
+        service.stop()
+
+
+class Stages:
+    """What a job's events say about its stages; asks for new events only, so that looking often costs little."""
+
+    def __init__(self, client: Streamline, job_id: str) -> None:
+        self._client, self._job_id, self._seen = client, job_id, 0
+        self._started: str | None = None
+        self.state = ""
+        self.finished: list[str] = []
+        """Stages that ran to their end (not those that were found done and skipped), in order."""
+        self._done: set[str] = set()
+
+    def look(self) -> str | None:
+        """The stage that is being run now, or None."""
+        for event in self._client.events(self._job_id, after=self._seen):
+            self._seen, data = event["id"], event["data"]
+            match event["event"]:
+                case "state":
+                    self.state = data["state"]
+                case "stage_started":
+                    self._started = data["stage"]
+                case "stage_finished":
+                    self._started = None
+                    self._done.add(data["stage"])
+                    if not data["skipped"]:
+                        self.finished.append(data["stage"])
+        return None if self._started in self._done else self._started

@@ -1,0 +1,90 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from app.cli import exits
+from app.cli.application import run
+from app.cli.exits import UsageError
+from app.cli.request import build
+
+NO_TARGET = {"sparsity": None, "layers": None, "window": None}
+
+
+def test_options_become_the_request() -> None:
+    request = build(
+        None,
+        model="team/llama@v1",
+        target=NO_TARGET | {"sparsity": 0.25},
+        kind="ffn",
+        calibration="ds_1",
+        evaluate=["ds_2"],
+        gates=["max_perplexity_ratio=1.3"],
+        output={"repo": "team/out", "format": None},
+        labels=["ci_run=123"],
+        seed=7,
+    )
+    assert request == {
+        "model": {"repo": "team/llama", "revision": "v1"},
+        "target": {"sparsity": 0.25},
+        "replacement": {"kind": "ffn"},
+        "calibration": {"dataset": "ds_1"},
+        "evaluation": {"perplexity": ["ds_2"]},
+        "gates": {"max_perplexity_ratio": 1.3},
+        "output": {"repo": "team/out"},
+        "labels": {"ci_run": "123"},
+        "seed": 7,
+    }
+
+
+def test_options_win_over_the_file(tmp_path: Path) -> None:
+    spec = tmp_path / "spec.json"
+    spec.write_text(json.dumps({"model": {"repo": "a/b"}, "target": {"layers": 2}, "seed": 1}))
+    request = build(spec, model=None, target=NO_TARGET | {"sparsity": 0.5}, kind=None, seed=2)
+    assert request == {"model": {"repo": "a/b"}, "target": {"sparsity": 0.5}, "seed": 2}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["submit"], "names no model"),
+        (["submit", "--model", "a/b"], "names no target"),
+        (
+            ["submit", "--model", "a/b", "--sparsity", "0.2", "--layers", "3"],
+            "one of --sparsity, --layers and --window",
+        ),
+        (["submit", "--model", "a/b", "--sparsity", "lots"], "sparsity"),
+        (["submit", "--model", "a/b", "--sparsity", "0.2", "--gate", "speed"], "name=value"),
+        (["submit", "--model", "a/b", "--sparsity", "0.2", "--gate", "min_speedup=fast"], "takes a number"),
+        (["submit", "nowhere.json"], "no file nowhere.json"),
+        (["submit", "--modell", "a/b"], "Possible options: --model"),
+        (["frobnicate"], "frobnicate"),
+        (["up", "--host", "0.0.0.0"], "Refusing to listen"),
+    ],
+)
+def test_a_usage_mistake_is_one_sentence_and_exit_64(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(arguments) == exits.BAD_USAGE
+    captured = capsys.readouterr()
+    assert said in captured.err
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+
+
+def test_no_service_at_the_address_says_which_and_how_to_start_one(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STREAMLINE_URL", "http://127.0.0.1:9")
+    assert run(["status"]) == exits.BAD_USAGE
+    assert "http://127.0.0.1:9" in (said := capsys.readouterr().err)
+    assert "streamline up" in said
+
+
+def test_a_file_that_holds_something_else_is_refused(tmp_path: Path) -> None:
+    spec = tmp_path / "spec.json"
+    for content, said in (("[1]", "one JSON object"), ("{", "not JSON")):
+        spec.write_text(content)
+        with pytest.raises(UsageError, match=said):
+            build(spec, model=None, target=NO_TARGET, kind=None)

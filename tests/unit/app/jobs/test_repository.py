@@ -1,0 +1,227 @@
+"""The SQL about jobs keeps its promises on both databases."""
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from sqlalchemy.orm import Session, sessionmaker
+
+from app.db.models import JobRow
+from app.jobs import repository
+from app.jobs.repository import Event, LeaseLostError
+from app.jobs.states import State
+
+Sessions = sessionmaker[Session]
+
+
+def add_job(sessions: Sessions, job_id: str = "j1", **labels: str) -> None:
+    with sessions.begin() as session:
+        row = JobRow(id=job_id, state=State.QUEUED, spec={"model": {"repo": "a/b"}}, model="a/b", labels=labels)
+        repository.insert(session, row)
+
+
+def claim(sessions: Sessions, job_id: str = "j1", lease_seconds: float = 60) -> repository.Claim:
+    with sessions.begin() as session:
+        taken = repository.claim(session, job_id, owner="w", lease_seconds=lease_seconds)
+    assert taken is not None
+    return taken
+
+
+def state_of(sessions: Sessions, job_id: str = "j1") -> str:
+    with sessions() as session:
+        row = repository.get(session, job_id)
+        assert row is not None
+        return row.state
+
+
+def test_of_fifty_workers_that_claim_one_job_at_the_same_time_exactly_one_gets_it(sessions: Sessions) -> None:
+    add_job(sessions)
+    barrier = threading.Barrier(50)
+
+    def try_to_claim(worker: int) -> bool:
+        barrier.wait()
+        with sessions.begin() as session:
+            return repository.claim(session, "j1", owner=f"w{worker}", lease_seconds=60) is not None
+
+    with ThreadPoolExecutor(50) as pool:
+        assert sum(pool.map(try_to_claim, range(50))) == 1
+
+
+@pytest.mark.parametrize("write", ["beat", "advance", "succeed", "fail", "release", "attempt_failed", "cancelled"])
+def test_a_worker_whose_lease_ran_out_can_write_nothing_more(sessions: Sessions, write: str) -> None:
+    add_job(sessions)
+    old = claim(sessions, lease_seconds=0.01)
+    time.sleep(0.05)
+    with sessions.begin() as session:
+        assert repository.expire_leases(session, max_attempts=3) == ["j1"]
+    claim(sessions)
+    arguments: dict[str, dict[str, Any]] = {
+        "beat": {"lease_seconds": 5},
+        "advance": {"stage": "fetch", "progress": 0.5, "events": [Event("log", {})]},
+        "succeed": {"verdict": "pass", "gates": [], "result": {}},
+        "fail": {"error": {"code": "x", "detail": "y", "stage": "fetch"}},
+        "release": {},
+        "attempt_failed": {"error": {"code": "x", "detail": "y", "stage": "fetch"}, "max_attempts": 3},
+        "cancelled": {},
+    }
+    with pytest.raises(LeaseLostError), sessions.begin() as session:
+        getattr(repository, write)(session, "j1", old.token, **arguments[write])
+    assert state_of(sessions) == State.RUNNING
+
+
+def test_a_lease_that_is_renewed_is_not_taken(sessions: Sessions) -> None:
+    add_job(sessions)
+    taken = claim(sessions, lease_seconds=0.05)
+    with sessions.begin() as session:
+        repository.beat(session, "j1", taken.token, lease_seconds=60)
+    time.sleep(0.1)
+    with sessions.begin() as session:
+        assert repository.expire_leases(session, max_attempts=3) == []
+
+
+def test_a_job_whose_worker_vanishes_each_time_is_failed_after_its_attempts(sessions: Sessions) -> None:
+    add_job(sessions)
+    for expected in (State.QUEUED, State.QUEUED, State.FAILED):
+        claim(sessions, lease_seconds=-1)
+        with sessions.begin() as session:
+            repository.expire_leases(session, max_attempts=3)
+        assert state_of(sessions) == expected
+    with sessions() as session:
+        row = repository.get(session, "j1")
+        assert row is not None
+        assert row.error is not None
+        assert row.error["code"] == "worker_lost"
+
+
+def test_a_finished_stage_gives_the_job_its_attempts_back(sessions: Sessions) -> None:
+    add_job(sessions)
+    error = {"code": "engine_died", "detail": "killed", "stage": "score"}
+    for _ in range(5):
+        taken = claim(sessions)
+        with sessions.begin() as session:
+            repository.advance(session, "j1", taken.token, stage="score", progress=0.1, events=[], stage_finished=True)
+        with sessions.begin() as session:
+            assert repository.attempt_failed(session, "j1", taken.token, error=error, max_attempts=2)
+
+
+def test_a_released_job_spends_no_attempt(sessions: Sessions) -> None:
+    add_job(sessions)
+    for _ in range(5):
+        taken = claim(sessions)
+        with sessions.begin() as session:
+            repository.release(session, "j1", taken.token)
+    with sessions() as session:
+        row = repository.get(session, "j1")
+        assert row is not None
+        assert (row.state, row.failures) == (State.QUEUED, 0)
+
+
+def test_cancel_ends_a_queued_job_at_once_and_asks_the_worker_of_a_running_one(sessions: Sessions) -> None:
+    add_job(sessions, "queued")
+    add_job(sessions, "running")
+    taken = claim(sessions, "running")
+    with sessions.begin() as session:
+        assert repository.request_cancel(session, "queued")
+        assert repository.request_cancel(session, "running")
+        assert repository.request_cancel(session, "running"), "idempotent"
+    assert state_of(sessions, "queued") == State.CANCELLED
+    with sessions.begin() as session:
+        assert repository.beat(session, "running", taken.token, lease_seconds=5) is True
+    with sessions.begin() as session:
+        repository.cancelled(session, "running", taken.token)
+    with sessions.begin() as session:
+        assert not repository.request_cancel(session, "running"), "it is final"
+
+
+def test_a_job_to_be_cancelled_whose_worker_died_ends_cancelled(sessions: Sessions) -> None:
+    add_job(sessions)
+    claim(sessions, lease_seconds=-1)
+    with sessions.begin() as session:
+        repository.request_cancel(session, "j1")
+    with sessions.begin() as session:
+        repository.expire_leases(session, max_attempts=3)
+    assert state_of(sessions) == State.CANCELLED
+
+
+def test_only_failed_and_cancelled_jobs_can_be_retried(sessions: Sessions) -> None:
+    add_job(sessions)
+    with sessions.begin() as session:
+        assert not repository.retry(session, "j1")
+    taken = claim(sessions)
+    with sessions.begin() as session:
+        assert not repository.retry(session, "j1")
+        repository.fail(session, "j1", taken.token, error={"code": "x", "detail": "y", "stage": "fetch"})
+    with sessions.begin() as session:
+        assert repository.retry(session, "j1")
+    with sessions() as session:
+        row = repository.get(session, "j1")
+        assert row is not None
+        assert (row.state, row.error, row.finished_at) == (State.QUEUED, None, None)
+
+
+def test_a_queued_job_is_announced_once_and_again_when_its_message_may_be_lost(sessions: Sessions) -> None:
+    add_job(sessions)
+    with sessions.begin() as session:
+        assert repository.unannounced(session, republish_seconds=0.2) == ["j1"]
+        assert repository.unannounced(session, republish_seconds=0.2) == []
+    time.sleep(0.3)
+    with sessions.begin() as session:
+        assert repository.unannounced(session, republish_seconds=0.2) == ["j1"]
+    time.sleep(0.3)
+    with sessions.begin() as session:
+        assert repository.unannounced(session, republish_seconds=0.2) == [], "the wait doubles"
+
+
+def test_events_have_numbers_without_gaps_whoever_writes_them(sessions: Sessions) -> None:
+    add_job(sessions)
+
+    def write(worker: int) -> None:
+        for n in range(5):
+            with sessions.begin() as session:
+                repository.append_events(session, "j1", [Event("log", {"worker": worker, "n": n}), Event("log", {})])
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(8)))
+    with sessions() as session:
+        assert [event.seq for event in repository.events_after(session, "j1", 0, limit=1000)] == list(range(1, 82))
+
+
+def test_every_change_that_a_client_can_see_has_a_new_version(sessions: Sessions) -> None:
+    add_job(sessions)
+    versions = []
+
+    def note() -> None:
+        with sessions() as session:
+            versions.append(repository.marks(session, ["j1"])["j1"].version)
+
+    note()
+    taken = claim(sessions)
+    note()
+    with sessions.begin() as session:
+        repository.advance(session, "j1", taken.token, stage="fetch", progress=0.1, events=[])
+    note()
+    with sessions.begin() as session:
+        repository.request_cancel(session, "j1")
+    note()
+    with sessions.begin() as session:
+        repository.cancelled(session, "j1", taken.token)
+    note()
+    assert len(set(versions)) == 5
+    with sessions.begin() as session:
+        assert repository.marks(session, ["nobody"]) == {}
+
+
+def test_pages_are_stable_while_jobs_are_added(sessions: Sessions) -> None:
+    for n in range(5):
+        add_job(sessions, f"old{n}", team="a")
+    with sessions() as session:
+        first = repository.page(session, limit=3)
+    add_job(sessions, "new", team="b")
+    last = first[-1]
+    with sessions() as session:
+        rest = repository.page(session, before=(last.created_at, last.id), limit=10)
+        labelled = repository.page(session, labels={"team": "b"}, limit=10)
+    assert {job.id for job in [*first, *rest]} == {f"old{n}" for n in range(5)}
+    assert [job.id for job in labelled] == ["new"]

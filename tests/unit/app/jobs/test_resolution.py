@@ -1,0 +1,113 @@
+"""Defaults fill what is left out, and never something that the model cannot bear."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.core.selection import ParameterCounts
+from app.errors import BadRepoName, BadTarget, OutOfRange, UnreadableModel
+from app.jobs.resolution import ModelFacts, inline_facts, resolve
+from app.jobs.spec import JobRequest
+
+LLAMA: dict[str, Any] = {
+    "model_type": "llama",
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "max_position_embeddings": 512,
+    "num_attention_heads": 4,
+    "num_hidden_layers": 12,
+    "vocab_size": 1000,
+}
+COMMIT = "0" * 40
+
+
+def facts(repo: str = "team/llama", **config: Any) -> ModelFacts:
+    changed = LLAMA | config
+    return ModelFacts(changed, ParameterCounts.from_config(changed), repo=repo, commit=COMMIT, dtype="bfloat16")
+
+
+def request(**changes: Any) -> JobRequest:
+    return JobRequest.model_validate({"model": {"repo": "team/llama"}, "target": {"layers": 2}} | changes)
+
+
+@given(
+    positions=st.integers(16, 4096),
+    prompt=st.none() | st.integers(1, 5000),
+    new=st.none() | st.integers(2, 5000),
+    length=st.none() | st.integers(8, 5000),
+)
+def test_whatever_is_accepted_fits_the_models_positions(
+    positions: int, prompt: int | None, new: int | None, length: int | None
+) -> None:
+    asked = request(benchmark={"prompt_tokens": prompt, "new_tokens": new}, scoring={"sequence_length": length})
+    model = facts(max_position_embeddings=positions)
+    if length is not None and length > positions:
+        with pytest.raises(OutOfRange, match=f"8 to {positions}"):
+            resolve(asked, model)
+        return
+    if (prompt or 1) + (new or 2) > positions:
+        with pytest.raises(OutOfRange, match=f"the model's {positions} positions together"):
+            resolve(asked, model)
+        return
+    spec = resolve(asked, model)
+    benchmark = spec["benchmark"]
+    assert benchmark["prompt_tokens"] >= 1
+    assert benchmark["new_tokens"] >= 2
+    assert benchmark["prompt_tokens"] + benchmark["new_tokens"] <= positions
+    assert prompt in (None, benchmark["prompt_tokens"])
+    assert new in (None, benchmark["new_tokens"])
+    assert spec["scoring"]["sequence_length"] <= positions
+
+
+@given(
+    target=st.one_of(
+        st.builds(lambda value: {"sparsity": value}, st.floats(0.01, 0.99)),
+        st.builds(lambda value: {"layers": value}, st.integers(1, 12)),
+        st.builds(lambda a, b: {"window": [a, b]}, st.integers(0, 14), st.integers(0, 14)),
+    ),
+    kind=st.sampled_from([None, "none", "ffn", "swiglu", "layer"]),
+)
+def test_resolving_a_resolved_request_changes_nothing(target: dict[str, Any], kind: str | None) -> None:
+    try:
+        spec = resolve(request(target=target, replacement={"kind": kind}), facts())
+    except BadTarget:
+        return
+    again = JobRequest.model_validate(spec)
+    assert resolve(again, facts()) == spec
+
+
+def test_the_outputs_name_comes_from_the_models() -> None:
+    assert resolve(request(), facts())["output"]["repo"] == "team/llama-streamlined"
+    assert resolve(request(), facts(repo="llama"))["output"]["repo"] == "llama-streamlined"
+
+
+def test_a_default_name_that_would_be_too_long_asks_for_one() -> None:
+    with pytest.raises(BadRepoName) as refusal:
+        resolve(request(), facts(repo="team/" + "m" * 90))
+    assert refusal.value.pointer == "/output/repo"
+
+
+def test_a_named_data_set_trains_on_more_than_sampled_text() -> None:
+    spec = resolve(request(calibration={"dataset": "ds-1"}), facts())
+    assert spec["replacement"]["tokens"] == 1_000_000
+
+
+def test_one_sequence_is_enough_where_evaluation_text_is_named() -> None:
+    asked = {"scoring": {"sequence_length": 512}, "replacement": {"tokens": 512}}
+    with pytest.raises(OutOfRange, match="at least 1024"):
+        resolve(request(**asked), facts())
+    resolve(request(**asked, evaluation={"perplexity": ["ds-1"]}), facts())
+
+
+def test_a_sequence_too_long_for_the_sampled_text_is_the_sequences_fault() -> None:
+    with pytest.raises(OutOfRange, match="at most 65536") as refusal:
+        resolve(request(scoring={"sequence_length": 131_072}), facts(max_position_embeddings=131_072))
+    assert refusal.value.pointer == "/scoring/sequence_length"
+
+
+@pytest.mark.parametrize("config", [{"vocab_size": 10**300}, {"num_hidden_layers": 10**9}, {"hidden_size": True}])
+def test_sizes_that_no_model_has_are_refused_at_once(config: dict[str, Any]) -> None:
+    with pytest.raises(UnreadableModel):
+        inline_facts(LLAMA | config)

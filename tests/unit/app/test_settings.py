@@ -1,0 +1,25 @@
+"""Settings that could not do what they say are refused at boot, in one sentence."""
+
+import pytest
+
+from app.settings import SettingsError, load_settings
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"broker_url": "filesystem:///srv/broker"}, "must be exactly filesystem://"),
+        ({"broker_url": "filesystem://srv"}, "must be exactly filesystem://"),
+        ({"store_url": "file://srv/store"}, "three slashes"),
+        ({"upstream": "https://huggingface.co"}, "not available in this version"),
+    ],
+)
+def test_what_could_not_work_is_refused(changes: dict[str, str], words: str) -> None:
+    with pytest.raises(SettingsError, match=words):
+        load_settings(**changes)
+
+
+def test_what_works_is_taken() -> None:
+    settings = load_settings(broker_url="filesystem://", store_url="file:///srv/store", upstream="")
+    assert settings.broker == "filesystem://"
+    assert str(settings.store_dir) == "/srv/store"
