@@ -1,0 +1,164 @@
+"""Assembly against `cp` of the same bytes, and its anonymous memory, on a random checkpoint of about 2 GB.
+
+    python -m benchmarks.assembly [--gigabytes 2] [--rounds 5] [--directory DIR] [--json]
+
+Rounds alternate between the two, with a warm page cache for both. `cp` leaves its bytes in the page cache, assembly
+flushes them to disk before it renames; so `cp` followed by `sync FILE` is measured too. Limits: 1.5 times plain `cp`,
+and anonymous memory of at most the largest tensor + 200 MB. Exits 1 where a limit is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from app.core.architectures import layer_tensors, outer_tensors
+from app.core.safetensors_file import INDEX_FILE, TensorEntry, encode_header, read_checkpoint, tensor_bytes
+
+COPY_LIMIT = 1.5
+MEMORY_ALLOWANCE_BYTES = 200_000_000
+CONFIG: dict[str, Any] = {
+    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 2048, "intermediate_size": 5632,
+    "num_attention_heads": 16, "num_key_value_heads": 16, "vocab_size": 32000, "max_position_embeddings": 2048,
+    "tie_word_embeddings": False, "dtype": "bfloat16",
+}  # fmt: skip
+LAYER_BYTES = 103_000_000
+SHARD_BYTES = 1_000_000_000
+
+
+def write_random_checkpoint(directory: Path, layers: int) -> None:
+    """Write a sharded Llama of random bytes, in the order that transformers saves."""
+    config = {**CONFIG, "num_hidden_layers": layers}
+    shapes = dict(outer_tensors(config))
+    for layer in range(layers):
+        shapes |= {f"model.layers.{layer}.{name}": shape for name, shape in layer_tensors(config).items()}
+    shards: list[dict[str, tuple[int, ...]]] = [{}]
+    size = 0
+    for name, shape in sorted(shapes.items()):
+        nbytes = tensor_bytes("BF16", shape)
+        if size + nbytes > SHARD_BYTES:
+            shards.append({})
+            size = 0
+        shards[-1][name] = shape
+        size += nbytes
+    noise = os.urandom(64 << 20)
+    weight_map = {}
+    for number, shard in enumerate(shards, start=1):
+        file_name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        entries, position = {}, 0
+        for name, shape in shard.items():
+            end = position + tensor_bytes("BF16", shape)
+            entries[name] = TensorEntry("BF16", shape, position, end)
+            position = end
+            weight_map[name] = file_name
+        with (directory / file_name).open("wb") as file:
+            file.write(encode_header(entries, {"format": "pt"}))
+            while position:
+                position -= file.write(noise[:position])
+    (directory / "config.json").write_text(json.dumps(config))
+    (directory / INDEX_FILE).write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+
+
+def anonymous_bytes() -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError("this kernel does not tell RssAnon")
+
+
+def assemble_watched(source: Path, out: Path, start: int, end: int) -> tuple[float, int, int]:
+    """Assemble in this process; return seconds, the peak of its anonymous memory and its growth over the start."""
+    from worker.engine.assembly import assemble
+
+    before, peak, stop = anonymous_bytes(), anonymous_bytes(), threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not stop.wait(0.01):
+            peak = max(peak, anonymous_bytes())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    started = time.perf_counter()
+    assemble(source, out, start=start, end=end, kind="none")
+    seconds = time.perf_counter() - started
+    stop.set()
+    watcher.join()
+    return seconds, peak, peak - before
+
+
+def copy(source: Path, target: Path, *, flush: bool) -> float:
+    shutil.rmtree(target, ignore_errors=True)
+    started = time.perf_counter()
+    subprocess.run(["cp", "-r", str(source), str(target)], check=True)
+    if flush:
+        subprocess.run(["sync", *map(str, target.iterdir())], check=True)
+    return time.perf_counter() - started
+
+
+def measure(directory: Path, gigabytes: float, rounds: int) -> dict[str, Any]:
+    source, out, copied = directory / "dense", directory / "pruned", directory / "copy"
+    source.mkdir()
+    layers = max(4, round(gigabytes * 1e9 / LAYER_BYTES))
+    write_random_checkpoint(source, layers)
+    start, end = layers // 3, layers // 3 + max(1, layers // 4)
+    seconds: dict[str, list[float]] = {"assembly": [], "cp": [], "cp_and_sync": []}
+    peak = growth = 0
+    with multiprocessing.get_context("spawn").Pool(1) as pool:  # its own process, so that nothing else counts
+        pool.apply(assemble_watched, (source, out, start, end))  # warm up: page cache and imports
+        for _ in range(rounds):
+            shutil.rmtree(out)
+            took, round_peak, round_growth = pool.apply(assemble_watched, (source, out, start, end))
+            peak, growth = max(peak, round_peak), max(growth, round_growth)
+            seconds["assembly"].append(took)
+            seconds["cp"].append(copy(out, copied, flush=False))
+            seconds["cp_and_sync"].append(copy(out, copied, flush=True))
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    largest = max(entry.nbytes for _, entry in read_checkpoint(source).entries())
+    ratio, memory_limit = medians["assembly"] / medians["cp"], largest + MEMORY_ALLOWANCE_BYTES
+    return {
+        "bytes": read_checkpoint(out).nbytes,
+        "seconds": {name: {"median": medians[name], "min": min(v), "max": max(v)} for name, v in seconds.items()},
+        "ratio_to_cp": ratio,
+        "ratio_to_cp_and_sync": medians["assembly"] / medians["cp_and_sync"],
+        "ratio_limit": COPY_LIMIT,
+        "anonymous_bytes_peak": peak,
+        "anonymous_bytes_growth": growth,
+        "anonymous_bytes_limit": memory_limit,
+        "largest_tensor_bytes": largest,
+        "passed": ratio <= COPY_LIMIT and peak <= memory_limit,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gigabytes", type=float, default=2.0)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--directory", type=Path, help="where to write (default: the system's temporary directory)")
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=arguments.directory) as directory:
+        result = measure(Path(directory), arguments.gigabytes, arguments.rounds)
+    if arguments.json:
+        print(json.dumps(result))
+    else:
+        print(f"assembly {result['ratio_to_cp']:.2f} x cp ({result['ratio_to_cp_and_sync']:.2f} x cp and sync) of "
+              f"{result['bytes'] / 1e9:.2f} GB; limit {COPY_LIMIT}")  # fmt: skip
+        peak, growth, limit = (result[f"anonymous_bytes_{name}"] / 1e6 for name in ("peak", "growth", "limit"))
+        print(f"anonymous memory {peak:.0f} MB (grew by {growth:.0f} MB); limit {limit:.0f} MB")
+    sys.exit(0 if result["passed"] else 1)
+
+
+if __name__ == "__main__":
+    main()

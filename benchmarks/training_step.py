@@ -1,0 +1,101 @@
+"""A training step as the engine takes it against the bare forward, backward and optimiser step of the same module.
+
+    python -m benchmarks.training_step [--model DIR] [--length 256] [--batch 8] [--steps 40] [--json]
+
+Ours reads its batch from the activation store, clips the gradient and sets the learning rate; the bare step has its
+batch in memory and does none of that. Steps alternate in one process. Limit: 1.10. Exits 1 where it is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import worker.engine  # noqa: F401 - first: it tells OpenMP how to wait
+from benchmarks.scoring import random_decoder
+from worker.engine.activation_store import ActivationStore
+from worker.engine.decoder import Decoder, load_decoder
+from worker.engine.recipe import Kind
+from worker.engine.replacements import build
+from worker.engine.replacements.starts import Start
+from worker.engine.stages import block_arguments
+from worker.engine.training import Pairs, learning_rate_at, make_optimizer, train_step
+
+LIMIT = 1.10
+KINDS: tuple[Kind, ...] = ("layer", "swiglu", "ffn")
+
+
+def bare_step(
+    block: nn.Module, optimizer: torch.optim.Optimizer, pair: tuple[Tensor, Tensor], arguments: dict[str, Any]
+) -> None:
+    loss = nn.functional.mse_loss(block(pair[0], **arguments), pair[1])
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
+def measure(decoder: Decoder, kind: Kind, store: ActivationStore, batch: int, steps: int) -> dict[str, Any]:
+    pairs = Pairs.split(store)
+    middle = len(decoder.layers) // 2
+    arguments = block_arguments(decoder, middle, store.length, kind == "layer")
+    block = build(kind, Start(decoder, middle, middle + 2, "first", 0, lambda _: 0.0))
+    assert block is not None
+    blocks = {"ours": block.requires_grad_(True), "bare": copy.deepcopy(block).requires_grad_(True)}
+    optimizers = {name: make_optimizer(block, 1e-4) for name, block in blocks.items()}
+    in_memory = store.batch(list(pairs.train[:batch]))
+    times: dict[str, list[float]] = {"ours": [], "bare": []}
+    for step in range(steps + 3):
+        began = time.perf_counter()
+        for group in optimizers["ours"].param_groups:
+            group["lr"] = learning_rate_at(step, steps + 3, 1e-4)
+        indices = [pairs.train[(step * batch + i) % len(pairs.train)] for i in range(batch)]
+        train_step(blocks["ours"], optimizers["ours"], store.batch(indices), arguments(batch), 1.0)
+        between = time.perf_counter()
+        bare_step(blocks["bare"], optimizers["bare"], in_memory, arguments(batch))
+        if step >= 3:  # the first ones warm up
+            times["ours"].append(between - began)
+            times["bare"].append(time.perf_counter() - between)
+    # A neighbour on the machine can only slow a step down: the fastest quarter is compared.
+    fast = {name: statistics.mean(sorted(values)[: max(1, len(values) // 4)]) for name, values in times.items()}
+    ratio = fast["ours"] / fast["bare"]
+    return {"kind": kind, "ms": {n: 1e3 * v for n, v in fast.items()}, "ratio": ratio, "passed": ratio <= LIMIT}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, help="a model directory (default: random weights)")
+    parser.add_argument("--length", type=int, default=256)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    decoder = load_decoder(arguments.model, "cpu") if arguments.model else random_decoder()
+    shape = (4 * arguments.batch, arguments.length)
+    windows = torch.randint(0, decoder.config["vocab_size"], shape, generator=torch.Generator().manual_seed(0))
+    middle = len(decoder.layers) // 2
+    with tempfile.TemporaryDirectory() as directory:
+        store = ActivationStore.capture(
+            decoder, windows, middle, middle + 2, Path(directory), batch_size=arguments.batch
+        )
+        results = [measure(decoder, kind, store, arguments.batch, arguments.steps) for kind in KINDS]
+    if arguments.json:
+        print(json.dumps({"limit": LIMIT, "steps": results, "passed": all(r["passed"] for r in results)}))
+    else:
+        for result in results:
+            print(f"training step, {result['kind']:<6} {result['ratio']:.3f} x the bare step "
+                  f"({result['ms']['ours']:.1f} / {result['ms']['bare']:.1f} ms); limit {LIMIT}")  # fmt: skip
+    sys.exit(0 if all(result["passed"] for result in results) else 1)
+
+
+if __name__ == "__main__":
+    main()
