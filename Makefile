@@ -1,0 +1,49 @@
+# Every target works on a fresh machine with Python 3.11 and make; nothing needs root, Docker or a running service.
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+SOURCES := app worker migrations benchmarks tests
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up test lint bench clean
+
+help: ## what there is
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+
+setup: $(STAMP) ## make .venv with everything (service, worker, development tools)
+
+$(STAMP): pyproject.toml requirements.lock
+	@test -n "$(PYTHON)" || { echo "Python 3.11 is needed; set PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "Installing into $(VENV) (the first time: a few minutes) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --disable-pip-version-check --constraint requirements.lock --editable '.[worker,dev]' 2>$(VENV)/pip.log \
+		| sed -u -n -E 's/^ *(Downloading|Using cached|Processing) ([^ ]+).*/  \2/p; s/^Installing collected.*/  unpacking .../p' \
+		|| { cat $(VENV)/pip.log; exit 1; }
+	@touch $@
+
+demo: $(STAMP) ## compress the bundled model through the HTTP API and show dense against pruned
+	@$(BIN)/python -m app.demo
+
+up: $(STAMP) ## start the service on this machine: http://127.0.0.1:8000
+	@$(BIN)/streamline up
+
+test: $(STAMP) ## the walls, then every test that this machine allows
+	@$(BIN)/lint-imports
+	@$(BIN)/pytest
+
+lint: $(STAMP) ## ruff, mypy --strict, the walls, Dockerfile and compose file
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/hadolint Dockerfile
+	@$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+
+bench: $(STAMP) ## each speed and memory figure as a ratio to its floor, measured in the same run
+	@$(BIN)/python -m benchmarks
+
+clean: ## remove .venv and the demo's data
+	@rm -rf $(VENV) streamline-data demo-output
