@@ -230,6 +230,13 @@ class UnsupportedFamily(InvalidRequest):
     title = "The model family is not supported"
 
 
+class UnsupportedModel(InvalidRequest):
+    """The family is supported, but this model is computed by code that comes with it; `detail` says what to send."""
+
+    code = "unsupported_model"
+    title = "The model runs its own code"
+
+
 class PlanNeedsWeights(InvalidRequest):
     """The config alone does not tell how many parameters the model has: no formula is known for its family."""
 

@@ -1,6 +1,7 @@
 """What every test may ask for, and the rule about real services: what is missing is said loudly, and CI allows none."""
 
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,10 @@ from sqlalchemy.engine import make_url
 REPOSITORY = Path(__file__).resolve().parents[1]
 DATABASE_URL = os.environ.get("STREAMLINE_TEST_DATABASE_URL", "postgresql+psycopg://postgres@127.0.0.1:5432/postgres")
 BROKER_URL = os.environ.get("STREAMLINE_TEST_BROKER_URL", "redis://127.0.0.1:6379/9")
+if re.fullmatch(r"gw\d+", worker := os.environ.get("PYTEST_XDIST_WORKER", "")):
+    # Tests empty their Redis database: each of pytest's processes has one of its own, counted from the one given.
+    server, _, number = BROKER_URL.rpartition("/")
+    BROKER_URL = f"{server}/{(int(number) + int(worker[2:])) % 16}"
 REQUIRE_ALL = os.environ.get("STREAMLINE_TEST_REQUIRE_ALL") == "1"
 
 
@@ -103,9 +108,8 @@ def postgres_url() -> Iterator[str]:
         yield url
 
 
-@pytest.fixture
-def redis_url() -> str:
-    """The URL of an empty Redis database."""
+def empty_redis() -> str:
+    """The URL of an emptied Redis database; skips the test where there is no server."""
     if "Redis" in MISSING:
         pytest.skip("Redis does not answer")
     import redis
@@ -113,3 +117,9 @@ def redis_url() -> str:
     with redis.Redis.from_url(BROKER_URL) as client:
         client.flushdb()
     return BROKER_URL
+
+
+@pytest.fixture
+def redis_url() -> str:
+    """The URL of an empty Redis database."""
+    return empty_redis()

@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.core import defaults
-from app.core.architectures import ArchitectureError, Config
+from app.core.architectures import ArchitectureError, Config, refuse_own_code
 from app.core.safetensors_file import Header
 from app.core.selection import ParameterCounts
 from app.datasets import repository as datasets
@@ -129,6 +129,7 @@ class Door:
             )
         try:
             resolution.check_sizes(config)
+            refuse_own_code(config)
             counts = ParameterCounts.from_tensors(config, _sizes(headers))
         except ArchitectureError as error:
             raise resolution.model_problem(error, "/model/repo") from None

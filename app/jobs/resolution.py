@@ -16,6 +16,7 @@ from app.errors import (
     PlanNeedsWeights,
     UnreadableModel,
     UnsupportedFamily,
+    UnsupportedModel,
 )
 from app.hub.errors import BadName
 from app.hub.names import check_repo_name
@@ -156,6 +157,8 @@ def model_problem(error: ArchitectureError, pointer: str) -> InvalidRequest:
     """What to say about a config that cannot be worked with."""
     if isinstance(error, architectures.UnsupportedFamily):
         return UnsupportedFamily(str(error), pointer=pointer)
+    if isinstance(error, architectures.OwnModellingCode):
+        return UnsupportedModel(f"The model cannot be compressed: {error}.", pointer=pointer)
     return UnreadableModel(f"{error}.", pointer=pointer)
 
 

@@ -5,15 +5,17 @@ import time
 from tests.service_process import QUICK_JOB, ServiceProcesses, Stages, wait_until
 
 
-def test_a_cancel_reaches_the_engine_within_two_heartbeats_and_a_retry_goes_on(service: ServiceProcesses) -> None:
-    heartbeat = float(service.environment["STREAMLINE_HEARTBEAT_SECONDS"])
-    with service.client() as client:
+def test_a_cancel_reaches_the_engine_within_two_heartbeats_and_a_retry_goes_on(
+    shared_service: ServiceProcesses,
+) -> None:
+    heartbeat = float(shared_service.environment["STREAMLINE_HEARTBEAT_SECONDS"])
+    with shared_service.client() as client:
         job_id = client.submit(QUICK_JOB)["id"]
         stages = Stages(client, job_id)
         wait_until(lambda: stages.look() == "train", what="training begins")
         began = time.monotonic()
         client.cancel(job_id)
-        wait_until(lambda: not service.engines(job_id), seconds=15, what="the engine is gone")
+        wait_until(lambda: not shared_service.engines(job_id), seconds=15, what="the engine is gone")
         took = time.monotonic() - began
         job = client.wait(job_id, timeout=15)
         assert job["state"] == "cancelled"
@@ -26,8 +28,8 @@ def test_a_cancel_reaches_the_engine_within_two_heartbeats_and_a_retry_goes_on(s
         assert len(stages.finished) == len(set(stages.finished)), "what had been finished did not run again"
 
 
-def test_a_queued_job_is_cancelled_at_once(service: ServiceProcesses) -> None:
-    with service.client() as client:
+def test_a_queued_job_is_cancelled_at_once(shared_service: ServiceProcesses) -> None:
+    with shared_service.client() as client:
         first = client.submit(QUICK_JOB)["id"]
         second = client.submit(QUICK_JOB | {"seed": 1})["id"]
         assert client.cancel(second)["state"] == "cancelled"

@@ -70,9 +70,9 @@ def _without_this_project(script: str) -> str:
     )
 
 
-def test_a_job_is_compressed_proved_published_and_pulled(service: ServiceProcesses, tmp_path: Path) -> None:
-    with service.client() as client:
-        job = client.submit(QUICK_JOB | {"gates": {"max_perplexity_ratio": 100.0}})
+def test_a_job_is_compressed_proved_published_and_pulled(shared_service: ServiceProcesses, tmp_path: Path) -> None:
+    with shared_service.client() as client:
+        job = client.submit(QUICK_JOB | {"gates": {"max_perplexity_ratio": 100.0}, "output": {"repo": "team/main-way"}})
         assert job["state"] == "queued"
         job = client.wait(job["id"], timeout=240)
         assert (job["state"], job["verdict"], job["error"]) == ("succeeded", "pass", None)
@@ -88,11 +88,11 @@ def test_a_job_is_compressed_proved_published_and_pulled(service: ServiceProcess
         assert stages == ["fetch", "score", "select", "train", "assemble", "verify", "evaluate", "benchmark"]
         assert client.report(job["id"])["removed_layers"] == job["result"]["removed_layers"]
     repo = job["result"]["repo"]
-    pulled = pull(service, job, tmp_path / "home")
+    pulled = pull(shared_service, job, tmp_path / "home")
     assert pulled["difference"] < 1e-4
     assert pulled["layers"] == 18
     assert pulled["new"] >= 1
-    refs = httpx.get(f"{service.url}/api/models/{repo}/refs").json()
+    refs = httpx.get(f"{shared_service.url}/api/models/{repo}/refs").json()
     assert {branch["name"]: branch["targetCommit"] for branch in refs["branches"]} == {
         "main": job["result"]["revision"]
     }
@@ -100,26 +100,33 @@ def test_a_job_is_compressed_proved_published_and_pulled(service: ServiceProcess
 
 @pytest.mark.parametrize(("kind", "fmt"), [("ffn", "auto"), ("swiglu", "auto"), ("swiglu", "native")])
 def test_replacements_without_attention_load_in_the_stock_client(
-    service: ServiceProcesses, tmp_path: Path, kind: str, fmt: str
+    shared_service: ServiceProcesses, tmp_path: Path, kind: str, fmt: str
 ) -> None:
-    with service.client() as client:
-        request = QUICK_JOB | {"replacement": {"kind": kind, "tokens": 4096}, "output": {"format": fmt}}
+    with shared_service.client() as client:
+        request = QUICK_JOB | {
+            "replacement": {"kind": kind, "tokens": 4096},
+            "output": {"repo": f"team/{kind}-{fmt}", "format": fmt},
+        }
         job = client.wait(client.submit(request)["id"], timeout=240)
         assert job["state"] == "succeeded", job["error"]
-    pulled = pull(service, job, tmp_path / "home", trust=fmt == "auto")
+    pulled = pull(shared_service, job, tmp_path / "home", trust=fmt == "auto")
     assert pulled["difference"] < 1e-4
     assert ("modeling_streamline.py" in pulled["files"]) == (fmt == "auto")
 
 
-def test_a_missed_gate_fails_the_verdict_and_moves_no_main(service: ServiceProcesses) -> None:
-    with service.client() as client:
-        request = QUICK_JOB | {"replacement": {"kind": "none", "tokens": 4096}, "gates": {"max_perplexity_ratio": 0.5}}
+def test_a_missed_gate_fails_the_verdict_and_moves_no_main(shared_service: ServiceProcesses) -> None:
+    with shared_service.client() as client:
+        request = QUICK_JOB | {
+            "replacement": {"kind": "none", "tokens": 4096},
+            "gates": {"max_perplexity_ratio": 0.5},
+            "output": {"repo": "team/missed"},
+        }
         job = client.wait(client.submit(request)["id"], timeout=240)
     assert (job["state"], job["verdict"]) == ("succeeded", "fail")
     (gate,) = job["gates"]
     assert (gate["name"], gate["passed"]) == ("perplexity_ratio", False)
     repo, revision = job["result"]["repo"], job["result"]["revision"]
-    refs = httpx.get(f"{service.url}/api/models/{repo}/refs").json()
+    refs = httpx.get(f"{shared_service.url}/api/models/{repo}/refs").json()
     assert refs["branches"] == []
-    answer = httpx.get(f"{service.url}/{repo}/resolve/{revision}/config.json")
+    answer = httpx.get(f"{shared_service.url}/{repo}/resolve/{revision}/config.json")
     assert answer.json()["num_hidden_layers"] == 18, "still there by revision"

@@ -3,16 +3,18 @@
 import os
 import signal
 import subprocess
-import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from app.client import FINAL_STATES, Streamline
+from app.client import Streamline
 from app.dispatch.queue import enqueue, make_celery
 from app.settings import Settings
-from tests.service_process import QUICK_JOB, ServiceProcesses, Stages, running_service, wait_until
+from tests.acceptance.barriers import LAST_OUTPUT, Barriers
+from tests.service_process import QUICK_JOB, REPOSITORY, ServiceProcesses, Stages, running_service, wait_until
+
+Kill = Callable[[ServiceProcesses, str], None]
 
 
 def finished_twice(client: Streamline, job_id: str) -> list[str]:
@@ -32,62 +34,56 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
     return digest
 
 
-def kill_engine(service: ServiceProcesses, job_id: str) -> bool:
+def kill_engine(service: ServiceProcesses, job_id: str) -> None:
     engines = service.engines(job_id)
+    assert engines
     for process in engines:
         os.kill(process.pid, signal.SIGKILL)
-    return bool(engines)
 
 
-def kill_worker(service: ServiceProcesses, job_id: str) -> bool:
+def kill_worker(service: ServiceProcesses, job_id: str) -> None:
     worker = service.workers[-1]
     worker.kill()
     worker.wait()
     wait_until(lambda: not service.engines(job_id), seconds=5, what="an engine ends with its worker")
     service.start_worker()
-    return True
 
 
-def kill_api(service: ServiceProcesses, _job_id: str) -> bool:
+def kill_api(service: ServiceProcesses, _job_id: str) -> None:
     assert service.api is not None
     service.api.kill()
     service.api.wait()
     service.start_api()
-    return True
 
 
-def disturbed_job(service: ServiceProcesses, client: Streamline, victim: Any, killed_at: list[str]) -> dict[str, Any]:
-    """A job during which `victim` is killed once at each stage that is not in `killed_at` yet."""
-    job_id = client.submit(QUICK_JOB)["id"]
-    stages = Stages(client, job_id)
-    while stages.state not in FINAL_STATES:
-        stage = stages.look()
-        if stage is not None and stage not in killed_at and victim(service, job_id):
-            killed_at.append(stage)
-        time.sleep(0.01)
-    return client.job(job_id)
+ENGINE_STAGES = [stage for stage in LAST_OUTPUT if stage != "publish"]
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize("victim", [kill_engine, kill_worker, kill_api])
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("kill", "stages"),
+    [(kill_engine, ENGINE_STAGES), (kill_worker, [*LAST_OUTPUT]), (kill_api, [*LAST_OUTPUT])],
+    ids=["engine", "worker", "api"],
+)
 def test_a_process_killed_at_each_stage_changes_nothing_in_the_end(
-    service: ServiceProcesses, victim: Any, undisturbed: str
+    environment: dict[str, str], tmp_path: Path, kill: Kill, stages: list[str], undisturbed: str
 ) -> None:
-    killed_at: list[str] = []
-    with service.client() as client:
-        # While one victim comes back a stage can go by; the next job is then for those that were missed. The shortest
-        # ones can be over before any kill arrives.
-        for _ in range(4):
-            job = disturbed_job(service, client, victim, killed_at)
-            assert job["state"] == "succeeded", job["error"]
-            assert job["result"]["checkpoint_sha256"] == undisturbed
-            assert finished_twice(client, job["id"]) == []
-            if {"score", "train", "verify", "evaluate", "benchmark"} <= set(killed_at):
-                break
-        else:
-            pytest.fail(f"killed at {killed_at} only")
-    print(f"{victim.__name__}: killed at {', '.join(killed_at)}; attempts of the last job: {job['attempt']}")
+    barriers = Barriers(tmp_path / "barriers")
+    held = environment | {"PYTHONPATH": f"{barriers.directory}:{REPOSITORY}"}
+    with running_service(tmp_path / "data", held) as service, service.client() as client:
+        job_id = client.submit(QUICK_JOB)["id"]
+        for stage in LAST_OUTPUT:
+            barriers.wait(stage)
+            if stage in stages:
+                kill(service, job_id)
+            barriers.open(stage)
+        job = client.wait(job_id, timeout=120)
+        assert job["state"] == "succeeded", job["error"]
+        assert job["result"]["checkpoint_sha256"] == undisturbed
+        # Every kill of what computes costs one attempt, and no more.
+        assert job["attempt"] == (1 if kill is kill_api else 1 + len(stages))
+        assert finished_twice(client, job_id) == []
 
 
 def test_a_message_delivered_fifty_times_makes_one_attempt(service: ServiceProcesses) -> None:

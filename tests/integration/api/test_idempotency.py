@@ -83,7 +83,7 @@ def test_a_key_whose_request_died_is_free_after_a_minute_by_the_databases_clock(
         dead = idempotency.reserve(session, "", KEY["Idempotency-Key"], "of a request that died")
         assert isinstance(dead, idempotency.Reservation)
         left = session.scalar(
-            select(IdempotencyRow.expires_at > db_now(50)).where(IdempotencyRow.expires_at < db_now(60))
+            select(IdempotencyRow.expires_at > db_now(50)).where(IdempotencyRow.expires_at <= db_now(60))
         )
         assert left, "a minute"
     with service.sessions.begin() as session:

@@ -169,6 +169,15 @@ def test_an_unsupported_family_gets_the_list_of_supported_ones(
         assert family in problem["detail"]
 
 
+def test_a_model_with_code_of_its_own_is_told_what_to_send_instead(
+    shared_service: Service, stories_model: Path, tmp_path: Path
+) -> None:
+    import_variant(shared_service, stories_model, tmp_path / "m", "team/cut", streamline={"kind": "ffn"})
+    problem = shared_service.refused(JOB | {"model": {"repo": "team/cut"}})
+    assert (problem["code"], problem["pointer"]) == ("unsupported_model", "/model/repo")
+    assert "compress the dense model" in problem["detail"]
+
+
 @pytest.mark.parametrize("layers", [0, "many", 10**9])
 def test_a_config_that_makes_no_sense_is_an_unreadable_model(
     shared_service: Service, stories_model: Path, tmp_path: Path, layers: Any
