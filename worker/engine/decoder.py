@@ -130,6 +130,23 @@ class Decoder:
         logits: Tensor = output.logits
         return logits
 
+    def logits_from(self, index: int, hidden: Tensor) -> Tensor:
+        """Run layers index..L-1, the final norm and the head on a given h_index; the layers in front are not run.
+
+        Gradients flow back to `hidden`, never into the model's weights. For batches without padding.
+
+        Args:
+            index: from 1 to L; L runs the final norm and the head alone.
+            hidden: h_index [batch, sequence, hidden].
+
+        Returns:
+            Logits [batch, sequence, vocabulary] in the compute dtype.
+        """
+        ids = torch.zeros(hidden.shape[:2], dtype=torch.long, device=self.device)
+        with self.with_layers(0, index, _Given(hidden.to(self.dtype))):
+            logits: Tensor = self.model(input_ids=ids, use_cache=False).logits
+        return logits
+
     @torch.no_grad()  # not inference_mode: autograd has to be able to save these
     def layer_arguments(self, index: int, batch: int, length: int) -> dict[str, Any]:
         """Return what the model hands to layer `index` beside the hidden states, for a batch without padding.
@@ -187,8 +204,10 @@ class Decoder:
             layers, slots = [*front, block, *back], 1
         elif block is not None and back:
             layers = [*front, _Before(block, back[0]), *back[1:]]
-        elif block is not None:
+        elif block is not None and front:
             layers = [*front[:-1], _After(front[-1], block)]
+        elif block is not None:
+            layers, slots = [block], 1
         else:
             layers = [*front, *back]
         with ExitStack() as restore:
@@ -207,6 +226,17 @@ class Decoder:
         for name, value in fields.items():
             restore.callback(setattr, config, name, getattr(config, name))
             setattr(config, name, value)
+
+
+class _Given(nn.Module):
+    """Stands in for all layers in front, whose output is known."""
+
+    def __init__(self, hidden: Tensor) -> None:
+        super().__init__()
+        self._hidden = hidden
+
+    def forward(self, *_: Any, **__: Any) -> Tensor:
+        return self._hidden
 
 
 class _PassOn(nn.Module):

@@ -1,7 +1,7 @@
-"""Training a block on pairs of hidden states: MSE between what it makes of h_start and the dense model's h_end.
+"""Training a block on pairs of hidden states, for one loss; what the held-out sequences say decides what is kept.
 
-Only the block is in the optimiser's hands; the rest of the model is not run. The held-out error decides what is kept:
-the best state seen, as a copy, or the untrained start where training never beat it.
+Only the block is in the optimiser's hands. The best state seen is kept, as a copy, or the untrained start where
+training never beat it.
 """
 
 from __future__ import annotations
@@ -9,27 +9,25 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from worker.engine.activation_store import ActivationStore
-
-Arguments = Callable[[int], dict[str, Any]]
-"""Batch size -> what the block is called with beside the hidden states."""
+from worker.engine.errors import EngineError
+from worker.engine.losses import Batch, MeanSquaredError, Objective
+from worker.engine.training.pairs import Arguments, Pairs, autocast
+from worker.engine.training.state import Keeper
 
 WARMUP_SHARE = 0.05
 LEARNING_RATE_FLOOR = 0.05  # of the peak, at the end of the cosine
 BETAS = (0.9, 0.95)
 WEIGHT_DECAY = 0.01
 LARGEST_GRADIENT_NORM = 1.0
-HELD_OUT_SHARE = 20  # one sequence in twenty is held out of the training pairs, 64 at most
-MOST_HELD_OUT = 64
 CHECKS = 10  # held-out checks over the run, the last one after the last step
+PATIENCE = 4  # checks in a row without a new best state, after which a run ends early
 LOGGED_STEPS = 200
 
 
@@ -45,55 +43,25 @@ class Plan:
 
 @dataclass
 class History:
-    """What happened, in the words of training.json."""
+    """What happened, in the words of training.json. Losses are means over the held-out sequences."""
 
-    start_mse: float
-    best_mse: float
+    start: float
+    best: float
     best_step: int = 0
     steps: list[dict[str, float]] = field(default_factory=list)
     held_out: list[dict[str, float]] = field(default_factory=list)
     seconds: float = 0.0
+    data_wait_seconds: float = 0.0
+    """Time in which the step waited for its batch."""
+    micro_batch: int = 0
+    """Sequences that went through the block at once at the end; fewer than the batch where memory ran out."""
     diverged: bool = False
+    stopped_early: bool = False
 
     @property
     def kept(self) -> str:
         """`trained`, or `start` where training did not beat the untrained block."""
         return "trained" if self.best_step else "start"
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """The store, split: which sequences are trained on and which only judged by."""
-
-    store: ActivationStore
-    train: tuple[int, ...]
-    held_out: tuple[int, ...]
-
-    @classmethod
-    def split(cls, store: ActivationStore) -> Pairs:
-        """Hold out every twentieth sequence (at least one, at most 64); a single sequence serves as both."""
-        count = len(store)
-        held_count = min(MOST_HELD_OUT, max(1, count // HELD_OUT_SHARE))
-        stride = max(1, count // held_count)
-        held = tuple(range(stride - 1, count, stride))[:held_count]
-        rest = tuple(sorted(set(range(count)) - set(held)))
-        return cls(store, rest or held, held)
-
-    @torch.no_grad()
-    def error(self, block: nn.Module | None, arguments: Arguments, batch_size: int) -> float:
-        """Return the block's mean squared error on the held-out pairs, in float64; None is the plain cut."""
-        total, numbers = 0.0, 0
-        for begin in range(0, len(self.held_out), batch_size):
-            before, after = self.store.batch(list(self.held_out[begin : begin + batch_size]))
-            with _autocast(before):
-                made = before if block is None else block(before, **arguments(len(before)))
-            total += float((made.float() - after).square().sum(dtype=torch.float64))
-            numbers += after.numel()
-        return total / numbers
-
-
-def _autocast(sample: Tensor) -> Any:
-    return torch.autocast("cuda", torch.bfloat16) if sample.is_cuda else nullcontext()
 
 
 def learning_rate_at(step: int, steps: int, peak: float) -> float:
@@ -116,28 +84,44 @@ def make_optimizer(block: nn.Module, learning_rate: float) -> torch.optim.AdamW:
 def train_step(
     block: nn.Module,
     optimizer: torch.optim.Optimizer,
-    pair: tuple[Tensor, Tensor],
-    arguments: dict[str, Any],
-    scale: float,
+    batch: Batch,
+    arguments: Arguments,
+    objective: Objective,
+    *,
+    scale: float = 1.0,
+    micro_batch: int | None = None,
 ) -> Tensor:
-    """Take one step and return the batch's mean squared error, a scalar on the device (reading it waits for the GPU).
+    """Take one step and return the batch's mean loss, a scalar on the device (reading it waits for the GPU).
+
+    The gradient is the whole batch's mean, however it is divided and also where a remainder is left.
 
     Args:
         block: float32 weights with gradients on.
         optimizer: over the block's parameters.
-        pair: (h_start, h_end), each [batch, sequence, hidden], float32.
-        arguments: what the block is called with beside h_start.
-        scale: 1 / mean square of (h_end - h_start), so that one clipping bound suits models of any norm.
+        batch: the sequences of this step.
+        arguments: see `Arguments`.
+        objective: the loss.
+        scale: what the loss is multiplied by, so that one clipping bound suits models of any norm.
+        micro_batch: sequences that go through the block at once; all of them where None.
     """
-    before, after = pair
-    with _autocast(before):
-        made = block(before, **arguments)
-    mse = nn.functional.mse_loss(made.float(), after)
-    (mse * scale).backward()  # type: ignore[no-untyped-call]
+    size = len(batch)
+    total = torch.zeros((), device=batch.before.device)
+    for part in _parts(batch, micro_batch or size):
+        with autocast(part.before):
+            loss = objective(block(part.before, **arguments(len(part))), part)
+        share = len(part) / size
+        (loss * (scale * share)).backward()  # type: ignore[no-untyped-call]
+        total += loss.detach() * share
     torch.nn.utils.clip_grad_norm_(block.parameters(), LARGEST_GRADIENT_NORM)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return mse.detach()
+    return total
+
+
+def _parts(batch: Batch, size: int) -> Iterator[Batch]:
+    for begin in range(0, len(batch), size):
+        rows = slice(begin, begin + size)
+        yield Batch(batch.before[rows], batch.after[rows], batch.input_ids[rows])
 
 
 def fit(
@@ -145,67 +129,169 @@ def fit(
     pairs: Pairs,
     arguments: Arguments,
     plan: Plan,
-    report: Callable[[int, int, dict[str, float]], None] | None = None,
+    objective: Objective | None = None,
+    *,
+    report: Callable[[int, int, Mapping[str, float]], None] | None = None,
+    keeper: Keeper | None = None,
 ) -> History:
     """Train a block in place; afterwards it holds the best state seen on the held-out pairs, or its start.
 
-    A loss or held-out error that is not finite ends training early; it is in no history, which says `diverged`.
-    Same seed, same data and same device give the same bytes on CPU.
+    A loss or held-out loss that is not finite ends training early; it is in no history, which says `diverged`. Same
+    seed, same data and same device give the same bytes on CPU, also where the run was interrupted and resumed.
 
     Args:
         block: float32 weights; maps h [batch, sequence, hidden] to h'.
         pairs: the data, split.
         arguments: see `Arguments`.
         plan: epochs, peak learning rate, sequences per batch, seed of the shuffles.
-        report: told (step, steps, values) about ten times a second at most by its own choice.
+        objective: the loss; MSE where None.
+        report: told (step, steps, values) of every logged step.
+        keeper: where the state is kept and looked for.
+
+    Raises:
+        EngineError: `out_of_memory` where not even one sequence at a time fits.
     """
-    began = time.monotonic()
-    block.eval().requires_grad_(True)  # evaluation mode: no dropout, the target is deterministic
-    start = pairs.error(block, arguments, plan.batch_size)
-    history = History(start_mse=start, best_mse=start if math.isfinite(start) else math.inf)
-    if math.isfinite(start):
-        history.held_out.append({"step": 0, "mse": start})
-    best = copy.deepcopy(block.state_dict())
-    cut = pairs.error(None, arguments, plan.batch_size)
-    scale = 1 / max(cut, torch.finfo(torch.float32).tiny)
-    optimizer = make_optimizer(block, plan.learning_rate)
-    per_epoch = math.ceil(len(pairs.train) / plan.batch_size)
-    steps = plan.epochs * per_epoch
-    check_at = {math.ceil(steps * (check + 1) / CHECKS) for check in range(CHECKS)}
-    log_every = max(1, steps // LOGGED_STEPS)
-    generator = torch.Generator().manual_seed(plan.seed)
-    step = tokens = 0
-    for _ in range(plan.epochs):
-        order = torch.randperm(len(pairs.train), generator=generator).tolist()
-        for begin in range(0, len(order), plan.batch_size):
-            rate = learning_rate_at(step, steps, plan.learning_rate)
-            for group in optimizer.param_groups:
+    return _Fit(block, pairs, arguments, plan, objective or MeanSquaredError(), keeper).run(report)
+
+
+class _Fit:
+    """One call of `fit`."""
+
+    def __init__(
+        self,
+        block: nn.Module,
+        pairs: Pairs,
+        arguments: Arguments,
+        plan: Plan,
+        objective: Objective,
+        keeper: Keeper | None,
+    ) -> None:
+        self._block, self._pairs, self._arguments = block, pairs, arguments
+        self._plan, self._objective, self._keeper = plan, objective, keeper
+        block.eval().requires_grad_(True)  # evaluation mode: no dropout, the target is deterministic
+        self._optimizer = make_optimizer(block, plan.learning_rate)
+        self._per_epoch = math.ceil(len(pairs.train) / plan.batch_size)
+        self._steps = plan.epochs * self._per_epoch
+
+    def run(self, report: Callable[[int, int, Mapping[str, float]], None] | None) -> History:
+        began = time.monotonic()
+        step = self._begin()
+        history = self._history
+        before = history.seconds
+        check_at = {math.ceil(self._steps * (check + 1) / CHECKS) for check in range(CHECKS)}
+        log_every = max(1, self._steps // LOGGED_STEPS)
+        for batch in self._batches(step):
+            rate = learning_rate_at(step, self._steps, self._plan.learning_rate)
+            for group in self._optimizer.param_groups:
                 group["lr"] = rate
-            pair = pairs.store.batch([pairs.train[i] for i in order[begin : begin + plan.batch_size]])
-            mse = train_step(block, optimizer, pair, arguments(len(pair[0])), scale)
-            step, tokens = step + 1, tokens + pair[0].shape[0] * pair[0].shape[1]
-            if step % log_every == 0 or step == steps:
-                loss = mse.item()
+            loss = self._step(batch)
+            step += 1
+            if step % log_every == 0 or step == self._steps:
+                value = loss.item()
                 # Before anything is noted: the best state so far is kept, and no file or event holds a NaN.
-                if not math.isfinite(loss):
+                if not math.isfinite(value):
                     history.diverged = True
                     break
-                values = {"step": step, "tokens": tokens, "loss": loss, "learning_rate": rate}
+                values = {"step": step, "tokens": self._tokens(step), "loss": value, "learning_rate": rate}
                 history.steps.append(values)
                 if report:
-                    report(step, steps, values)
-            if step in check_at:
-                error = pairs.error(block, arguments, plan.batch_size)
-                if not math.isfinite(error):
-                    history.diverged = True
-                    break
-                history.held_out.append({"step": step, "mse": error})
-                if error < history.best_mse:
-                    history.best_mse, history.best_step = error, step
-                    best = copy.deepcopy(block.state_dict())
-        if history.diverged:
-            break
-    block.load_state_dict(best)
-    block.requires_grad_(False)
-    history.seconds = time.monotonic() - began
-    return history
+                    report(step, self._steps, values)
+            if step in check_at and not self._check(step):
+                break
+            history.seconds = before + time.monotonic() - began
+            if self._keeper and self._keeper.due():
+                self._keeper.save(step, self._block, self._best, self._optimizer, asdict(history))
+        self._block.load_state_dict(self._best)
+        self._block.requires_grad_(False)
+        history.seconds = before + time.monotonic() - began
+        if self._keeper:
+            self._keeper.save(self._steps, self._block, self._best, None, asdict(history))
+        return history
+
+    def _begin(self) -> int:
+        """Start anew or where a kept state left off; returns the steps that are done."""
+        if self._keeper and (resumed := self._keeper.restore(self._block, self._optimizer)):
+            self._history, self._best = History(**resumed.history), resumed.best
+            self._scale = self._scale_of_loss()
+            return self._steps if resumed.finished else resumed.step
+        start = self._error(self._block)
+        self._history = History(start, start if math.isfinite(start) else math.inf, micro_batch=self._plan.batch_size)
+        if math.isfinite(start):
+            self._history.held_out.append({"step": 0, "loss": start})
+        self._best = copy.deepcopy(self._block.state_dict())
+        self._scale = self._scale_of_loss()
+        return 0
+
+    def _scale_of_loss(self) -> float:
+        if not isinstance(self._objective, MeanSquaredError):
+            return 1.0
+        # Squared errors grow with the model's norm: measured against the plain cut's they do not.
+        return 1 / max(self._error(None), torch.finfo(torch.float32).tiny)
+
+    def _error(self, block: nn.Module | None) -> float:
+        return self._pairs.error(block, self._arguments, self._plan.batch_size, self._objective)
+
+    def _batches(self, done: int) -> Iterator[Batch]:
+        """Yield the batches of the steps from `done` on; the next one is read while the last is computed with."""
+        indices = (
+            order[begin : begin + self._plan.batch_size]
+            for epoch in range(done // self._per_epoch, self._plan.epochs)
+            for order in [self._order(epoch)]
+            for begin in range(0, len(order), self._plan.batch_size)
+            if epoch * self._per_epoch + begin // self._plan.batch_size >= done
+        )
+        with ThreadPoolExecutor(1, thread_name_prefix="batches") as reader:
+            waiting = [reader.submit(self._pairs.batch, first) for first in _first(indices)]
+            while waiting:
+                began = time.monotonic()
+                batch = waiting.pop().result()
+                self._history.data_wait_seconds += time.monotonic() - began
+                waiting = [reader.submit(self._pairs.batch, following) for following in _first(indices)]
+                yield batch
+
+    def _tokens(self, step: int) -> int:
+        epochs, rest = divmod(step, self._per_epoch)
+        sequences = epochs * len(self._pairs.train) + min(rest * self._plan.batch_size, len(self._pairs.train))
+        return sequences * self._pairs.store.length
+
+    def _order(self, epoch: int) -> list[int]:
+        generator = torch.Generator().manual_seed(self._plan.seed + epoch)
+        return [self._pairs.train[i] for i in torch.randperm(len(self._pairs.train), generator=generator).tolist()]
+
+    def _step(self, batch: Batch) -> Tensor:
+        while True:
+            micro = self._history.micro_batch
+            try:
+                return train_step(
+                    self._block, self._optimizer, batch, self._arguments, self._objective,
+                    scale=self._scale, micro_batch=micro,
+                )  # fmt: skip
+            except torch.OutOfMemoryError as error:
+                self._optimizer.zero_grad(set_to_none=True)
+                if micro == 1:
+                    raise EngineError(
+                        "out_of_memory",
+                        f"not even one sequence of {batch.input_ids.shape[1]} tokens can be trained on ({error}); "
+                        "lower scoring.sequence_length, or choose loss mse",
+                        permanent=True,
+                    ) from error
+                self._history.micro_batch = max(1, micro // 2)
+
+    def _check(self, step: int) -> bool:
+        """Judge by the held-out pairs; False where training is to end."""
+        history, error = self._history, self._error(self._block)
+        if not math.isfinite(error):
+            history.diverged = True
+            return False
+        history.held_out.append({"step": step, "loss": error})
+        if error < history.best:
+            history.best, history.best_step = error, step
+            self._best = copy.deepcopy(self._block.state_dict())
+        since = sum(check["step"] > history.best_step for check in history.held_out)
+        history.stopped_early = since >= PATIENCE and step < self._steps
+        return not history.stopped_early
+
+
+def _first(items: Iterator[list[int]]) -> list[list[int]]:
+    """Return the next item in a list, an empty one at the end."""
+    return [item for item in [next(items, None)] if item is not None]
