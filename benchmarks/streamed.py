@@ -72,9 +72,16 @@ def score(execution: str, source: Path, sequences: int, length: int) -> dict[str
         )
         return score_windows(model, windows, scoring_batch(model, length)).scores()
 
-    before, began = anonymous_bytes(), time.perf_counter()
+    before, began, used = anonymous_bytes(), time.perf_counter(), time.process_time()
     table, peak = watched(work)
-    return {"seconds": time.perf_counter() - began, "anonymous": peak, "before": before, "table": table}
+    return {
+        "seconds": time.perf_counter() - began,
+        # Tells a slow run from a busy machine.
+        "processor_seconds": time.process_time() - used,
+        "anonymous": peak,
+        "before": before,
+        "table": table,
+    }
 
 
 def apart(work: Callable[..., T], *arguments: object) -> T:
@@ -136,6 +143,7 @@ def main() -> None:
         print(f"streamed scoring {result['ratio']:.2f} x resident ({streamed['seconds']:.1f} / "
               f"{resident['seconds']:.1f} s) of {result['tokens']:,} tokens, {result['bytes'] / 1e9:.2f} GB in "
               f"{result['layers']} layers, {table}; limit {WALL_LIMIT}")  # fmt: skip
+        print(f"processor time {streamed['processor_seconds']:.1f} / {resident['processor_seconds']:.1f} s")
         print(f"anonymous memory {streamed['anonymous'] / 1e6:.0f} MB (floor {result['anonymous_floor'] / 1e6:.0f}, "
               f"resident {resident['anonymous'] / 1e6:.0f}); limit {ANONYMOUS_LIMIT_BYTES / 1e6:.0f} MB")  # fmt: skip
         print(f"assembly's anonymous memory {assembly['anonymous'] / 1e6:.0f} MB (grew by "

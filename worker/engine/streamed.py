@@ -13,6 +13,7 @@ go through in groups, each of which reads the layers anew.
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 import shutil
 from collections.abc import Collection, Iterator, Sequence
@@ -85,7 +86,7 @@ class StreamedDecoder:
         self.stored_dtype = stored_dtype(path)
         self._device, self._dtype, self._scratch = torch.device(device), dtype, scratch
         model.eval().requires_grad_(False)
-        self._weights = Weights(path, model, self._device, dtype)
+        self._weights = Weights(path, model, self._device)
         parent, _, name = self.family.layers.rpartition(".")
         layers = model.get_submodule(self.family.layers)
         assert isinstance(layers, nn.ModuleList)
@@ -107,7 +108,8 @@ class StreamedDecoder:
             if module not in (self._embedding, self._head):
                 own = {key: value for key, value in module.state_dict().items() if "." not in key}
                 module.load_state_dict(self._weights.under(name, own), strict=False, assign=True)
-            # Tables that are computed and not stored.
+        # Tables that are computed and not stored.
+        for module in itertools.chain(self.model.modules(), *(layer.modules() for layer in self._layers)):
             for key, buffer in module.named_buffers(recurse=False):
                 setattr(module, key, buffer.to(self._device))
 
@@ -132,24 +134,29 @@ class StreamedDecoder:
         layer.load_state_dict(self._read(index), assign=True)
         return layer
 
-    def _read(self, index: int) -> dict[str, Tensor]:
-        return self._weights.under(f"{self.family.layers}.{index}", self._empty[index])
+    def _read(self, index: int, into: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+        return self._weights.under(f"{self.family.layers}.{index}", self._empty[index], into)
 
     def _loaded(self, indices: Sequence[int]) -> Iterator[tuple[int, nn.Module]]:
-        """Yield layers with their weights in place, one after the other; the next is read meanwhile."""
+        """Yield layers with their weights in place, one after the other; the next is read meanwhile.
+
+        Two sets of tensors take turns: what a layer needed is filled with the one after the next.
+        """
         with ThreadPoolExecutor(1, thread_name_prefix="read") as reader:
             ahead = reader.submit(self._read, indices[0]) if indices else None
+            spare: dict[str, Tensor] | None = None
             for place, index in enumerate(indices):
                 assert ahead is not None
                 tensors = ahead.result()
-                ahead = reader.submit(self._read, indices[place + 1]) if place + 1 < len(indices) else None
+                following = indices[place + 1 : place + 2]
+                ahead = reader.submit(self._read, following[0], spare) if following else None
                 layer = self._layers[index]
                 layer.load_state_dict(tensors, assign=True)
-                del tensors
                 try:
                     yield index, layer
                 finally:
                     layer.load_state_dict(self._empty[index], assign=True)
+                spare = tensors
 
     def _run_frame(self, run: nn.Module, ids: Tensor, given: Tensor | None = None) -> Any:
         """Run `run` (the model, or its body) on ids [batch, length] with stand-ins for the layers.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import os
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -69,56 +69,65 @@ class Weights:
     """Reads the tensors of a model directory under the names that the model's own modules give them.
 
     Attributes:
-        dtype: what floating point tensors become.
-        rounded: a dtype that they are rounded to before, None = as stored.
+        rounded: a dtype that floating point tensors are rounded to before anything else, None = as stored.
     """
 
-    def __init__(self, path: Path, model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, path: Path, model: nn.Module, device: torch.device) -> None:
         """Find every tensor of `model`, which may be without storage, in the safetensors of `path`.
+
+        Tensors get the dtype that they have in the model, or float32 where the library never computes them in less.
 
         Raises:
             EngineError: `cannot_stream` where the files hold a tensor of the model neither under a name of its own nor
                 in a form that the library knows how to convert.
         """
-        self.device, self.dtype = device, dtype
+        self._device = device
         self.rounded: torch.dtype | None = None
         self._config = getattr(model, "config", None)
         checkpoint = read_checkpoint(path)
         self._files = {file.path: os.open(file.path, os.O_RDONLY) for file in checkpoint.files}
         weakref.finalize(self, _close, list(self._files.values()))
         self._stored = _matched(model, checkpoint)
+        kept = _kept_in_float32(model)
+        self._dtypes = {
+            name: torch.float32 if any(part in name for part in kept) else tensor.dtype
+            for name, tensor in model.state_dict().items()
+        }
 
-    def read(self, name: str, rows: Sequence[int] | None = None) -> Tensor:
-        """Return a tensor in `dtype` on `device`; only some of its `rows` where they are given.
+    def read(self, name: str, rows: Sequence[int] | None = None, into: Tensor | None = None) -> Tensor:
+        """Return a tensor.
+
+        Args:
+            name: what the model's modules call it.
+            rows: which of its rows; all where None.
+            into: a tensor that is not needed any more, whose memory is taken where it suits.
 
         Raises:
             EngineError: `corrupt_model` where a file is shorter than its header said.
         """
-        stored = self._stored[name]
+        stored, dtype = self._stored[name], self._dtypes[name]
         if isinstance(stored, Packed):
             made = self._unpacked(stored, name)
             return made if rows is None else made[list(rows)]
         if rows is None:
-            return self._whole(stored)
-        made = self._empty(stored, (len(rows), *stored.shape[1:]))
+            return self._whole(stored, dtype, into)
+        made = torch.empty((len(rows), *stored.shape[1:]), dtype=dtype, device=self._device)
         row_bytes = made[0].numel() * TORCH_DTYPES[stored.dtype].itemsize
         for place, row in enumerate(rows):
             self._fill(made[place].view(-1), stored, row * row_bytes)
         return made
 
-    def _whole(self, stored: Stored) -> Tensor:
-        made = self._empty(stored, stored.shape)
+    def _whole(self, stored: Stored, dtype: torch.dtype, into: Tensor | None = None) -> Tensor:
+        reuse = into is not None and into.shape == stored.shape
+        made = into if reuse else torch.empty(stored.shape, dtype=dtype, device=self._device)
+        assert made is not None
         self._fill(made.view(-1), stored, 0)
         return made
-
-    def _empty(self, stored: Stored, shape: tuple[int, ...]) -> Tensor:
-        kind = TORCH_DTYPES[stored.dtype]
-        return torch.empty(shape, dtype=self.dtype if kind.is_floating_point else kind, device=self.device)
 
     def _unpacked(self, packed: Packed, name: str) -> Tensor:
         converter = copy.deepcopy(packed.converter)
         for number, (pattern, stored) in enumerate(packed.parts):
-            converter.add_tensor(packed.first, str(number), pattern, partial(self._whole, stored))
+            converter.add_tensor(packed.first, str(number), pattern, partial(self._whole, stored, self._dtypes[name]))
         value = converter.convert(packed.first, config=self._config)[name]
         made: Tensor = value[0] if isinstance(value, list) else value
         return made
@@ -137,9 +146,21 @@ class Weights:
                 values = values.to(self.rounded)
             part.copy_(values)
 
-    def under(self, prefix: str, modules: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Read the tensors of a module that is called `prefix`, whose own names for them `modules` has as keys."""
-        return {name: self.read(f"{prefix}.{name}") for name in modules}
+    def under(self, prefix: str, names: Collection[str], into: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """Read the tensors of the module `prefix` by their `names` in it; `into` holds those of one that has gone."""
+        spare = into or {}
+        return {name: self.read(f"{prefix}.{name}", into=spare.get(name)) for name in names}
+
+
+def _kept_in_float32(model: nn.Module) -> tuple[str, ...]:
+    """Return parts of the names of tensors that transformers loads in float32 whatever the model's dtype."""
+    dtype = getattr(model, "dtype", torch.float32)
+    kept: set[str] = set()
+    if dtype in (torch.float16, torch.bfloat16):
+        kept |= set(getattr(model, "_keep_in_fp32_modules_strict", None) or ())
+    if dtype == torch.float16:
+        kept |= set(getattr(model, "_keep_in_fp32_modules", None) or ())
+    return tuple(sorted(kept))
 
 
 def _close(files: list[int]) -> None:
