@@ -50,12 +50,14 @@ def free_bytes(device: str) -> int:
     """Return the memory that a model may take: the device's, or on CPU what the system and the container leave."""
     if device == "cuda":
         return int(torch.cuda.mem_get_info()[0])
-    return min(int(psutil.virtual_memory().available), _left_in_container())
+    return min(int(psutil.virtual_memory().available), left_in_container(Path("/sys/fs/cgroup")))
 
 
-def _left_in_container() -> int:
-    """Return what the control group (version 2, Linux) still allows; its page cache gives way and does not count."""
-    group = Path("/sys/fs/cgroup")
+def left_in_container(group: Path) -> int:
+    """Return what a control group (version 2, Linux) still allows; without a limit, or without one, more than there is.
+
+    Its page cache gives way when memory is short and does not count.
+    """
     with suppress(OSError, ValueError):
         limit = int((group / "memory.max").read_text(encoding="ascii"))
         used = dict(line.split() for line in (group / "memory.stat").read_text(encoding="ascii").splitlines())

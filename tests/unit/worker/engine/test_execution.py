@@ -19,7 +19,7 @@ from worker.engine.__main__ import make_parser
 from worker.engine.context import StageContext
 from worker.engine.errors import EngineError
 from worker.engine.events import Collected, Emitter
-from worker.engine.execution import choose, resident_model, shared_model, within_memory
+from worker.engine.execution import choose, left_in_container, resident_model, shared_model, within_memory
 from worker.engine.hidden_states import LayeredModel
 from worker.engine.ledger import Ledger
 from worker.engine.request import recipe_from
@@ -87,6 +87,15 @@ def test_free_memory_decides_and_the_sizes_are_told(
     context = context_of(model, tmp_path)
     assert shared_model(context).execution == "streamed"
     assert context.read_json("execution.json")["kind"] == "streamed"
+
+
+def test_the_limit_of_a_container_counts_and_its_page_cache_does_not(tmp_path: Path) -> None:
+    assert left_in_container(tmp_path) > 1 << 60
+    (tmp_path / "memory.stat").write_text("anon 300\nfile 900\nkernel 50\n")
+    (tmp_path / "memory.max").write_text("max\n")
+    assert left_in_container(tmp_path) > 1 << 60
+    (tmp_path / "memory.max").write_text("1000\n")
+    assert left_in_container(tmp_path) == 650
 
 
 def test_a_model_that_cannot_be_streamed_runs_resident_unless_streaming_was_asked_for(

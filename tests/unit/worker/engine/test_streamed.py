@@ -21,6 +21,7 @@ from app.core.safetensors_file import SINGLE_FILE
 from tests.unit.worker.engine.tiny_models import LAYERS, save_model
 from worker.engine import state_buffer, weights
 from worker.engine.activation_store import ActivationStore
+from worker.engine.benchmark import flops_per_token
 from worker.engine.decoder import Decoder, load_decoder
 from worker.engine.errors import EngineError
 from worker.engine.hidden_states import LayeredModel
@@ -149,6 +150,10 @@ def test_the_pruned_model_in_memory_has_the_same_logits(pair: Pair, ids: Tensor)
     dense = [model.logits(ids) for model in pair]
     assert torch.equal(dense[0], dense[1])
     assert not torch.equal(dense[0], found[0])
+
+
+def test_a_forward_pass_takes_the_same_number_of_operations(pair: Pair, ids: Tensor) -> None:
+    assert flops_per_token(pair[1], ids[:1]) == flops_per_token(pair[0], ids[:1])
 
 
 def test_the_head_predicts_the_same(pair: Pair, ids: Tensor) -> None:
