@@ -24,6 +24,7 @@ Metric = Literal["cosine"]
 Format = Literal["auto", "native"]
 Dtype = Literal["float32", "float16", "bfloat16"]
 Device = Literal["auto", "cpu", "cuda"]
+Execution = Literal["auto", "resident", "streamed"]
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,8 @@ class Recipe:
     seed: int
     device: Device
     trust_remote_code: bool
+    execution: Execution = "auto"
+    """Changes where weights are, and no result: what does not name it leaves the choice to free memory."""
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Recipe:

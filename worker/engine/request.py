@@ -18,6 +18,7 @@ from worker.engine.recipe import (
     Device,
     Divergence,
     Dtype,
+    Execution,
     Format,
     Init,
     Loss,
@@ -88,6 +89,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     output.add_argument("--dtype", choices=get_args(Dtype), help="of the checkpoint (default: the model's)")
     output.add_argument("--format", choices=get_args(Format), default=defaults.OUTPUT_FORMAT, help="(%(default)s)")
     output.add_argument("--seed", type=int, default=defaults.SEED, help="same seed, same bytes on CPU (%(default)s)")
+    output.add_argument(
+        "--execution", choices=get_args(Execution), default="auto", help="layers streamed or not: by free memory"
+    )
     output.add_argument("--device", choices=get_args(Device), default="auto", help="(%(default)s)")
 
 
@@ -139,6 +143,7 @@ def recipe_from(options: argparse.Namespace) -> Recipe:
         seed=options.seed,
         device=options.device,
         trust_remote_code=options.trust_remote_code,
+        execution=options.execution,
     )
 
 

@@ -6,7 +6,6 @@ import hashlib
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
-from functools import partial
 from typing import Any
 
 import torch
@@ -18,10 +17,11 @@ from app.core.selection import ParameterCounts, SelectionError, Target, best_win
 from worker.engine import fetch, self_text
 from worker.engine.activation_store import ActivationStore
 from worker.engine.context import StageContext, sha256_of, write_bytes
-from worker.engine.decoder import Decoder, shared_decoder
 from worker.engine.device import dtype_of
 from worker.engine.errors import EngineError
 from worker.engine.events import finite
+from worker.engine.execution import resident_model, shared_model, within_memory
+from worker.engine.hidden_states import LayeredModel
 from worker.engine.losses import objective_of
 from worker.engine.replacements import build
 from worker.engine.replacements.starts import Start
@@ -49,12 +49,16 @@ def score(context: StageContext) -> None:
     recipe = context.recipe
     if recipe.calibration.path is None:
         self_text.ensure_self_text(context, context.read_json(fetch.OUTPUT)["hash"])
-    decoder = shared_decoder(context)
+    decoder = shared_model(context)
     windows = calibration_windows(context, decoder.tokenizer)[: recipe.scoring.sequences]
-    length = windows.shape[1]
-    states = (len(decoder.layers) + 1) * length * hidden_size(decoder.config)
-    batch = max(1, min(_TOKENS_AT_ONCE // length, _STATES_AT_ONCE // states))
-    table = score_windows(decoder, windows, batch, lambda done, total: context.emit.progress(done, total, "sequences"))
+    length, layers = windows.shape[1], decoder.layer_count
+    batch = scoring_batch(decoder, length)
+    del decoder  # memory that runs out may call for another
+
+    def progress(done: int, total: int) -> None:
+        context.emit.progress(done, total, "sequences")
+
+    table = within_memory(context, batch, lambda model, size: score_windows(model, windows, size, progress))
     context.write_json(
         SCORES,
         {
@@ -62,10 +66,16 @@ def score(context: StageContext) -> None:
             "sequences": len(windows),
             "sequence_length": length,
             "tokens": windows.numel(),
-            "layers": len(decoder.layers),
+            "layers": layers,
             "table": table.scores(),
         },
     )
+
+
+def scoring_batch(decoder: LayeredModel, length: int) -> int:
+    """Return how many sequences of `length` tokens to score at a time: their states h_0..h_L lie side by side."""
+    states = (decoder.layer_count + 1) * length * hidden_size(decoder.config)
+    return max(1, min(_TOKENS_AT_ONCE // length, _STATES_AT_ONCE // states))
 
 
 def select(context: StageContext) -> None:
@@ -117,17 +127,21 @@ def train(context: StageContext) -> None:
     if replacement.kind == "none":
         context.write_json(TRAINING, {"kind": "none", "kept": "nothing", "phases": [], "seconds": {}})
         return
-    decoder = shared_decoder(context)
-    windows = calibration_windows(context, decoder.tokenizer)
-    store = ActivationStore.capture(
-        decoder,
-        windows,
-        start,
-        end,
-        context.temporary,
-        batch_size=max(1, _TOKENS_AT_ONCE // windows.shape[1]),
-        progress=lambda done, total: context.emit.progress(done, total, "captured sequences"),
-    )
+    windows = calibration_windows(context, shared_model(context).tokenizer)
+
+    def captured(model: LayeredModel, size: int) -> ActivationStore:
+        return ActivationStore.capture(
+            model,
+            windows,
+            start,
+            end,
+            context.temporary,
+            batch_size=size,
+            progress=lambda done, total: context.emit.progress(done, total, "captured sequences"),
+        )
+
+    store = within_memory(context, max(1, _TOKENS_AT_ONCE // windows.shape[1]), captured)
+    decoder = shared_model(context)
     pairs = Pairs.split(store, windows)
     arguments = block_arguments(decoder, start, store.length, replacement.kind == "layer")
     batch = replacement.batch_size
@@ -168,7 +182,7 @@ def _phase(
     context: StageContext, number: int, loss: str, block: nn.Module, pairs: Pairs, arguments: Arguments
 ) -> dict[str, Any]:
     """Train for one loss, from a kept state where there is one, and return the history for `training.json`."""
-    recipe, selection, decoder = context.recipe, context.read_json(SELECTION), shared_decoder(context)
+    recipe, selection = context.recipe, context.read_json(SELECTION)
     replacement = recipe.replacement
     plan = Plan(
         replacement.second_epochs if number else replacement.epochs,
@@ -185,7 +199,9 @@ def _phase(
         context.emit.metric(**values)
         context.emit.progress(step, steps, f"steps of {loss}")
 
-    tail = partial(decoder.logits_from, selection["end"])
+    def tail(hidden: Tensor) -> Tensor:
+        return resident_model(context, f"replacement.loss {loss}").logits_from(selection["end"], hidden)
+
     objective = objective_of(loss, tail, replacement.divergence)
     history = fit(block, pairs, arguments, plan, objective, report=report, keeper=keeper)
     if history.kept == "start":
@@ -204,7 +220,7 @@ def _sha256(tensor: Tensor) -> str:
     return hashlib.sha256(tensor.contiguous().numpy().tobytes()).hexdigest()
 
 
-def block_arguments(decoder: Decoder, start: int, length: int, is_layer: bool) -> Arguments:
+def block_arguments(decoder: LayeredModel, start: int, length: int, is_layer: bool) -> Arguments:
     """Return what a block takes beside the hidden states: for a decoder layer mask and positions, else nothing."""
     known: dict[int, dict[str, Any]] = {}
 

@@ -15,9 +15,9 @@ from app.core.safetensors_file import SINGLE_FILE
 from tests.unit.worker.engine.tiny_models import LAYERS, random_replacement, save_model
 from worker.engine import assembly, benchmark, evaluation, verification
 from worker.engine.context import StageContext
-from worker.engine.decoder import shared_decoder
 from worker.engine.errors import EngineError
 from worker.engine.events import Collected, Emitter
+from worker.engine.execution import resident_model
 from worker.engine.recipe import Recipe
 from worker.engine.report import write_report
 
@@ -86,7 +86,7 @@ def test_a_fresh_process_without_this_project_agrees_in_logits_and_in_every_way_
 
 
 def test_the_model_in_memory_is_as_before_the_probe(finished: StageContext) -> None:
-    decoder = shared_decoder(finished)
+    decoder = resident_model(finished, "this test")
     stored = load_file(finished.model / SINGLE_FILE)["model.decoder.embed_tokens.weight"]
     assert torch.equal(decoder.model.get_input_embeddings().weight, stored)  # type: ignore[operator]
     assert len(decoder.layers) == LAYERS
