@@ -4,7 +4,7 @@
 
 Rounds alternate between the two, with a warm page cache for both. `cp` leaves its bytes in the page cache, assembly
 flushes them to disk before it renames; so `cp` followed by `sync FILE` is measured too. Limits: 1.5 times plain `cp`,
-and anonymous memory of at most the largest tensor + 200 MB. Exits 1 where a limit is missed.
+and anonymous memory of at most the largest tensor + 100 MB. Exits 1 where a limit is missed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from app.core.architectures import layer_tensors, outer_tensors
 from app.core.safetensors_file import INDEX_FILE, TensorEntry, encode_header, read_checkpoint, tensor_bytes
 
 COPY_LIMIT = 1.5
-MEMORY_ALLOWANCE_BYTES = 200_000_000
+MEMORY_ALLOWANCE_BYTES = 100_000_000
 CONFIG: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 2048, "intermediate_size": 5632,
     "num_attention_heads": 16, "num_key_value_heads": 16, "vocab_size": 32000, "max_position_embeddings": 2048,

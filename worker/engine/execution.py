@@ -118,15 +118,15 @@ def _opened(context: StageContext, choice: Choice) -> LayeredModel:
         _note(context, choice)
         return model
     _forget()
-    return _opened_streamed_after(context, "memory ran out while the model was loaded")
+    return _stream(context, "memory ran out while the model was loaded")
 
 
-def _opened_streamed_after(context: StageContext, reason: str) -> LayeredModel:
-    model = load_streamed(
-        context.model, context.device, context.temporary, trust_remote_code=context.recipe.trust_remote_code
-    )
-    _note(context, Choice("streamed", reason))
-    context.memo[DENSE] = model
+def _stream(context: StageContext, reason: str, *, written: bool = False) -> LayeredModel:
+    path = context.workspace / "checkpoint" if written else context.model
+    model = load_streamed(path, context.device, context.temporary, trust_remote_code=context.recipe.trust_remote_code)
+    context.memo[WRITTEN if written else DENSE] = model
+    if not written:
+        _note(context, Choice("streamed", reason))
     return model
 
 
@@ -166,13 +166,16 @@ def shared_written(context: StageContext) -> LayeredModel:
     return model
 
 
-def within_memory(context: StageContext, batch_size: int, work: Callable[[LayeredModel, int], T]) -> T:
-    """Do work on the dense model in batches, smaller ones where memory runs out, at last streamed.
+def within_memory(
+    context: StageContext, batch_size: int, work: Callable[[LayeredModel, int], T], *, written: bool = False
+) -> T:
+    """Do work on a model in batches, smaller ones where memory runs out, at last streamed.
 
     Args:
         context: of the stage.
         batch_size: sequences at a time to begin with; halved down to 1, then all over again with a streamed model.
         work: called with the model and a batch size, from the beginning each time.
+        written: the model is the written checkpoint and not the dense one.
 
     Raises:
         EngineError: `out_of_memory` with the sizes where a streamed model and one sequence at a time are too much, or
@@ -180,7 +183,7 @@ def within_memory(context: StageContext, batch_size: int, work: Callable[[Layere
     """
     size = batch_size
     while True:
-        model = shared_model(context)
+        model = shared_written(context) if written else shared_model(context)
         try:
             return work(model, size)
         except Exception as error:
@@ -195,9 +198,9 @@ def within_memory(context: StageContext, batch_size: int, work: Callable[[Layere
             size //= 2
             context.emit.log(f"memory ran out; going on with {size} sequences at a time")
         elif not streamed and context.recipe.execution == "auto":
-            context.memo.pop(DENSE, None)
+            context.memo.pop(WRITTEN if written else DENSE, None)
             _forget()
-            _opened_streamed_after(context, "memory ran out with one sequence at a time")
+            _stream(context, "memory ran out with one sequence at a time", written=written)
             size = batch_size
         else:
             raise EngineError(

@@ -212,16 +212,17 @@ class StreamedDecoder:
     ) -> None:
         """Run the layers that are needed; see `LayeredModel.visit_windows`."""
         wanted = sorted(set(range(self.layer_count + 1) if at is None else at))
-        group = self._group_size(windows, batch_size, len(wanted) + 1) if together else len(windows)
-        for first in range(0, len(windows), group):
-            self._visit_group(windows[first : first + group], first, batch_size, visit, wanted, together)
+        for first, group in self._groups(windows, batch_size, len(wanted) + 1 if together else 1):
+            self._visit_group(group, first, batch_size, visit, wanted, together)
 
-    def _group_size(self, windows: Tensor, batch_size: int, slots: int) -> int:
-        """Return how many sequences, in whole batches, may put their states aside on half of the free disk."""
+    def _groups(self, windows: Tensor, batch_size: int, slots: int) -> Iterator[tuple[int, Tensor]]:
+        """Yield first sequence and windows of groups, in whole batches, whose states take half of the free disk."""
         self._scratch.mkdir(parents=True, exist_ok=True)
         sequence = slots * windows.shape[1] * hidden_size(self.config) * self._dtype.itemsize
         fitting = shutil.disk_usage(self._scratch).free // 2 // sequence
-        return max(1, fitting // batch_size) * batch_size
+        size = max(1, fitting // batch_size) * batch_size
+        for first in range(0, len(windows), size):
+            yield first, windows[first : first + size]
 
     @torch.inference_mode()
     def _visit_group(
@@ -250,11 +251,17 @@ class StreamedDecoder:
                 for row in wanted if together else wanted[-1:]:
                     visit(offset + first, row, states.read(slot(row), first, len(ids)))
 
-    @torch.inference_mode()
     def last_states(
         self, windows: Tensor, batch_size: int, visit: VisitLast, *, cut: tuple[int, int] | None = None
     ) -> None:
         """Run the whole model, without the head; see `LayeredModel.last_states`."""
+        for first, group in self._groups(windows, batch_size, 1 if cut is None else 2):
+            self._last_of_group(group, first, batch_size, visit, cut)
+
+    @torch.inference_mode()
+    def _last_of_group(
+        self, windows: Tensor, offset: int, batch_size: int, visit: VisitLast, cut: tuple[int, int] | None
+    ) -> None:
         batches = _batches(windows, batch_size)
         calls: Calls = {}
         start, end = cut if cut is not None else (self.layer_count, self.layer_count)
@@ -272,7 +279,7 @@ class StreamedDecoder:
                         states.write(1, first, _called(layer, states.read(1, first, len(ids)), call))
             for first, ids in batches:
                 for slot, name in enumerate(("dense",) if cut is None else ("dense", "cut")):
-                    visit(name, first, self._leave(states.read(slot, first, len(ids))))
+                    visit(name, offset + first, self._leave(states.read(slot, first, len(ids))))
 
     @contextmanager
     def head(self) -> Iterator[nn.Module]:

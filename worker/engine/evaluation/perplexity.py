@@ -48,10 +48,9 @@ class LogLikelihood:
         self.tokens += tokens
 
 
-def sequences_at_once(windows: Tensor, device: torch.device) -> int:
-    """Return how many of the windows [count, length] to run at a time on `device`."""
-    tokens = _TOKENS_PER_BATCH.get(device.type, _TOKENS_PER_BATCH["cpu"])
-    return max(1, tokens // windows.shape[1])
+def sequences_at_once(windows: Tensor, device: str) -> int:
+    """Return how many of the windows [count, length] to run at a time on ``cpu`` or ``cuda``."""
+    return max(1, _TOKENS_PER_BATCH[device] // windows.shape[1])
 
 
 @torch.inference_mode()

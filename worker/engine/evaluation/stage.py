@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from worker.engine.evaluation.perplexity import (
     text_bytes,
 )
 from worker.engine.evaluation.samples import Samples
-from worker.engine.execution import shared_model, shared_written
+from worker.engine.execution import shared_model, shared_written, within_memory
 from worker.engine.hidden_states import LayeredModel
 from worker.engine.text import held_out_windows, text_windows
 
@@ -36,26 +37,26 @@ def run(context: StageContext) -> None:
     """
     selection = context.read_json("selection.json")
     window = selection["start"], selection["end"]
-    dense = shared_model(context)
-    texts = _texts(context, dense.tokenizer)
-    sums = {name: {variant: LogLikelihood() for variant in VARIANTS} for name in texts}
+    tokenizer = shared_model(context).tokenizer
+    texts = _texts(context, tokenizer)
     total, done = 3 * sum(len(windows) for windows in texts.values()), 0
 
     def progress(count: int) -> None:
         nonlocal done
-        done += count
+        done = min(done + count, total)
         context.emit.progress(done, total, "sequences")
 
+    def measured(windows: Tensor, cut: tuple[int, int] | None, *, written: bool = False) -> dict[str, LogLikelihood]:
+        work = partial(likelihoods, windows=windows, progress=progress, cut=cut)
+        return within_memory(context, sequences_at_once(windows, context.device), work, written=written)
+
+    sums = {name: measured(windows, window) for name, windows in texts.items()}
+    samples = Samples(next(iter(texts.values())), tokenizer)
+    samples.add_dense(shared_model(context), *window)
+    sizes = {name: text_bytes(windows, tokenizer) for name, windows in texts.items()}
     for name, windows in texts.items():
-        add_likelihoods(dense, windows, sums[name], progress, cut=window)
-    samples = Samples(next(iter(texts.values())), dense.tokenizer)
-    samples.add_dense(dense, *window)
-    sizes = {name: text_bytes(windows, dense.tokenizer) for name, windows in texts.items()}
-    del dense  # the pruned model may need its room
-    pruned = shared_written(context)
-    for name, windows in texts.items():
-        add_likelihoods(pruned, windows, {"dense": sums[name]["pruned"]}, progress)
-    samples.add_pruned(pruned)
+        sums[name]["pruned"] = measured(windows, None, written=True)["dense"]
+    samples.add_pruned(shared_written(context))
     report = {name: _of_text(sums[name], sizes[name], len(windows)) for name, windows in texts.items()}
     for name, values in report.items():
         context.emit.metric(**{f"perplexity/{name}/{variant}": values[variant] for variant in VARIANTS})
@@ -87,22 +88,24 @@ def _texts(context: StageContext, tokenizer: Any) -> dict[str, Tensor]:
     return texts
 
 
-def add_likelihoods(
+def likelihoods(
     model: LayeredModel,
+    batch_size: int,
+    *,
     windows: Tensor,
-    sums: Mapping[str, LogLikelihood],
     progress: Callable[[int], None],
     cut: tuple[int, int] | None = None,
-) -> None:
-    """Add the likelihood of token windows [sequences, length] to the sums of `dense`, and of `cut` where it is given.
+) -> dict[str, LogLikelihood]:
+    """Return the likelihood of token windows [sequences, length] as `dense`, and as `cut` where that is asked for.
 
     Args:
         model: what predicts them.
+        batch_size: sequences at a time.
         windows: token ids without padding.
-        sums: by the names that `LayeredModel.last_states` gives.
         progress: told the number of sequences done since the last call.
         cut: predict them without the layers [start, end) too.
     """
+    sums = {name: LogLikelihood() for name in (("dense",) if cut is None else ("dense", "cut"))}
     with ExitStack() as until_done:
         heads: list[nn.Module] = []
 
@@ -113,7 +116,8 @@ def add_likelihoods(
             sums[variant].add(*negative_log_likelihood(heads[0], hidden, ids))
             progress(len(ids))
 
-        model.last_states(windows, sequences_at_once(windows, model.device), visit, cut=cut)
+        model.last_states(windows, batch_size, visit, cut=cut)
+    return sums
 
 
 def _of_text(sums: Mapping[str, LogLikelihood], size: int, sequences: int) -> dict[str, Any]:

@@ -163,6 +163,17 @@ def test_memory_that_runs_out_halves_the_batch_then_streams_then_fails_with_the_
     assert not caught.value.permanent
 
 
+def test_the_written_checkpoint_is_streamed_too_when_memory_runs_out(
+    tiny_directory: Callable[[str], Path], tmp_path: Path
+) -> None:
+    context = context_of(tiny_directory("opt"), tmp_path, kind="ffn")
+    run(context, WITHOUT_VERIFY[:5])
+    work = Hungry(("streamed", 1))
+    assert within_memory(context, 1, work, written=True) == "done"
+    assert work.tried == [("resident", 1), ("streamed", 1)]
+    assert shared_model(context).execution == "resident"
+
+
 def test_a_recipe_that_wants_the_model_resident_is_not_streamed(
     tiny_directory: Callable[[str], Path], tmp_path: Path
 ) -> None:

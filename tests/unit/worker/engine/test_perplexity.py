@@ -13,7 +13,7 @@ from tests.unit.worker.engine.tiny_models import CONFIGS, save_model
 from worker.engine.decoder import Decoder, load_decoder
 from worker.engine.evaluation import perplexity
 from worker.engine.evaluation.perplexity import LogLikelihood, negative_log_likelihood, text_bytes
-from worker.engine.evaluation.stage import add_likelihoods
+from worker.engine.evaluation.stage import likelihoods
 
 
 def plain(decoder: Decoder, windows: Tensor) -> float:
@@ -43,8 +43,7 @@ def test_chunks_of_any_size_sum_to_the_same(
     decoder: Decoder, windows: Tensor, monkeypatch: pytest.MonkeyPatch, logit_bytes: int
 ) -> None:
     monkeypatch.setattr(perplexity, "_LOGIT_BYTES", logit_bytes)
-    total = LogLikelihood()
-    add_likelihoods(decoder, windows, {"dense": total}, lambda _: None)
+    total = likelihoods(decoder, 3, windows=windows, progress=lambda _: None)["dense"]
     assert total.tokens == 7 * 11
     assert total.nats == pytest.approx(plain(decoder, windows), rel=1e-5)
 

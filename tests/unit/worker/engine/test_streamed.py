@@ -104,6 +104,8 @@ def test_a_small_disk_is_used_in_groups_of_sequences(
     one = (LAYERS + 2) * 12 * 16 * 4
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10 * one, 8 * one, 2 * one))
     assert_equal(visited(streamed, ids, 1, together=True), visited(resident, ids, 1))  # type: ignore[arg-type]
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10 * one, 8 * one, 12 * 16 * 4))
+    assert_equal(last(streamed, ids, (1, 3)), last(resident, ids, (1, 3)))  # type: ignore[arg-type]
 
 
 def test_dense_and_cut_end_in_the_same_states(pair: Pair, ids: Tensor) -> None:
@@ -260,13 +262,13 @@ def test_a_broken_layer_is_named(tmp_path: Path, ids: Tensor) -> None:
 
 
 @pytest.mark.usefixtures("on_disk")
-def test_a_disk_that_is_too_small_for_one_state_per_token_is_refused(
+def test_a_disk_that_is_too_small_for_the_states_of_one_batch_is_refused(
     tiny_directory: Callable[[str], Path], ids: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     streamed = load_streamed(tiny_directory("llama"), "cpu", tmp_path)
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10_000, 9_000, 1_000))
-    with pytest.raises(EngineError, match="2304 bytes are needed") as caught:
+    with pytest.raises(EngineError, match="1536 bytes are needed") as caught:
         visited(streamed, ids, at={0, 2})
     assert caught.value.code == "disk_full"
 
