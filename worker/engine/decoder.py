@@ -7,6 +7,7 @@ positions, Qwen's sliding layers and rotary embeddings need no code here.
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -18,9 +19,11 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from app.core.architectures import Family, family_of
+from app.core.architectures import Family, family_of, field_name, layer_count
+from app.core.layer_fields import cut_layer_fields, kept_layers
 from worker.engine.context import StageContext
 from worker.engine.device import compute_dtype, stored_dtype
+from worker.engine.errors import EngineError
 
 Visit = Callable[[int, Tensor], None]
 
@@ -36,6 +39,7 @@ class Decoder:
         self.model = model
         self.config = config
         self.family: Family = family_of(config)
+        self.layers_path = layers_path(model, layer_count(config))
         self.tokenizer = tokenizer
         self.stored_dtype = stored
         model.eval().requires_grad_(False)
@@ -53,16 +57,29 @@ class Decoder:
     @property
     def layers(self) -> nn.ModuleList:
         """The decoder layers, in order."""
-        layers = self.model.get_submodule(self.family.layers)
+        layers = self.model.get_submodule(self.layers_path)
         assert isinstance(layers, nn.ModuleList)
         return layers
 
     @property
     def body(self) -> nn.Module:
-        """The model without its language-model head."""
-        body = self.model.base_model
-        assert isinstance(body, nn.Module)
-        return body
+        """The model without its language-model head: what owns the layers."""
+        return self.model.get_submodule(self.layers_path.rpartition(".")[0])
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Return the logits [..., vocabulary] of hidden states [..., hidden] behind the final norm.
+
+        Some families scale them (Cohere, Granite) or bend them (Gemma 2) after the linear map.
+        """
+        config: Any = self.model.config
+        logits: Tensor = self.model.get_output_embeddings()(hidden)  # type: ignore[operator]
+        if scale := getattr(config, "logit_scale", None):
+            logits = logits * scale
+        if scaling := getattr(config, "logits_scaling", None):
+            logits = logits / scaling
+        if cap := getattr(config, "final_logit_softcapping", None):
+            logits = torch.tanh(logits / cap) * cap
+        return logits
 
     @torch.inference_mode()
     def visit(
@@ -96,8 +113,8 @@ class Decoder:
 
             return hook
 
-        def after_all(_: nn.Module, __: Any, output: Tensor) -> None:
-            visit(len(layers), output)
+        def after_all(_: nn.Module, __: Any, output: Tensor | tuple[Tensor, ...]) -> None:
+            visit(len(layers), hidden_of(output))
             raise _Enough
 
         with ExitStack() as hooks:
@@ -143,12 +160,15 @@ class Decoder:
         """
         seen: dict[str, Any] = {}
 
+        probe = self.layers[index]
+        names = list(inspect.signature(type(probe).forward).parameters)[1:]
+
         def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            seen.update({name: value for name, value in kwargs.items() if name != "hidden_states"})
+            seen.update({**dict(zip(names, args, strict=False)), **kwargs})
+            del seen["hidden_states"]
             raise _Enough
 
         stubs = [_PassOn() for _ in range(index)]
-        probe = self.layers[index]
         handle = probe.register_forward_pre_hook(hook, with_kwargs=True)
         try:
             with self._layer_list([*stubs, *list(self.layers)[index:]]), suppress(_Enough):
@@ -159,7 +179,7 @@ class Decoder:
 
     @contextmanager
     def _layer_list(self, layers: list[nn.Module]) -> Iterator[None]:
-        path, _, name = self.family.layers.rpartition(".")
+        path, _, name = self.layers_path.rpartition(".")
         parent, original = self.model.get_submodule(path), self.layers
         setattr(parent, name, nn.ModuleList(layers))
         try:
@@ -193,27 +213,32 @@ class Decoder:
             layers = [*front, *back]
         with ExitStack() as restore:
             restore.enter_context(self._layer_list(layers))
-            self._cut_config(start + slots, end, restore)
+            self._cut_config(kept_layers(start, end, len(original), takes_layer=slots == 1), restore)
             _renumber(layers, restore)
             yield
 
-    def _cut_config(self, start: int, end: int, restore: ExitStack) -> None:
+    def _cut_config(self, kept: list[int], restore: ExitStack) -> None:
         config: Any = self.model.config
-        fields = {self.family.layer_count_field: getattr(config, self.family.layer_count_field) - (end - start)}
-        for name in self.family.per_layer_fields:
-            values = getattr(config, name, None)
-            if isinstance(values, list):
-                fields[name] = values[:start] + values[end:]
+        values = config.to_dict()
+        fields = {field_name(values, "num_hidden_layers"): len(kept), **cut_layer_fields(values, kept)}
         for name, value in fields.items():
-            restore.callback(setattr, config, name, getattr(config, name))
-            setattr(config, name, value)
+            if value is not None and hasattr(config, name):
+                restore.callback(setattr, config, name, getattr(config, name))
+                setattr(config, name, value)
 
 
 class _PassOn(nn.Module):
     """Stands in for a layer that need not run."""
 
-    def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
-        return hidden_states
+    def forward(self, *_: Any, **__: Any) -> _Unread:
+        return _Unread()
+
+
+class _Unread:
+    """Stands in for hidden states that nobody reads: its own first element, where layers return tuples."""
+
+    def __getitem__(self, _: int) -> _Unread:
+        return self
 
 
 class _Before(nn.Module):
@@ -223,9 +248,8 @@ class _Before(nn.Module):
         super().__init__()
         self.block, self.layer = block, layer
 
-    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        output: Tensor = self.layer(self.block(hidden_states), *args, **kwargs)
-        return output
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        return self.layer(self.block(hidden_states), *args, **kwargs)
 
 
 class _After(nn.Module):
@@ -235,9 +259,10 @@ class _After(nn.Module):
         super().__init__()
         self.layer, self.block = layer, block
 
-    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        output: Tensor = self.block(self.layer(hidden_states, *args, **kwargs))
-        return output
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        output = self.layer(hidden_states, *args, **kwargs)
+        made: Tensor = self.block(hidden_of(output))
+        return (made, *output[1:]) if isinstance(output, tuple) else made
 
 
 def _renumber(layers: list[nn.Module], restore: ExitStack) -> None:
@@ -247,6 +272,25 @@ def _renumber(layers: list[nn.Module], restore: ExitStack) -> None:
             if isinstance(number := getattr(module, "layer_idx", None), int):
                 restore.callback(setattr, module, "layer_idx", number)
                 module.layer_idx = index  # type: ignore[assignment]
+
+
+def layers_path(model: nn.Module, layers: int) -> str:
+    """Return the path of a model's decoder layers: the outermost list of modules that has as many entries.
+
+    Raises:
+        EngineError: `unsupported_model` where there is none.
+    """
+    lists = [(name, part) for name, part in model.named_modules() if isinstance(part, nn.ModuleList)]
+    found: list[str] = [name for name, part in lists if len(part) == layers]
+    if not found:
+        raise EngineError("unsupported_model", f"{type(model).__name__} has no list of {layers} decoder layers")
+    return min(found, key=lambda name: name.count("."))
+
+
+def hidden_of(output: Any) -> Tensor:
+    """Return the hidden states [batch, sequence, hidden] in what a decoder layer returns; Falcon's give a tuple."""
+    hidden: Tensor = output[0] if isinstance(output, tuple) else output
+    return hidden
 
 
 def _hidden(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:

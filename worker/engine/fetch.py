@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from app.core.architectures import ArchitectureError, family_of, refuse_own_code
+from app.core.architectures import ArchitectureError, family_of, refuse_uncuttable
 from app.core.safetensors_file import Checkpoint, CorruptSafetensors, read_checkpoint
 from app.core.selection import ParameterCounts, SelectionError, window_size
 from worker.engine.context import StageContext, sha256_of
@@ -80,7 +80,7 @@ def run(context: StageContext) -> None:
     """
     config = read_config(context.model)
     try:
-        refuse_own_code(config)
+        refuse_uncuttable(config)
     except ArchitectureError as error:
         raise EngineError(error.code, str(error)) from error
     checkpoint = read_weights(context.model)

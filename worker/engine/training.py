@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from worker.engine.activation_store import ActivationStore
+from worker.engine.decoder import hidden_of
 
 Arguments = Callable[[int], dict[str, Any]]
 """Batch size -> what the block is called with beside the hidden states."""
@@ -86,7 +87,7 @@ class Pairs:
         for begin in range(0, len(self.held_out), batch_size):
             before, after = self.store.batch(list(self.held_out[begin : begin + batch_size]))
             with _autocast(before):
-                made = before if block is None else block(before, **arguments(len(before)))
+                made = before if block is None else hidden_of(block(before, **arguments(len(before))))
             total += float((made.float() - after).square().sum(dtype=torch.float64))
             numbers += after.numel()
         return total / numbers
@@ -131,7 +132,7 @@ def train_step(
     """
     before, after = pair
     with _autocast(before):
-        made = block(before, **arguments)
+        made = hidden_of(block(before, **arguments))
     mse = nn.functional.mse_loss(made.float(), after)
     (mse * scale).backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(block.parameters(), LARGEST_GRADIENT_NORM)

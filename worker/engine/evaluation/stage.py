@@ -77,9 +77,9 @@ def _of_text(
     sums = {variant: LogLikelihood() for variant in VARIANTS}
     for ids in batches(windows, dense.device):
         for variant, hidden in _hidden_of_dense_and_cut(dense, ids, *window):
-            sums[variant].add(*negative_log_likelihood(_head(dense), hidden, ids))
+            sums[variant].add(*negative_log_likelihood(dense.head, hidden, ids))
             progress(len(ids))
-        sums["pruned"].add(*negative_log_likelihood(_head(pruned), _last_hidden(pruned, ids), ids))
+        sums["pruned"].add(*negative_log_likelihood(pruned.head, _last_hidden(pruned, ids), ids))
         progress(len(ids))
     size = text_bytes(windows, dense.tokenizer)
     for likelihood in sums.values():
@@ -142,11 +142,6 @@ def _last_hidden(decoder: Decoder, ids: Tensor) -> Tensor:
     """Return the hidden states [batch, sequence, hidden] that the head is applied to."""
     hidden: Tensor = decoder.body(input_ids=ids, use_cache=False).last_hidden_state
     return hidden
-
-
-def _head(decoder: Decoder) -> nn.Module:
-    head: nn.Module = decoder.model.get_output_embeddings()  # type: ignore[operator]
-    return head
 
 
 def _samples(dense: Decoder, pruned: Decoder, windows: Tensor, start: int, end: int) -> list[dict[str, str]]:

@@ -41,6 +41,8 @@ class Start:
 def inherit(start: Start, make: Callable[[nn.Module], nn.Module]) -> nn.Module:
     """Return a fresh block; `make` turns a decoder layer (a copy, free to be taken apart) into it."""
     layers = list(start.decoder.layers)[start.first : start.end]
+    # Where a model mixes kinds of layers (dense and experts), those of the first layer's kind have weights for it.
+    layers = [layer for layer in layers if _shapes(layer) == _shapes(layers[0])]
     # The first layer's copy gives the slot its place-bound parts (cache slot, attention type); only weights differ.
     slot = copy.deepcopy(layers[0])
     match start.init:
@@ -54,6 +56,10 @@ def inherit(start: Start, make: Callable[[nn.Module], nn.Module]) -> nn.Module:
             errors = [start.error(make(_filled(copy.deepcopy(slot), layer))) for layer in layers]
             _filled(slot, layers[errors.index(min(errors))])
     return make(slot)
+
+
+def _shapes(layer: nn.Module) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in layer.state_dict().items()}
 
 
 def _filled(slot: nn.Module, layer: nn.Module) -> nn.Module:

@@ -39,7 +39,7 @@ def test_chunks_of_any_size_sum_to_the_same(
     total = LogLikelihood()
     for ids in batches(windows, decoder.device):
         hidden = stage._last_hidden(decoder, ids)
-        total.add(*negative_log_likelihood(stage._head(decoder), hidden, ids))
+        total.add(*negative_log_likelihood(decoder.head, hidden, ids))
     assert total.tokens == 7 * 11
     assert total.nats == pytest.approx(plain(decoder, windows), rel=1e-5)
 
@@ -48,7 +48,7 @@ def test_padding_counts_neither_as_target_nor_as_context(decoder: Decoder, windo
     ids = windows.long()
     padded = torch.cat([ids, torch.ones(7, 4, dtype=torch.long)], dim=1)
     mask = torch.cat([torch.ones(7, 12), torch.zeros(7, 4)], dim=1).long()
-    head = stage._head(decoder)
+    head = decoder.head
     plain_sum = negative_log_likelihood(head, stage._last_hidden(decoder, ids), ids)
     padded_sum = negative_log_likelihood(head, stage._last_hidden(decoder, padded), padded, mask)
     assert padded_sum[0] == pytest.approx(plain_sum[0], rel=1e-6)

@@ -29,9 +29,40 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "gpt_neox": {**_COMMON, "intermediate_size": 64},
 }
 
+_SANDWICH = {**_COMMON, **_GATED, "sliding_window": 6, "query_pre_attn_scalar": 8}
+_EXPERTS = {**_COMMON, **_GATED, "num_experts_per_tok": 2}
+_LATENT = {
+    **_COMMON, "intermediate_size": 24, "moe_intermediate_size": 12, "num_key_value_heads": 2, "kv_lora_rank": 8,
+    "q_lora_rank": 8, "qk_rope_head_dim": 4, "qk_nope_head_dim": 4, "v_head_dim": 8, "n_routed_experts": 4,
+    "n_shared_experts": 1, "num_experts_per_tok": 2, "first_k_dense_replace": 2,
+}  # fmt: skip
+FURTHER: dict[str, dict[str, Any]] = {
+    "gemma": {**_COMMON, **_GATED},
+    "gemma2": _SANDWICH,
+    "gemma3_text": {**_SANDWICH, "sliding_window_pattern": 3},
+    "phi3": {**_COMMON, **_GATED, "original_max_position_embeddings": 64},
+    "gpt2": {"vocab_size": VOCABULARY, "n_embd": 16, "n_head": 2, "n_layer": LAYERS, "n_positions": 64,
+             "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1},
+    "falcon": _COMMON,
+    "starcoder2": {**_COMMON, "intermediate_size": 64, "num_key_value_heads": 1},
+    "olmo2": {**_COMMON, "intermediate_size": 24, "num_key_value_heads": 1},
+    "granite": {**_COMMON, "intermediate_size": 24, "num_key_value_heads": 1, "residual_multiplier": 0.5,
+                "logits_scaling": 2.0, "embedding_multiplier": 3.0, "attention_multiplier": 0.3},
+    "cohere": {**_COMMON, "intermediate_size": 24, "num_key_value_heads": 1, "use_qk_norm": True, "logit_scale": 0.5},
+    "cohere2": {**_COMMON, "intermediate_size": 24, "num_key_value_heads": 1, "sliding_window": 6, "logit_scale": 0.5},
+    "mixtral": {**_EXPERTS, "num_local_experts": 4},
+    "llama4_text": {**_EXPERTS, "num_local_experts": 4, "num_experts_per_tok": 1, "intermediate_size_mlp": 32,
+                    "interleave_moe_layer_step": 2, "no_rope_layer_interval": 2, "attention_chunk_size": 16},
+    "qwen3_moe": {**_EXPERTS, "moe_intermediate_size": 12, "num_experts": 4, "decoder_sparse_step": 2,
+                  "mlp_only_layers": [3]},
+    "deepseek_v2": {**_LATENT, "n_group": 1, "topk_group": 1},
+    "deepseek_v3": {**_LATENT, "n_group": 2, "topk_group": 1},
+    "gpt_oss": {**_EXPERTS, "num_local_experts": 4, "sliding_window": 6},
+}  # fmt: skip
+
 
 def make_config(model_type: str, **changes: Any) -> Any:
-    return AutoConfig.for_model(model_type, **{**CONFIGS[model_type], **changes})
+    return AutoConfig.for_model(model_type, **{**CONFIGS, **FURTHER}[model_type] | changes)
 
 
 def save_model(

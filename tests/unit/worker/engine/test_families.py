@@ -1,0 +1,82 @@
+"""Every family: scored, cut, each replacement, written, loaded in a fresh process by the stock library, the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from app.core.architectures import kind_refusal, native_refusal
+from app.core.family_table import SUPPORTED
+from tests.unit.worker.engine.fresh_process import FreshProcess
+from tests.unit.worker.engine.recipes import make_recipe, recipe_json, write_text
+from tests.unit.worker.engine.tiny_models import save_model
+from worker.engine import pipeline, verification
+from worker.engine.context import StageContext
+from worker.engine.decoder import shared_decoder
+from worker.engine.events import Collected, Emitter
+
+STAGES = tuple(stage for stage in pipeline.STAGES if stage.name in ("fetch", "score", "select", "train", "assemble"))
+# Windows at the start, in the middle and at the end of five layers, over both kinds of layers where there are two.
+CASES = (("none", "auto", (3, 5)), ("layer", "auto", (1, 4)), ("swiglu", "auto", (0, 2)), ("swiglu", "native", (2, 4)))
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    **{family: (family, {}) for family in SUPPORTED},
+    "falcon-new": ("falcon", {"new_decoder_architecture": True, "num_kv_heads": 2, "bias": True}),
+    "falcon-alibi": ("falcon", {"parallel_attn": False, "multi_query": False, "alibi": True}),
+}
+
+
+@pytest.fixture(scope="module")
+def fresh() -> Iterator[FreshProcess]:
+    with FreshProcess() as process:
+        yield process
+
+
+@pytest.fixture(autouse=True)
+def small_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verification, "NEW_TOKENS", 6)
+    monkeypatch.setattr(verification, "SEQUENCE_TOKENS", 24)
+
+
+def config_of(path: Path) -> Any:
+    return json.loads((path / "config.json").read_text())
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_family_is_scored_cut_replaced_written_and_loaded_the_same(
+    variant: str, fresh: FreshProcess, tmp_path: Path
+) -> None:
+    family, changes = VARIANTS[variant]
+    source = save_model(tmp_path / "source", family, **changes)
+    text = write_text(tmp_path / "words.jsonl", rows=6)
+    config = config_of(source)
+    memo: dict[str, Any] = {}
+    for kind, form, window in CASES:
+        if kind_refusal(config, kind) or (form == "native" and native_refusal(config, kind)):  # type: ignore[arg-type]
+            continue
+        replacement = recipe_json(source, text)["replacement"] | {"kind": kind, "epochs": 1, "tokens": 64}
+        recipe = make_recipe(
+            source, text, target={"window": list(window)}, replacement=replacement,
+            output={"dtype": None, "format": form},
+        )  # fmt: skip
+        run = tmp_path / f"{kind}-{form}"
+        context = StageContext(recipe, run, tmp_path / "cache", Emitter(Collected()), "cpu")
+        context.memo.update(memo)
+        pipeline.run_pipeline(context, STAGES)
+        decoder = shared_decoder(context)
+        memo["decoder"] = decoder
+        save_file(verification.make_probe(context, decoder), run / "probe.safetensors")
+        custom = kind == "swiglu" and form == "auto"
+        found = fresh.findings(run / "checkpoint", run / "probe.safetensors", trust=custom)
+        verification.judge(found, torch.float32)
+        assert found["load_warnings"] == []
+        selection = json.loads((run / "selection.json").read_text())
+        assert found["parameters"] == selection["parameters"]["pruned"], "planner and model count the same"
+        kept = config_of(run / "checkpoint")
+        removed = window[1] - window[0] - (0 if kind == "none" or custom else 1)
+        assert kept.get("num_hidden_layers", kept.get("n_layer")) == 5 - removed
