@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from app.core.architectures import hidden_size
 from worker.engine.decoder import Decoder
 from worker.engine.errors import EngineError
 
@@ -88,7 +89,7 @@ class ActivationStore:
                 meanwhile; `not_finite` where a hidden state is NaN or infinite.
         """
         began = time.monotonic()
-        hidden = decoder.config["hidden_size"]
+        hidden = hidden_size(decoder.config)
         shape = (2, windows.shape[1], hidden)
         row_bytes = 2 * windows.shape[1] * hidden * decoder.stored_dtype.itemsize
         needed = len(windows) * row_bytes

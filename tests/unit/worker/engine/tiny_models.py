@@ -57,7 +57,8 @@ FURTHER: dict[str, dict[str, Any]] = {
                   "mlp_only_layers": [3]},
     "deepseek_v2": {**_LATENT, "n_group": 1, "topk_group": 1},
     "deepseek_v3": {**_LATENT, "n_group": 2, "topk_group": 1},
-    "gpt_oss": {**_EXPERTS, "num_local_experts": 4, "sliding_window": 6},
+    "gpt_oss": {**_EXPERTS, "num_local_experts": 4, "sliding_window": 6,
+                "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}},
 }  # fmt: skip
 
 
