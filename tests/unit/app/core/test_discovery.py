@@ -15,7 +15,9 @@ def config(layers: int = 3, **fields: Any) -> dict[str, Any]:
 
 
 def tensors(prefix: str, layers: int) -> dict[str, tuple[int, ...]]:
-    named = {f"{prefix}.{layer}.mlp.experts.{expert}.w1.weight": (4, 2) for layer in range(layers) for expert in (0, 1)}
+    named: dict[str, tuple[int, ...]] = {
+        f"{prefix}.{layer}.mlp.experts.{expert}.w1.weight": (4, 2) for layer in range(layers) for expert in (0, 1)
+    }
     return named | {"model.embed_tokens.weight": (8, 2), "lm_head.weight": (8, 2)}
 
 

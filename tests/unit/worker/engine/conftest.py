@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from app.core.architectures import SUPPORTED
-from tests.unit.worker.engine.tiny_models import save_model
+from tests.unit.worker.engine.tiny_models import CONFIGS, save_model
 from worker.engine.decoder import Decoder, load_decoder
 
 
@@ -25,8 +25,14 @@ def tiny_directory(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
     return get
 
 
-@pytest.fixture(params=SUPPORTED)
+@pytest.fixture(params=CONFIGS)
 def decoder(request: pytest.FixtureRequest, tiny_directory: Callable[[str], Path]) -> Decoder:
+    """A decoder of each of the commonest families in turn."""
+    return load_decoder(tiny_directory(request.param), "cpu")
+
+
+@pytest.fixture(params=SUPPORTED)
+def any_decoder(request: pytest.FixtureRequest, tiny_directory: Callable[[str], Path]) -> Decoder:
     """A decoder of each family in turn."""
     return load_decoder(tiny_directory(request.param), "cpu")
 
