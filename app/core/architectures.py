@@ -9,8 +9,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from app.core.families import Config, Family, Flag, Linear, Module, Norm, Table
-from app.core.family_table import DISCOVERED, FAMILIES, MIXTURES, SUPPORTED
+from app.core.families import Config, Family, Flag, Linear, Module, Norm, Stack, Table
+from app.core.family_table import DISCOVERED, FAMILIES, SUPPORTED
 from app.core.refusals import family_refusal, model_refusal
 
 __all__ = [
@@ -106,7 +106,7 @@ def family_of(config: Config) -> Family:
     """
     model_type = config.get("model_type")
     if isinstance(model_type, str):
-        family = FAMILIES.get(model_type) or (Family(model_type) if model_type in DISCOVERED else None)
+        family = FAMILIES.get(model_type) or DISCOVERED.get(model_type)
         if family is not None:
             return family.by_config(family, config) if family.by_config else family
     raise UnsupportedFamily(model_type, SUPPORTED, family_refusal(config))
@@ -184,6 +184,7 @@ _SIZES: Mapping[str, Callable[[Config], int]] = {
     "fused": lambda config: size_of(config, "query") + 2 * size_of(config, "key"),
     "one key": lambda config: hidden_size(config) + 2 * size_of(config, "head"),
     "two mlp": lambda config: 2 * _mlp_width(config),
+    "experts": lambda config: _count(config, "num_local_experts"),
     "heads": lambda config: _count(config, "num_attention_heads"),
     "key heads": lambda config: size_of(config, "key") // size_of(config, "head"),
     "vocab": lambda config: _count(config, "vocab_size"),
@@ -218,6 +219,8 @@ def _shapes(config: Config, module: Module) -> Shapes:
             length = size_of(config, size)
             names = ("weight", "bias") if bias else ("weight",)
             return {f"{name}.{part}": (length,) for part in names} if on(affine) else {}
+        case Stack(name, count, rows, columns):
+            return {name: tuple(size_of(config, symbol) for symbol in (count, rows, columns))}
         case Table(name, rows, columns, present):
             return {f"{name}.weight": (size_of(config, rows), size_of(config, columns))} if on(present) else {}
 
@@ -275,13 +278,15 @@ def branch_scale(config: Config) -> float:
 def kind_refusal(config: Config, kind: BlockKind) -> str | None:
     """Say why a kind of replacement makes no sense in this family, or None where it does."""
     family = family_of(config)
-    if kind in ("none", "layer") or family.has_formula:
+    if kind in ("none", "layer"):
         return None
-    if family.model_type in MIXTURES:
+    if family.mixture:
         return (
             f"{kind} has no form in {family.model_type}, whose MLP is a mixture of experts and not one MLP; use "
             "replacement.kind layer or none"
         )
+    if family.has_formula:
+        return None
     return f"{kind} has no known form in {family.model_type}; use replacement.kind layer or none"
 
 

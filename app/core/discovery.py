@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from app.core.architectures import Config, Shapes, family_of, layer_count, tied_embeddings
+from app.core.architectures import Config, Family, Shapes, family_of, layer_count, tied_embeddings
 from app.core.safetensors_file import is_buffer
 
 _NUMBERED = re.compile(r"(?P<list>.*?)\.(?P<number>\d+)\.(?P<rest>.+)")
@@ -62,6 +62,16 @@ def discover(config: Config, shapes: Mapping[str, tuple[int, ...]]) -> Layout:
         else:
             outside[name] = shape
     return Layout(layers, inside, outside)
+
+
+def located(family: Family, layout: Layout) -> Family:
+    """Return a family with the paths that a checkpoint of it has; those of the table are known."""
+    if family.has_formula:
+        return family
+    matrices = [name for name, shape in layout.outside.items() if len(shape) > 1 and not name.startswith(family.head)]
+    # Nothing else outside of the layers has as many rows as the vocabulary; a head has another name.
+    embedding = max(matrices, key=lambda name: layout.outside[name][0], default=f"{family.embedding}.weight")
+    return replace(family, layers=layout.layers, embedding=embedding.removesuffix(".weight"))
 
 
 def layer_list(config: Config, names: Iterable[str]) -> str:

@@ -55,7 +55,17 @@ class Table:
     present: Flag = True
 
 
-Module = Linear | Norm | Table
+@dataclass(frozen=True)
+class Stack:
+    """The matrices of all experts in one tensor [count, rows, columns]."""
+
+    name: str
+    count: str
+    rows: str
+    columns: str
+
+
+Module = Linear | Norm | Table | Stack
 
 
 @dataclass(frozen=True)
@@ -67,6 +77,7 @@ class Family:
     no formula: its checkpoints' headers tell what there is, and its layers are taken whole.
 
     Attributes:
+        mixture: whether its MLPs, in some layers or all, are mixtures of experts.
         mlp_norm: the norm in front of the MLP; OLMo 2 has none and this is the one behind.
         mlp_modules: what computes the MLP half, in order, without a norm in front.
         branch_scale_field: config field of the factor on what the MLP half adds to the residual stream.
@@ -89,6 +100,7 @@ class Family:
     layer_modules: tuple[Module, ...] = ()
     outer_modules: tuple[Module, ...] = ()
     gated_mlp: bool = True
+    mixture: bool = False
     intermediate_field: str = "intermediate_size"
     activation_field: str = "hidden_act"
     branch_scale_field: str = ""

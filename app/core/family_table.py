@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from app.core.families import Config, Family, Flag, Linear, Module, Norm, Table
+from app.core.families import Config, Family, Flag, Linear, Module, Norm, Stack, Table
 
 _GATED_DEFAULTS: Mapping[str, Any] = {
     "tie_word_embeddings": False, "hidden_act": "silu", "attention_bias": False, "mlp_bias": False,
@@ -282,6 +282,20 @@ _GPT_NEOX = Family(
     },
 )
 
+_MIXTRAL = replace(
+    _gated_family("mixtral", "MixtralForCausalLM", num_key_value_heads=8, max_position_embeddings=131072),
+    mixture=True,
+    mlp_up="mlp.experts",
+    mlp_down="mlp.experts",
+    layer_modules=(
+        *_attention(False, False),
+        Linear("mlp.gate", "hidden", "experts"),
+        Stack("mlp.experts.gate_up_proj", "experts", "two mlp", "hidden"),
+        Stack("mlp.experts.down_proj", "experts", "hidden", "mlp"),
+        *map(Norm, _PRE_NORMS),
+    ),
+)
+
 # Defaults are those of transformers' config classes, for fields that an older config.json leaves out.
 FAMILIES: Mapping[str, Family] = {
     family.model_type: family
@@ -331,13 +345,23 @@ FAMILIES: Mapping[str, Family] = {
             ),
         ),
         _cohere("cohere2", "Cohere2ForCausalLM"),
+        _MIXTRAL,
     )
 }  # fmt: skip
 
-MIXTURES = ("mixtral", "llama4_text", "qwen3_moe", "deepseek_v2", "deepseek_v3", "gpt_oss")
-"""Families with a mixture of experts in some or all layers, worked with by discovery."""
+_MIXTURES = (
+    "llama4_text", "qwen3_moe", "deepseek_v2", "deepseek_v3", "gpt_oss", "qwen2_moe", "olmoe", "flex_olmo", "dots1",
+    "glm4_moe", "granitemoe", "phimoe",
+)  # fmt: skip
+_ORDINARY = (
+    "smollm3", "olmo", "olmo3", "stablelm", "phi", "glm", "glm4", "exaone4", "seed_oss", "ministral", "ernie4_5",
+    "hunyuan_v1_dense", "arcee", "helium", "nemotron", "persimmon", "vaultgemma", "gptj", "gpt_bigcode",
+)  # fmt: skip
 
-DISCOVERED: tuple[str, ...] = MIXTURES
+DISCOVERED: Mapping[str, Family] = {
+    **{name: Family(name, mixture=True) for name in _MIXTURES},
+    **{name: Family(name) for name in _ORDINARY},
+}
 """Families without an entry; one that is an ordinary stack of decoder layers needs nothing but its name here."""
 
 SUPPORTED: tuple[str, ...] = (*FAMILIES, *DISCOVERED)

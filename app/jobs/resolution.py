@@ -57,9 +57,11 @@ def inline_facts(config: Config) -> ModelFacts:
 
     Raises:
         PlanNeedsWeights: no formula for its family.
+        UnsupportedModel: it cannot be cut.
         UnreadableModel: a size in it makes no sense.
     """
     try:
+        architectures.refuse_uncuttable(config)
         check_sizes(config)
         counts = ParameterCounts.from_config(config)
         if not 0 < counts.dense <= MAX_PARAMETERS:
@@ -71,6 +73,8 @@ def inline_facts(config: Config) -> ModelFacts:
             "config.",
             pointer="/model/config",
         ) from None
+    except architectures.CannotBeCut as error:
+        raise model_problem(error, "/model/config") from None
     except (ArchitectureError, ArithmeticError, TypeError, ValueError) as error:
         raise UnreadableModel(f"{error}. Give the config.json as it is.", pointer="/model/config") from None
     return ModelFacts(config, counts, dtype=_config_dtype(config))

@@ -29,7 +29,7 @@ from app.core.architectures import (
     refuse_uncuttable,
     tied_embeddings,
 )
-from app.core.discovery import Layout, discover, layer_of, predicts_further_tokens
+from app.core.discovery import Layout, discover, layer_of, located, predicts_further_tokens
 from app.core.safetensors_file import (
     INDEX_FILE,
     SINGLE_FILE,
@@ -131,7 +131,6 @@ def assemble(
         refuse_uncuttable(config)
     except ArchitectureError as error:
         raise EngineError(error.code, str(error)) from error
-    family = family_of(config)
     window = Window(start, end, layer_count(config))
     if not 0 <= start <= end <= window.layers:
         raise EngineError("bad_window", f"the window [{start}, {end}) lies outside the model's {window.layers} layers")
@@ -140,10 +139,11 @@ def assemble(
     except CorruptSafetensors as error:
         raise EngineError("corrupt_model", f"{error}; fetch the model again") from error
     layout = discover(config, {name: entry.shape for name, entry in checkpoint.entries()})
+    family = located(family_of(config), layout)
     stored = layout.layer_shapes[min(start, window.layers - 1)]
     insertion = insertion_of(family, config, window, kind=kind, fmt=fmt, replacement=replacement or {}, stored=stored)
     new_config = cut_config(config, window, insertion, dtype=dtype)
-    names = _Renaming(config, layout, window, insertion)
+    names = _Renaming(family, config, layout, window, insertion)
     dropped = _settle_tied_head(names, config, new_config, checkpoint)
     shards = _plan(checkpoint, names, insertion, dropped, dtype)
     files = {"config.json": _json_bytes(new_config), **insertion.files}
@@ -202,8 +202,8 @@ def staged(out: Path) -> Iterator[Path]:
 class _Renaming:
     """From a stored tensor's name to its name in the written checkpoint; None where it is cut."""
 
-    def __init__(self, config: Config, layout: Layout, window: Window, insertion: Insertion) -> None:
-        self.family: Family = family_of(config)
+    def __init__(self, family: Family, config: Config, layout: Layout, window: Window, insertion: Insertion) -> None:
+        self.family = family
         self._config = config
         self._layout = layout
         self._window = window

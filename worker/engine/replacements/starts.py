@@ -82,4 +82,6 @@ def randomise(module: nn.Module, config: Any, seed: int) -> None:
         elif name.endswith("bias"):
             parameter.zero_()
         else:
-            parameter.fill_(1.0)
+            # Gemma's norms multiply by one plus their weight.
+            norm = module.get_submodule(name.rpartition(".")[0])
+            parameter.fill_(0.0 if type(norm).__name__.startswith("Gemma") else 1.0)

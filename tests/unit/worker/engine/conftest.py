@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from app.core.architectures import SUPPORTED
-from tests.unit.worker.engine.tiny_models import CONFIGS, save_model
+from tests.unit.worker.engine.tiny_models import CONFIGS, FURTHER, save_model
 from worker.engine.decoder import Decoder, load_decoder
 
 
@@ -31,9 +30,9 @@ def decoder(request: pytest.FixtureRequest, tiny_directory: Callable[[str], Path
     return load_decoder(tiny_directory(request.param), "cpu")
 
 
-@pytest.fixture(params=SUPPORTED)
+@pytest.fixture(params=[*CONFIGS, *FURTHER])
 def any_decoder(request: pytest.FixtureRequest, tiny_directory: Callable[[str], Path]) -> Decoder:
-    """A decoder of each family in turn."""
+    """A decoder of each family with a test of its own in turn."""
     return load_decoder(tiny_directory(request.param), "cpu")
 
 

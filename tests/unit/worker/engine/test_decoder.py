@@ -10,8 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from app.core.architectures import SUPPORTED
-from tests.unit.worker.engine.tiny_models import LAYERS, save_model
+from tests.unit.worker.engine.tiny_models import CONFIGS, FURTHER, LAYERS, save_model
 from worker.engine.decoder import Decoder, hidden_of, load_decoder
 from worker.engine.device import stored_dtype
 
@@ -136,7 +135,7 @@ def test_layers_of_different_attention_keep_their_masks(tmp_path: Path, ids: Ten
     assert len(model_of(decoder).config.layer_types) == LAYERS
 
 
-@pytest.mark.parametrize("model_type", SUPPORTED)
+@pytest.mark.parametrize("model_type", [*CONFIGS, *FURTHER])
 def test_tied_embeddings_and_half_precision_load_as_float32_on_cpu(tmp_path: Path, model_type: str) -> None:
     path = save_model(tmp_path, model_type, tie_word_embeddings=True, dtype=torch.bfloat16)
     decoder = load_decoder(path, "cpu")

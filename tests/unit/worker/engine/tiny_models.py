@@ -13,6 +13,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from app.core.architectures import FAMILIES, Family, ffn_tensors, layer_tensors, mlp_half_tensors
+from app.core.family_table import DISCOVERED
 
 LAYERS = 5
 VOCABULARY = 64
@@ -60,10 +61,29 @@ FURTHER: dict[str, dict[str, Any]] = {
     "gpt_oss": {**_EXPERTS, "num_local_experts": 4, "sliding_window": 6,
                 "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}},
 }  # fmt: skip
+_OLD = {"vocab_size": VOCABULARY, "n_embd": 16, "n_head": 2, "n_layer": LAYERS, "n_positions": 64,
+        "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1}  # fmt: skip
+_ORDINARY = {**_COMMON, **_GATED}
+DISCOVERED_ALONE: dict[str, dict[str, Any]] = {
+    **{name: _ORDINARY for name in DISCOVERED if name not in FURTHER},
+    "qwen2_moe": {**_EXPERTS, "num_experts": 4, "moe_intermediate_size": 12, "shared_expert_intermediate_size": 12},
+    "olmoe": {**_EXPERTS, "num_experts": 4},
+    "flex_olmo": {**_EXPERTS, "num_experts": 4},
+    "granitemoe": {**_EXPERTS, "num_local_experts": 4},
+    "phimoe": {**_EXPERTS, "num_local_experts": 4},
+    "dots1": {**_LATENT, "n_group": 1, "topk_group": 1},
+    "glm4_moe": {**_LATENT, "n_group": 1, "topk_group": 1},
+    "smollm3": {**_ORDINARY, "no_rope_layer_interval": 2},
+    "exaone4": {**_ORDINARY, "sliding_window": 6},
+    "olmo3": {**_ORDINARY, "sliding_window": 6},
+    "gptj": {**_OLD, "rotary_dim": 4},
+    "gpt_bigcode": _OLD,
+}
+"""Families that need no entry in the table."""
 
 
 def make_config(model_type: str, **changes: Any) -> Any:
-    return AutoConfig.for_model(model_type, **{**CONFIGS, **FURTHER}[model_type] | changes)
+    return AutoConfig.for_model(model_type, **{**CONFIGS, **FURTHER, **DISCOVERED_ALONE}[model_type] | changes)
 
 
 def save_model(
