@@ -127,14 +127,16 @@ def refuse_uncuttable(config: Config) -> None:
     """Refuse a model that cannot be cut safely, or that is computed by code that comes with it.
 
     Raises:
-        OwnModellingCode: config.json has `streamline`, or an `auto_map` with a causal language model.
+        OwnModellingCode: config.json has `streamline`, or an `auto_map` with a causal language model other than the
+            library's own (DeepSeek-V3 and Phi-3 still name the code that the library took over).
         CannotBeCut: packed weights, shared keys and values and the like; see `app.core.refusals`.
     """
-    family_of(config)  # a family that is not supported is the first thing to say
+    family = family_of(config)  # a family that is not supported is the first thing to say
     if reason := model_refusal(config):
         raise CannotBeCut(reason)
     auto_map = config.get("auto_map")
-    if "streamline" in config or (isinstance(auto_map, Mapping) and "AutoModelForCausalLM" in auto_map):
+    own = auto_map.get("AutoModelForCausalLM") if isinstance(auto_map, Mapping) else None
+    if "streamline" in config or (own is not None and str(own).rpartition(".")[2] != family.architecture):
         raise OwnModellingCode
 
 

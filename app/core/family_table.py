@@ -358,9 +358,11 @@ _ORDINARY = (
     "hunyuan_v1_dense", "arcee", "helium", "nemotron", "persimmon", "vaultgemma", "gptj", "gpt_bigcode",
 )  # fmt: skip
 
+# The library's class, where published checkpoints also name code of that name from the time before.
+_ARCHITECTURES = {"deepseek_v2": "DeepseekV2ForCausalLM", "deepseek_v3": "DeepseekV3ForCausalLM"}
+
 DISCOVERED: Mapping[str, Family] = {
-    **{name: Family(name, mixture=True) for name in _MIXTURES},
-    **{name: Family(name) for name in _ORDINARY},
+    name: Family(name, _ARCHITECTURES.get(name, ""), mixture=name in _MIXTURES) for name in (*_MIXTURES, *_ORDINARY)
 }
 """Families without an entry; one that is an ordinary stack of decoder layers needs nothing but its name here."""
 

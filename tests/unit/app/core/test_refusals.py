@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.core.architectures import CannotBeCut, UnsupportedFamily, refuse_uncuttable
+from app.core.architectures import CannotBeCut, OwnModellingCode, UnsupportedFamily, refuse_uncuttable
 from tests.unit.app.core.configs import LLAMA_2_7B
 
 FAMILIES: list[tuple[dict[str, Any], str]] = [
@@ -37,6 +37,14 @@ def test_a_family_is_refused_with_its_reason_and_the_supported_ones(config: dict
 def test_a_model_of_a_supported_family_is_refused_with_its_reason(fields: dict[str, Any], reason: str) -> None:
     with pytest.raises(CannotBeCut, match=reason):
         refuse_uncuttable(LLAMA_2_7B | fields)
+
+
+def test_code_that_the_library_has_taken_over_is_no_code_of_its_own() -> None:
+    config = LLAMA_2_7B | {"model_type": "deepseek_v3"}
+    refuse_uncuttable(config | {"auto_map": {"AutoModelForCausalLM": "modeling_deepseek.DeepseekV3ForCausalLM"}})
+    for own in ("modeling.Own", "someone/repo--modeling.Own"):
+        with pytest.raises(OwnModellingCode):
+            refuse_uncuttable(config | {"auto_map": {"AutoModelForCausalLM": own}})
 
 
 def test_an_ordinary_model_is_not_refused() -> None:
