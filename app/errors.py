@@ -231,10 +231,10 @@ class UnsupportedFamily(InvalidRequest):
 
 
 class UnsupportedModel(InvalidRequest):
-    """The family is supported, but this model is computed by code that comes with it; `detail` says what to send."""
+    """The family is supported, but this model cannot be cut: own code, packed weights, layers that share something."""
 
     code = "unsupported_model"
-    title = "The model runs its own code"
+    title = "The model cannot be compressed"
 
 
 class PlanNeedsWeights(InvalidRequest):
@@ -256,6 +256,13 @@ class NativeFormRefused(InvalidRequest):
 
     code = "native_form_refused"
     title = "The replacement has no native form here"
+
+
+class ReplacementRefused(InvalidRequest):
+    """This kind of replacement makes no sense in the model's family; `detail` names those that do."""
+
+    code = "replacement_refused"
+    title = "The family has no such replacement"
 
 
 class UnknownDataset(InvalidRequest):

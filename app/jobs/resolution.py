@@ -14,6 +14,7 @@ from app.errors import (
     NativeFormRefused,
     OutOfRange,
     PlanNeedsWeights,
+    ReplacementRefused,
     UnreadableModel,
     UnsupportedFamily,
     UnsupportedModel,
@@ -56,19 +57,24 @@ def inline_facts(config: Config) -> ModelFacts:
 
     Raises:
         PlanNeedsWeights: no formula for its family.
+        UnsupportedModel: it cannot be cut.
         UnreadableModel: a size in it makes no sense.
     """
     try:
+        architectures.refuse_uncuttable(config)
         check_sizes(config)
         counts = ParameterCounts.from_config(config)
         if not 0 < counts.dense <= MAX_PARAMETERS:
             raise ArchitectureError(f"config.json: its sizes make more than {MAX_PARAMETERS:.0e} parameters, or none")
-    except architectures.UnsupportedFamily as error:
+    except (architectures.UnsupportedFamily, architectures.NoFormula):
         raise PlanNeedsWeights(
-            f"For model family {error.model_type!r} no formula is known; those with one: {', '.join(error.supported)}. "
-            "Import the model into the hub and name its repo instead of the config.",
+            f"For model family {config.get('model_type')!r} no formula is known; those with one: "
+            f"{', '.join(architectures.FAMILIES)}. Import the model into the hub and name its repo instead of the "
+            "config.",
             pointer="/model/config",
         ) from None
+    except architectures.CannotBeCut as error:
+        raise model_problem(error, "/model/config") from None
     except (ArchitectureError, ArithmeticError, TypeError, ValueError) as error:
         raise UnreadableModel(f"{error}. Give the config.json as it is.", pointer="/model/config") from None
     return ModelFacts(config, counts, dtype=_config_dtype(config))
@@ -141,7 +147,7 @@ def check_target(request: JobRequest | PlanRequest, facts: ModelFacts) -> None:
     """Refuse a target that the model cannot meet, and a replacement that the output format cannot hold.
 
     Raises:
-        NativeFormRefused, BadTarget, UnsupportedFamily, UnreadableModel: as their docstrings say.
+        NativeFormRefused, ReplacementRefused, BadTarget, UnsupportedFamily, UnreadableModel: as their docstrings say.
     """
     kind = request.replacement.kind or defaults.KIND
     output_format = request.output.format or defaults.OUTPUT_FORMAT
@@ -151,6 +157,8 @@ def check_target(request: JobRequest | PlanRequest, facts: ModelFacts) -> None:
         raise BadTarget(f"{error}.", pointer=error.pointer) from None
     except architectures.NativeFormRefused as error:
         raise NativeFormRefused(f"{error}.", pointer="/output/format") from None
+    except architectures.ReplacementRefused as error:
+        raise ReplacementRefused(f"{error}.", pointer="/replacement/kind") from None
     except ArchitectureError as error:
         raise model_problem(error, facts.pointer) from None
     except (ArithmeticError, TypeError, ValueError) as error:
@@ -161,7 +169,7 @@ def model_problem(error: ArchitectureError, pointer: str) -> InvalidRequest:
     """What to say about a config that cannot be worked with."""
     if isinstance(error, architectures.UnsupportedFamily):
         return UnsupportedFamily(str(error), pointer=pointer)
-    if isinstance(error, architectures.OwnModellingCode):
+    if isinstance(error, architectures.OwnModellingCode | architectures.CannotBeCut):
         return UnsupportedModel(f"The model cannot be compressed: {error}.", pointer=pointer)
     return UnreadableModel(f"{error}.", pointer=pointer)
 

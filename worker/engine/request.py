@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import math
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar, get_args
 
 from app.core import defaults
-from app.core.architectures import BLOCK_KINDS, ArchitectureError, Config, max_positions
+from app.core.architectures import BLOCK_KINDS, ArchitectureError, Config, NoFormula, max_positions
 from app.core.selection import SelectionError, Target, window_size
 from worker.engine import fetch
 from worker.engine.errors import EngineError
@@ -164,7 +165,8 @@ def check(recipe: Recipe) -> None:
     """
     config = fetch.read_config(Path(recipe.model.path))
     try:
-        window_size(config, recipe.target, recipe.replacement.kind, recipe.output.format)
+        with suppress(NoFormula):  # the fetch stage counts by the weights' headers
+            window_size(config, recipe.target, recipe.replacement.kind, recipe.output.format)
     except (ArchitectureError, SelectionError) as error:
         raise EngineError(error.code, str(error)) from error
     _check_numbers(recipe, config)

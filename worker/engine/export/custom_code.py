@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from app.core.architectures import Config, Family, config_value, ffn_tensors, mlp_half_tensors
+from app.core.architectures import Config, Family, branch_scale, config_value, ffn_tensors, mlp_half_tensors
 from worker.engine.export.insertion import Insertion, Window
 from worker.engine.export.stock import check_tensors
 from worker.engine.recipe import Kind
@@ -39,7 +39,8 @@ def custom_block(
         "position": position,
         "side": "after" if at_end else "before",
         "norm": family.mlp_norm,
-        "modules": list(family.mlp_modules),
+        "steps": list(family.mlp_steps),
+        "scale": branch_scale(config) if kind == "swiglu" else 1.0,
         "hidden_act": config_value(config, family.activation_field),
         "intermediate_size": int(replacement[f"{_up(family, kind)}.weight"].shape[0]),
         "bias": f"{_up(family, kind)}.bias" in replacement,

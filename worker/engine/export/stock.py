@@ -11,9 +11,11 @@ from collections.abc import Mapping
 
 import torch
 
-from app.core.architectures import Config, Family, layer_tensors, native_refusal
+from app.core.architectures import Config, Family, Shapes, native_refusal
+from app.core.families import Linear
 from worker.engine.errors import EngineError
 from worker.engine.export.insertion import Insertion, Window
+from worker.engine.export.stored_names import as_stored
 from worker.engine.recipe import Kind
 
 
@@ -22,18 +24,22 @@ def nothing() -> Insertion:
     return Insertion(takes_layer=False)
 
 
-def layer(family: Family, config: Config, window: Window, replacement: Mapping[str, torch.Tensor]) -> Insertion:
+def layer(
+    family: Family, config: Config, window: Window, replacement: Mapping[str, torch.Tensor], stored: Shapes
+) -> Insertion:
     """Return the insertion of one trained decoder layer, in the place of the window's first layer.
 
-    Raises EngineError `bad_replacement` where its tensors are not those of the family's decoder layer.
+    `stored` are the tensors of that layer in the source. Raises EngineError `bad_replacement` where the replacement's
+    are not the same.
     """
-    check_tensors(replacement, layer_tensors(config), "decoder layer")
+    tensors = as_stored(config, window.start, replacement, stored)
+    check_tensors(tensors, stored, "decoder layer")
     place = f"{family.layers}.{window.start}"
-    return Insertion(takes_layer=True, tensors={f"{place}.{name}": tensor for name, tensor in replacement.items()})
+    return Insertion(takes_layer=True, tensors={f"{place}.{name}": tensor for name, tensor in tensors.items()})
 
 
 def native_block(
-    family: Family, config: Config, window: Window, kind: Kind, replacement: Mapping[str, torch.Tensor]
+    family: Family, config: Config, window: Window, kind: Kind, replacement: Mapping[str, torch.Tensor], stored: Shapes
 ) -> Insertion:
     """Return the insertion of a `swiglu` or `ffn` block as a full decoder layer with its attention switched off.
 
@@ -47,7 +53,7 @@ def native_block(
     place = f"{family.layers}.{window.start}"
     tensors: dict[str, torch.Tensor] = {}
     copied: dict[str, tuple[int, str]] = {}
-    shapes = layer_tensors(config)
+    shapes = stored
     dtype = next(iter(half.values())).dtype
     for name, shape in shapes.items():
         if name in half:
@@ -67,10 +73,11 @@ def native_block(
 
 
 def as_mlp_half(family: Family, replacement: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Rename an `ffn` block's tensors to those of the family's ungated MLP half."""
+    """Rename an `ffn` block's tensors to those of the family's ungated MLP half; GPT-2 stores its maps transposed."""
     names = {"norm": family.mlp_norm, "up_proj": family.mlp_up, "down_proj": family.mlp_down}
+    transposed = any(isinstance(module, Linear) and module.transposed for module in family.layer_modules)
     return {
-        f"{names[module]}.{part}": tensor
+        f"{names[module]}.{part}": tensor.t().contiguous() if transposed and tensor.ndim > 1 else tensor
         for name, tensor in replacement.items()
         for module, _, part in [name.rpartition(".")]
     }
