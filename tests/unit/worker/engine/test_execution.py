@@ -131,6 +131,20 @@ def test_a_model_that_cannot_be_streamed_runs_resident_unless_streaming_was_aske
     assert caught.value.code == "cannot_stream"
 
 
+def test_a_dense_model_that_does_not_fit_beside_the_pruned_one_makes_no_streamed_run(
+    tiny_directory: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = context_of(tiny_directory("llama"), tmp_path, kind="none")
+    run(context, WITHOUT_VERIFY[:6])
+    context.memo.pop(execution.DENSE)
+    monkeypatch.setattr(execution, "WORKING_ROOM", 10**18)
+    report = run(context)
+    assert report["execution"]["kind"] == "resident"
+    assert set(report["metrics"]["not_measured"]) == {"dense"}
+    assert report["metrics"]["decode_tokens_per_second"]["pruned"] > 0
+    assert set(report["metrics"]["flops_per_token"]) == {"dense", "pruned"}
+
+
 def test_what_needs_the_whole_model_is_named_where_it_is_streamed(
     tiny_directory: Callable[[str], Path], tmp_path: Path
 ) -> None:
