@@ -53,7 +53,7 @@ FURTHER: dict[str, dict[str, Any]] = {
     "cohere2": {**_COMMON, "intermediate_size": 24, "num_key_value_heads": 1, "sliding_window": 6, "logit_scale": 0.5},
     "mixtral": {**_EXPERTS, "num_local_experts": 4},
     "llama4_text": {**_EXPERTS, "num_local_experts": 4, "num_experts_per_tok": 1, "intermediate_size_mlp": 32,
-                    "interleave_moe_layer_step": 2, "no_rope_layer_interval": 2, "attention_chunk_size": 16},
+                    "interleave_moe_layer_step": 2, "no_rope_layer_interval": 2, "attention_chunk_size": 6},
     "qwen3_moe": {**_EXPERTS, "moe_intermediate_size": 12, "num_experts": 4, "decoder_sparse_step": 2,
                   "mlp_only_layers": [3]},
     "deepseek_v2": {**_LATENT, "n_group": 1, "topk_group": 1},
