@@ -75,13 +75,18 @@ def located(family: Family, layout: Layout) -> Family:
 
 
 def layer_list(config: Config, names: Iterable[str]) -> str:
-    """Return the path of the decoder layers' list: the one with the most of the numbers 0..L-1, the first of equals."""
-    layers = layer_count(config)
+    """Return the path of the decoder layers' list: the one with the most of the numbers 0..L-1, the first of equals.
+
+    A family of the table has a known path; a checkpoint of the bare model may leave out the first part of it.
+    """
+    family, layers = family_of(config), layer_count(config)
     found: dict[str, set[int]] = {}
     for name in names:
         if match := _NUMBERED.fullmatch(name):
             found.setdefault(match["list"], set()).add(int(match["number"]))
-    return max(found, key=lambda path: len(found[path] & set(range(layers))), default=family_of(config).layers)
+    if family.has_formula:
+        found = {path: numbers for path, numbers in found.items() if f".{family.layers}".endswith(f".{path}")}
+    return max(found, key=lambda path: len(found[path] & set(range(layers))), default=family.layers)
 
 
 def layer_of(layers: str, name: str) -> tuple[int | None, str]:

@@ -92,6 +92,31 @@ def _gemma(model_type: str, architecture: str, *, further: tuple[Module, ...] = 
     )
 
 
+_WIDE_NORMS = (Norm("self_attn.q_norm", "query"), Norm("self_attn.k_norm", "key"))
+
+
+def _norms_behind(
+    model_type: str,
+    architecture: str,
+    further: tuple[Module, ...],
+    *,
+    attention: Flag = "attention_bias",
+    **defaults: Any,
+) -> Family:
+    """OLMo 2 and its kin: no norm in front of attention and MLP, one behind each."""
+    return _gated_family(
+        model_type,
+        architecture,
+        qkv_bias=attention,
+        output_bias=attention,
+        norms=("post_attention_layernorm", "post_feedforward_layernorm"),
+        further=further,
+        mlp_norm="post_feedforward_layernorm",
+        mlp_modules=("mlp", "post_feedforward_layernorm"),
+        **defaults,
+    )
+
+
 def _cohere(model_type: str, architecture: str, *, further: tuple[Module, ...] = ()) -> Family:
     """Attention and MLP side by side behind one norm."""
     return _gated_family(
@@ -326,13 +351,13 @@ FAMILIES: Mapping[str, Family] = {
         _GPT2,
         _FALCON,
         _STARCODER2,
-        _gated_family(
-            "olmo2", "Olmo2ForCausalLM",
-            norms=("post_attention_layernorm", "post_feedforward_layernorm"),
-            further=(Norm("self_attn.q_norm", "query"), Norm("self_attn.k_norm", "key")),
-            mlp_norm="post_feedforward_layernorm", mlp_modules=("mlp", "post_feedforward_layernorm"),
-            max_position_embeddings=2048,
-        ),
+        _norms_behind("olmo2", "Olmo2ForCausalLM", _WIDE_NORMS, max_position_embeddings=2048),
+        _norms_behind("olmo3", "Olmo3ForCausalLM", _WIDE_NORMS, max_position_embeddings=2048),
+        _norms_behind("exaone4", "Exaone4ForCausalLM", _HEAD_NORMS, attention=False, max_position_embeddings=2048),
+        _gated_family("smollm3", "SmolLM3ForCausalLM", mlp_bias="mlp_bias", num_key_value_heads=4,
+                      tie_word_embeddings=True, max_position_embeddings=32768),
+        _gated_family("ministral", "MinistralForCausalLM", qkv_bias=False, output_bias=False, num_key_value_heads=8,
+                      max_position_embeddings=131072),
         _gated_family(
             "granite", "GraniteForCausalLM", mlp_bias="mlp_bias", branch_scale_field="residual_multiplier",
             max_position_embeddings=2048, residual_multiplier=1.0,
@@ -354,8 +379,8 @@ _MIXTURES = (
     "glm4_moe", "granitemoe", "phimoe",
 )  # fmt: skip
 _ORDINARY = (
-    "smollm3", "olmo", "olmo3", "stablelm", "phi", "glm", "glm4", "exaone4", "seed_oss", "ministral", "ernie4_5",
-    "hunyuan_v1_dense", "arcee", "helium", "nemotron", "persimmon", "vaultgemma", "gptj", "gpt_bigcode",
+    "olmo", "stablelm", "phi", "glm", "glm4", "seed_oss", "ernie4_5", "hunyuan_v1_dense", "arcee", "helium", "nemotron",
+    "persimmon", "vaultgemma", "gptj", "gpt_bigcode",
 )  # fmt: skip
 
 # The library's class, where published checkpoints also name code of that name from the time before.

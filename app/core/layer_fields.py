@@ -11,6 +11,8 @@ from typing import Any
 
 from app.core.architectures import ArchitectureError, Config, layer_count
 
+_NOT_OF_LAYERS = ("architectures", "_token_id", "_token_ids", "_tokens", "_keys")
+
 Rule = Callable[[str, Any, Config, Sequence[int]], Mapping[str, Any]]
 """Field, its value, the dense config and the kept layers -> the fields that change."""
 
@@ -26,13 +28,27 @@ def cut_layer_fields(config: Config, kept: Sequence[int]) -> dict[str, Any]:
     The layer count is not among them.
 
     Raises:
-        ArchitectureError: a list does not have one entry per layer, or a pattern cannot be written for the result.
+        ArchitectureError: a list does not have one entry per layer, a pattern cannot be written for the result, or
+            there is a list per layer that no rule is known for.
     """
+    if unknown := _unknown_list(config):
+        raise ArchitectureError(
+            f"config.json: {unknown} has one entry per layer, and how it follows a cut is not known"
+        )
     changed: dict[str, Any] = {}
     for name, rule in RULES.items():
         if config.get(name) is not None:
             changed |= rule(name, config[name], config, kept)
     return changed
+
+
+def _unknown_list(config: Config) -> str | None:
+    """Return a field that no rule is known for and that seems to say something of each layer."""
+    for name, value in config.items():
+        listed = isinstance(value, list) and len(value) == layer_count(config)
+        if listed and name not in RULES and not name.endswith(_NOT_OF_LAYERS):
+            return name
+    return None
 
 
 def _each(name: str, values: Any, config: Config, kept: Sequence[int]) -> Mapping[str, Any]:
@@ -73,6 +89,15 @@ def _sparse_step(name: str, step: Any, config: Config, kept: Sequence[int]) -> M
     return {name: 1, **_numbers("mlp_only_layers", sorted(dense), config, kept)}
 
 
+def _each_or_all(name: str, value: Any, config: Config, kept: Sequence[int]) -> Mapping[str, Any]:
+    """MoE frequencies: one entry per layer, or a period, which must be 1."""
+    if isinstance(value, list):
+        return _each(name, value, config, kept)
+    if value == 1:
+        return {}
+    raise ArchitectureError(f"config.json: {name} is {value!r}, and a cut breaks that period; only 1 can be cut")
+
+
 def _none_left(name: str, _: Any, __: Config, ___: Sequence[int]) -> Mapping[str, Any]:
     return {name: 0}
 
@@ -90,6 +115,7 @@ RULES: Mapping[str, Rule] = {
     "layer_types": _each,
     "mlp_layer_types": _each,
     "no_rope_layers": _each,
+    "moe_layer_freq": _each_or_all,
     # How many of the first layers.
     "first_k_dense_replace": _leading,
     "max_window_layers": _leading,

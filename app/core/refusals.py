@@ -42,7 +42,7 @@ def model_refusal(config: Config) -> str | None:
 
 def _quantised(config: Config) -> str | None:
     quantisation = config.get("quantization_config")
-    if quantisation is None:
+    if not quantisation:
         return None
     method = quantisation.get("quant_method") if isinstance(quantisation, Mapping) else None
     return (

@@ -103,6 +103,8 @@ def run(context: StageContext) -> None:
     for done, path in enumerate(paths, start=1):
         files[path.name] = {"size": path.stat().st_size, "sha256": sha256_of_file(path)}
         context.emit.progress(done, len(paths), "files")
+    if config.get("num_nextn_predict_layers"):
+        context.emit.log("the heads that predict further tokens (num_nextn_predict_layers) are left out of the result")
     context.write_json(
         OUTPUT,
         {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from transformers import AutoConfig
@@ -41,7 +42,7 @@ def _unlisted(config: Config) -> dict[str, Any]:
 
     Where all layers are alike they are alike in the result too, and nothing needs to be written down.
     """
-    built = AutoConfig.for_model(**config).to_dict()
+    built = AutoConfig.for_model(**copy.deepcopy(dict(config))).to_dict()  # it fills in nested fields where they lie
     spoken_of = {PERIODS[name] for name in config if name in PERIODS}
     return {
         name: built[name]

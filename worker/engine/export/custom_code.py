@@ -17,7 +17,7 @@ from worker.engine.export.stock import check_tensors
 from worker.engine.recipe import Kind
 
 MODELLING_FILE = Path(__file__).with_name("modeling_streamline.py")
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 had `modules` behind one norm, in place of `steps` and `scale`
 # transformers renames GPT-NeoX' stored `embed_out` to its module `lm_head` for its own classes, not for custom code.
 _HEAD_MODULE = "lm_head"
 

@@ -6,6 +6,7 @@ in memory), and does the reverse when it saves. The reverse is applied only wher
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 
 import torch
@@ -26,7 +27,7 @@ def as_stored(
     if tensors.keys() == stored.keys():
         return dict(tensors)
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config))
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**copy.deepcopy(dict(config))))
     place = f"{layers_path(model, layer_count(config))}.{layer}."
     reverted = revert_weight_conversion(model, {f"{place}{name}": tensor for name, tensor in tensors.items()})
     return {name.removeprefix(place): tensor.contiguous() for name, tensor in reverted.items()}

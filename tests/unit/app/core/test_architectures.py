@@ -21,7 +21,7 @@ from app.core.architectures import (
     native_refusal,
     outer_tensors,
 )
-from tests.unit.app.core.configs import LLAMA_2_7B, OPT_125M, OPT_350M, PYTHIA_160M, QWEN2_0_5B
+from tests.unit.app.core.configs import LLAMA_2_7B, OPT_125M, OPT_350M, OTHERS, PYTHIA_160M, QWEN2_0_5B
 from tests.unit.worker.engine.tiny_models import make_config
 
 PUBLISHED = [
@@ -30,6 +30,7 @@ PUBLISHED = [
     (OPT_125M, 125_239_296),
     (OPT_350M, 331_196_416),
     (PYTHIA_160M, 162_322_944),
+    *OTHERS.values(),
 ]
 
 

@@ -11,7 +11,7 @@ from app.core.selection import ParameterCounts
 
 
 def config(layers: int = 3, **fields: Any) -> dict[str, Any]:
-    return {"model_type": "mixtral", "num_hidden_layers": layers, **fields}
+    return {"model_type": "deepseek_v3", "num_hidden_layers": layers, **fields}
 
 
 def tensors(prefix: str, layers: int) -> dict[str, tuple[int, ...]]:
@@ -24,6 +24,12 @@ def tensors(prefix: str, layers: int) -> dict[str, tuple[int, ...]]:
 @pytest.mark.parametrize("prefix", ["model.layers", "layers", "transformer.h", "h", "gpt_neox.layers"])
 def test_the_layer_list_is_found_under_any_name(prefix: str) -> None:
     assert layer_list(config(), tensors(prefix, 3)) == prefix
+
+
+@pytest.mark.parametrize(("prefix", "found"), [("model.layers", 16), ("layers", 16), ("h", 0), ("decoder.layers", 0)])
+def test_a_family_of_the_table_has_its_layers_in_one_place_with_or_without_the_base(prefix: str, found: int) -> None:
+    layout = discover(config() | {"model_type": "llama"}, tensors(prefix, 3))
+    assert layout.per_layer == (found,) * 3
 
 
 def test_experts_and_shorter_lists_are_not_mistaken_for_the_layers() -> None:

@@ -82,6 +82,19 @@ def test_a_list_of_another_length_is_refused_by_name(value: object) -> None:
         cut(0, 1, {"layer_types": value})
 
 
+def test_a_list_per_layer_that_no_rule_is_known_for_is_refused_by_name() -> None:
+    with pytest.raises(ArchitectureError, match="attn_type_list has one entry per layer"):
+        cut(0, 1, {"attn_type_list": [0, 1] * 4})
+    assert cut(0, 1, {"eos_token_id": list(range(8)), "sizes": [1, 2, 3]}) == {}
+
+
+def test_a_frequency_of_experts_is_a_list_or_every_layer() -> None:
+    assert cut(0, 6, {"moe_layer_freq": [0, 1, 1, 1, 1, 1, 0, 1]}) == {"moe_layer_freq": [0, 1]}
+    assert cut(0, 6, {"moe_layer_freq": 1}) == {}
+    with pytest.raises(ArchitectureError, match="moe_layer_freq is 2"):
+        cut(0, 6, {"moe_layer_freq": 2})
+
+
 def test_a_config_without_such_fields_stays_as_it_is() -> None:
     assert cut(2, 5, {}) == {}
     assert set(PERIODS) < set(RULES)

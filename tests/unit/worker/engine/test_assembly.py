@@ -263,6 +263,15 @@ def test_a_pattern_that_a_cut_breaks_is_written_out_layer_by_layer(
         assert written.get(name) == value, name
 
 
+def test_what_has_nothing_to_do_with_layers_stays_as_it_was(tmp_path: Path) -> None:
+    source = save_model(tmp_path / "source", "llama")
+    config = {name: value for name, value in config_of(source).items() if name != "rope_parameters"}
+    config |= {"rope_theta": 5000.0, "rope_scaling": {"type": "linear", "factor": 2.0}, "eos_token_id": list(range(5))}
+    (source / "config.json").write_text(json.dumps(config))
+    assemble(source, tmp_path / "out", start=1, end=3, kind="none")
+    assert config_of(tmp_path / "out") == config | {"num_hidden_layers": LAYERS - 2}
+
+
 def test_heads_for_further_tokens_are_left_out(tmp_path: Path) -> None:
     source = save_model(tmp_path / "source", "deepseek_v3")
     tensors = load_file(source / SINGLE_FILE)
