@@ -107,7 +107,7 @@ def run(source: Path, out: Path, kind: Kind, form: Format, window: tuple[int, in
         source, text, target={"window": list(window)}, output={"dtype": None, "format": form},
         replacement=recipe_json(source, text)["replacement"] | {"kind": kind, "epochs": 1, "tokens": 64},
     )  # fmt: skip
-    context = StageContext(recipe, out, out.with_name("cache"), Emitter(Collected()), "cpu", memo)
+    context = StageContext(recipe, out, out.with_name("cache"), Emitter(Collected()), "cpu", memo=memo)
     pipeline.run_pipeline(context, STAGES)
     save_file(verification.make_probe(context, shared_model(context)), out / "probe.safetensors")
 
