@@ -58,6 +58,11 @@ class ActivationStore:
         """Tokens per sequence."""
         return int(self._shards[0].shape[2])
 
+    @property
+    def stored_dtype(self) -> torch.dtype:
+        """The dtype of the states on disk."""
+        return self._shards[0].dtype
+
     def batch(self, indices: list[int]) -> tuple[Tensor, Tensor]:
         """Return (h_start, h_end) of some sequences, each [batch, sequence, hidden] in float32."""
         pairs = torch.stack([shard[:, row] for shard, row in (self._rows[index] for index in indices)])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -46,3 +49,29 @@ def compute_dtype(device: str, stored: torch.dtype) -> torch.dtype:
     if device == "cpu":
         return torch.float32
     return stored if stored in (torch.bfloat16, torch.float16) else torch.bfloat16
+
+
+@cache
+def has_bfloat16_units() -> bool:
+    """Tell whether this machine's processor multiplies bfloat16 matrices itself."""
+    found = torch.cpu.get_capabilities()
+    return any(found.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def autocast(device: str, stored: torch.dtype, weights: torch.dtype = torch.float32) -> Any:
+    """Return the context in which hidden states are computed and blocks are trained: it multiplies float32 in bfloat16.
+
+    On CUDA always. On a CPU with units for it where the weights are stored in bfloat16 anyway: products are half as
+    dear, the residual stream stays float32, and the states differ by less than a thousandth of what a window changes.
+    Whatever is compared with the written checkpoint (the proof, perplexity) is computed without it.
+
+    Args:
+        device: ``cpu`` or ``cuda``.
+        stored: the dtype of the model's weights on disk.
+        weights: the dtype of what is run; a half format is left as it is.
+    """
+    if weights != torch.float32:
+        return nullcontext()
+    if device == "cuda" or (stored == torch.bfloat16 and has_bfloat16_units()):
+        return torch.autocast(device, torch.bfloat16)
+    return nullcontext()

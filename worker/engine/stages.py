@@ -17,7 +17,7 @@ from app.core.selection import ParameterCounts, SelectionError, Target, best_win
 from worker.engine import fetch, self_text
 from worker.engine.activation_store import ActivationStore
 from worker.engine.context import StageContext, sha256_of, write_bytes
-from worker.engine.device import dtype_of
+from worker.engine.device import autocast, compute_dtype, dtype_of, stored_dtype
 from worker.engine.errors import EngineError
 from worker.engine.events import finite
 from worker.engine.execution import resident_model, shared_model, within_memory
@@ -58,7 +58,8 @@ def score(context: StageContext) -> None:
     def progress(done: int, total: int) -> None:
         context.emit.progress(done, total, "sequences")
 
-    table = within_memory(context, batch, lambda model, size: score_windows(model, windows, size, progress))
+    with _precision(context):
+        table = within_memory(context, batch, lambda model, size: score_windows(model, windows, size, progress))
     context.write_json(
         SCORES,
         {
@@ -70,6 +71,11 @@ def score(context: StageContext) -> None:
             "table": table.scores(),
         },
     )
+
+
+def _precision(context: StageContext) -> Any:
+    stored = stored_dtype(context.model)
+    return autocast(context.device, stored, compute_dtype(context.device, stored))
 
 
 def scoring_batch(decoder: LayeredModel, length: int) -> int:
@@ -140,7 +146,8 @@ def train(context: StageContext) -> None:
             progress=lambda done, total: context.emit.progress(done, total, "captured sequences"),
         )
 
-    store = within_memory(context, max(1, _TOKENS_AT_ONCE // windows.shape[1]), captured)
+    with _precision(context):
+        store = within_memory(context, max(1, _TOKENS_AT_ONCE // windows.shape[1]), captured)
     decoder = shared_model(context)
     pairs = Pairs.split(store, windows)
     arguments = block_arguments(decoder, start, store.length, replacement.kind == "layer")

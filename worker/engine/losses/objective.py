@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 Tail = Callable[[Tensor], Tensor]
@@ -16,11 +17,12 @@ Tail = Callable[[Tensor], Tensor]
 @dataclass(frozen=True)
 class Batch:
     """Some training sequences: `before` and `after` the window [batch, sequence, hidden] float32, `input_ids`
-    [batch, sequence]."""
+    [batch, sequence]; `stored` is the dtype of the states on disk, the model's own."""
 
     before: Tensor
     after: Tensor
     input_ids: Tensor
+    stored: torch.dtype = torch.float32
 
     def __len__(self) -> int:
         return len(self.input_ids)

@@ -11,15 +11,16 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
 from worker.engine.decoder import hidden_of
+from worker.engine.device import autocast
 from worker.engine.errors import EngineError
 from worker.engine.losses import Batch, MeanSquaredError, Objective
-from worker.engine.training.pairs import Arguments, Pairs, autocast
+from worker.engine.training.pairs import Arguments, Pairs
 from worker.engine.training.state import Keeper
 
 WARMUP_SHARE = 0.05
@@ -108,7 +109,7 @@ def train_step(
     size = len(batch)
     total = torch.zeros((), device=batch.before.device)
     for part in _parts(batch, micro_batch or size):
-        with autocast(part.before):
+        with autocast(part.before.device.type, part.stored):
             loss = objective(hidden_of(block(part.before, **arguments(len(part)))), part)
         share = len(part) / size
         (loss * (scale * share)).backward()  # type: ignore[no-untyped-call]
@@ -122,7 +123,7 @@ def train_step(
 def _parts(batch: Batch, size: int) -> Iterator[Batch]:
     for begin in range(0, len(batch), size):
         rows = slice(begin, begin + size)
-        yield Batch(batch.before[rows], batch.after[rows], batch.input_ids[rows])
+        yield replace(batch, before=batch.before[rows], after=batch.after[rows], input_ids=batch.input_ids[rows])
 
 
 def fit(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from worker.engine.activation_store import ActivationStore
 from worker.engine.decoder import hidden_of
+from worker.engine.device import autocast
 from worker.engine.losses import Batch, MeanSquaredError, Objective
 
 Arguments = Callable[[int], dict[str, Any]]
@@ -19,11 +19,6 @@ Arguments = Callable[[int], dict[str, Any]]
 
 HELD_OUT_SHARE = 20  # one sequence in twenty is held out of the training pairs, 64 at most
 MOST_HELD_OUT = 64
-
-
-def autocast(sample: Tensor) -> Any:
-    """Return the context to compute in: bfloat16 for matrix products on CUDA, nothing on CPU."""
-    return torch.autocast("cuda", torch.bfloat16) if sample.is_cuda else nullcontext()
 
 
 @dataclass(frozen=True)
@@ -51,7 +46,7 @@ class Pairs:
     def batch(self, indices: list[int]) -> Batch:
         """Return some sequences on the store's device."""
         before, after = self.store.batch(indices)
-        return Batch(before, after, self.input_ids[indices].to(before.device))
+        return Batch(before, after, self.input_ids[indices].to(before.device), self.store.stored_dtype)
 
     @torch.no_grad()
     def error(
@@ -66,7 +61,7 @@ class Pairs:
         total = 0.0
         for begin in range(0, len(self.held_out), batch_size):
             batch = self.batch(list(self.held_out[begin : begin + batch_size]))
-            with autocast(batch.before):
+            with autocast(batch.before.device.type, batch.stored):
                 made = batch.before if block is None else hidden_of(block(batch.before, **arguments(len(batch))))
                 total += float(loss(made, batch)) * len(batch)
         return total / len(self.held_out)
