@@ -127,14 +127,16 @@ def rounded_to(decoder: Decoder, dtype: str | None) -> Iterator[None]:
         yield
         return
     rounded = dtype_of(dtype)
-    originals = [(parameter, parameter.data) for parameter in decoder.model.parameters()]
-    for parameter, data in originals:
-        parameter.data = data.to(rounded).to(data.dtype)
+    # With the stored buffers: DeepSeek-V3's routers have one.
+    stored = decoder.model.state_dict(keep_vars=True).values()
+    originals = [(tensor, tensor.data) for tensor in stored if tensor.is_floating_point()]
+    for tensor, data in originals:
+        tensor.data = data.to(rounded).to(data.dtype)
     try:
         yield
     finally:
-        for parameter, data in originals:
-            parameter.data = data
+        for tensor, data in originals:
+            tensor.data = data
 
 
 def check_in_fresh_process(
