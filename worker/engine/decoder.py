@@ -7,12 +7,14 @@ positions, Qwen's sliding layers and rotary embeddings need no code here.
 
 from __future__ import annotations
 
+import copy
 import inspect
 import json
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,11 +23,16 @@ from transformers.utils import logging as transformers_logging
 
 from app.core.architectures import Family, family_of, field_name, layer_count
 from app.core.layer_fields import cut_layer_fields, kept_layers
-from worker.engine.context import StageContext
 from worker.engine.device import compute_dtype, stored_dtype
 from worker.engine.errors import EngineError
+from worker.engine.head import Head, head_of
+from worker.engine.hidden_states import VisitLast, VisitWindow
 
 Visit = Callable[[int, Tensor], None]
+
+
+# The older models of transformers wrap what a layer returns.
+_RETURN_TUPLES = frozenset({"BloomBlock", "CodeGenBlock", "FalconDecoderLayer", "GPTJBlock", "GPTNeoBlock", "MptBlock"})
 
 
 class _Enough(Exception):  # noqa: N818 - a signal, not an error
@@ -34,6 +41,8 @@ class _Enough(Exception):  # noqa: N818 - a signal, not an error
 
 class Decoder:
     """A loaded model with its layers in reach. Evaluation mode, no gradients."""
+
+    execution: Literal["resident", "streamed"] = "resident"
 
     def __init__(self, model: nn.Module, config: dict[str, Any], tokenizer: Any, stored: torch.dtype) -> None:
         self.model = model
@@ -62,24 +71,18 @@ class Decoder:
         return layers
 
     @property
+    def layer_count(self) -> int:
+        """The number of decoder layers, L."""
+        return len(self.layers)
+
+    def layer(self, index: int) -> nn.Module:
+        """Return a copy of a decoder layer with its weights, the caller's to change."""
+        return copy.deepcopy(self.layers[index])
+
+    @property
     def body(self) -> nn.Module:
         """The model without its language-model head: what owns the layers."""
         return self.model.get_submodule(self.layers_path.rpartition(".")[0])
-
-    def head(self, hidden: Tensor) -> Tensor:
-        """Return the logits [..., vocabulary] of hidden states [..., hidden] behind the final norm.
-
-        Some families scale them (Cohere, Granite) or bend them (Gemma 2) after the linear map.
-        """
-        config: Any = self.model.config
-        logits: Tensor = self.model.get_output_embeddings()(hidden)  # type: ignore[operator]
-        if scale := getattr(config, "logit_scale", None):
-            logits = logits * scale
-        if scaling := getattr(config, "logits_scaling", None):
-            logits = logits / scaling
-        if cap := getattr(config, "final_logit_softcapping", None):
-            logits = torch.tanh(logits / cap) * cap
-        return logits
 
     @torch.inference_mode()
     def visit(
@@ -130,6 +133,55 @@ class Decoder:
         mask = None if attention_mask is None else attention_mask.to(self.device)
         self.body(input_ids=input_ids.to(self.device, torch.long), attention_mask=mask, use_cache=False)
 
+    def visit_windows(
+        self,
+        windows: Tensor,
+        batch_size: int,
+        visit: VisitWindow,
+        *,
+        at: Collection[int] | None = None,
+        together: bool = False,
+    ) -> None:
+        """Run the layers that are needed, always batch after batch; see `LayeredModel.visit_windows`."""
+        for first in range(0, len(windows), batch_size):
+            self.visit(windows[first : first + batch_size], partial(visit, first), at=at)
+
+    @torch.inference_mode()
+    def last_states(
+        self, windows: Tensor, batch_size: int, visit: VisitLast, *, cut: tuple[int, int] | None = None
+    ) -> None:
+        """Run the whole model, without the head; see `LayeredModel.last_states`."""
+        for first in range(0, len(windows), batch_size):
+            ids = windows[first : first + batch_size]
+            if cut is None:
+                visit("dense", first, self._last_hidden(ids))
+            else:
+                self._visit_dense_and_cut(ids, first, visit, *cut)
+
+    def _visit_dense_and_cut(self, ids: Tensor, first: int, visit: VisitLast, start: int, end: int) -> None:
+        """Both run the same layers up to the window: the dense pass leaves h_start behind, the cut goes on from it."""
+        kept: list[Tensor] = []
+        with ExitStack() as hooks:
+            if start:
+                keep = self.layers[start].register_forward_pre_hook(
+                    lambda _, args, kwargs: kept.append(_hidden(args, kwargs)), with_kwargs=True
+                )
+                hooks.callback(keep.remove)
+            dense = self._last_hidden(ids)
+        visit("dense", first, dense)
+        known = kept and end < self.layer_count
+        with self.with_layers(0, end, _Given(kept[0])) if known else self.with_layers(start, end):
+            visit("cut", first, self._last_hidden(ids))
+
+    def _last_hidden(self, ids: Tensor) -> Tensor:
+        hidden: Tensor = self.body(input_ids=ids.to(self.device, torch.long), use_cache=False).last_hidden_state
+        return hidden
+
+    @contextmanager
+    def head(self) -> Iterator[Head]:
+        """Have the language-model head."""
+        yield head_of(self.model)
+
     def hidden_states(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, upto: int | None = None
     ) -> list[Tensor]:
@@ -145,6 +197,23 @@ class Decoder:
         mask = None if attention_mask is None else attention_mask.to(self.device)
         output = self.model(input_ids=input_ids.to(self.device, torch.long), attention_mask=mask, use_cache=False)
         logits: Tensor = output.logits
+        return logits
+
+    def logits_from(self, index: int, hidden: Tensor) -> Tensor:
+        """Run layers index..L-1, the final norm and the head on a given h_index; the layers in front are not run.
+
+        Gradients flow back to `hidden`, never into the model's weights. For batches without padding.
+
+        Args:
+            index: from 1 to L; L runs the final norm and the head alone.
+            hidden: h_index [batch, sequence, hidden].
+
+        Returns:
+            Logits [batch, sequence, vocabulary] in the compute dtype.
+        """
+        ids = torch.zeros(hidden.shape[:2], dtype=torch.long, device=self.device)
+        with self.with_layers(0, index, _Given(hidden.to(self.dtype))):
+            logits: Tensor = self.model(input_ids=ids, use_cache=False).logits
         return logits
 
     @torch.no_grad()  # not inference_mode: autograd has to be able to save these
@@ -207,8 +276,10 @@ class Decoder:
             layers, slots = [*front, block, *back], 1
         elif block is not None and back:
             layers = [*front, _Before(block, back[0]), *back[1:]]
-        elif block is not None:
+        elif block is not None and front:
             layers = [*front[:-1], _After(front[-1], block)]
+        elif block is not None:
+            layers, slots = [_Alone(block, type(original[0]))], 1
         else:
             layers = [*front, *back]
         with ExitStack() as restore:
@@ -225,6 +296,31 @@ class Decoder:
             if value is not None and hasattr(config, name):
                 restore.callback(setattr, config, name, getattr(config, name))
                 setattr(config, name, value)
+
+    @contextmanager
+    def rounded(self, dtype: torch.dtype) -> Iterator[None]:
+        """Compute with weights rounded to `dtype` until the context ends."""
+        # With the stored buffers: DeepSeek-V3's routers have one.
+        stored = self.model.state_dict(keep_vars=True).values()
+        originals = [(tensor, tensor.data) for tensor in stored if tensor.is_floating_point()]
+        for tensor, data in originals:
+            tensor.data = data.to(dtype).to(data.dtype)
+        try:
+            yield
+        finally:
+            for tensor, data in originals:
+                tensor.data = data
+
+
+class _Given(nn.Module):
+    """Stands in for all layers in front, whose output is known."""
+
+    def __init__(self, hidden: Tensor) -> None:
+        super().__init__()
+        self._hidden = hidden
+
+    def forward(self, *_: Any, **__: Any) -> Tensor:
+        return self._hidden
 
 
 class _PassOn(nn.Module):
@@ -265,6 +361,17 @@ class _After(nn.Module):
         return (made, *output[1:]) if isinstance(output, tuple) else made
 
 
+class _Alone(nn.Module):
+    """A block without attention where no decoder layer is left."""
+
+    def __init__(self, block: nn.Module, kind: type[nn.Module]) -> None:
+        super().__init__()
+        self.block, self._kind = block, kind
+
+    def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> Any:
+        return output_of(self._kind, self.block(hidden_states))
+
+
 def _renumber(layers: list[nn.Module], restore: ExitStack) -> None:
     """Give the attention modules the cache slots of their new places."""
     for index, layer in enumerate(layers):
@@ -291,6 +398,11 @@ def hidden_of(output: Any) -> Tensor:
     """Return the hidden states [batch, sequence, hidden] in what a decoder layer returns; Falcon's give a tuple."""
     hidden: Tensor = output[0] if isinstance(output, tuple) else output
     return hidden
+
+
+def output_of(kind: type[nn.Module], hidden: Tensor) -> Any:
+    """Return hidden states [batch, sequence, hidden] in the form in which decoder layers of `kind` return theirs."""
+    return (hidden,) if kind.__name__ in _RETURN_TUPLES else hidden
 
 
 def _hidden(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
@@ -321,13 +433,3 @@ def load_decoder(
     tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=trust_remote_code)
     config = json.loads((path / "config.json").read_text(encoding="utf-8"))
     return Decoder(model, config, tokenizer, stored)
-
-
-def shared_decoder(context: StageContext) -> Decoder:
-    """Return the dense model of a run, loaded once per process."""
-    if "decoder" not in context.memo:
-        context.memo["decoder"] = load_decoder(
-            context.model, context.device, trust_remote_code=context.recipe.trust_remote_code
-        )
-    decoder: Decoder = context.memo["decoder"]
-    return decoder

@@ -18,11 +18,13 @@ from worker.engine.errors import EngineError
 
 Kind = Literal["none", "ffn", "swiglu", "layer"]
 Init = Literal["first", "last", "mean", "random", "best"]
-Loss = Literal["mse"]
+Loss = Literal["mse", "cosine", "lm", "kd", "mse+lm", "mse+kd"]
+Divergence = Literal["forward", "reverse", "skewed_forward", "skewed_reverse"]
 Metric = Literal["cosine"]
 Format = Literal["auto", "native"]
 Dtype = Literal["float32", "float16", "bfloat16"]
 Device = Literal["auto", "cpu", "cuda"]
+Execution = Literal["auto", "resident", "streamed"]
 
 
 @dataclass(frozen=True)
@@ -45,13 +47,29 @@ class Scoring:
 
 @dataclass(frozen=True)
 class Replacement:
-    """What takes the window's place and how it is trained; `tokens` = distinct training tokens, an upper bound."""
+    """What takes the window's place and how it is trained.
+
+    Attributes:
+        kind: the block.
+        init: what it inherits.
+        loss: what it is trained for; `a+b` is two steps, first a, then b from where a ended.
+        divergence: of `kd`; see `worker.engine.losses.kd`.
+        epochs: passes over the training tokens.
+        learning_rate: peak of the schedule.
+        second_epochs: passes of the second step.
+        second_learning_rate: peak of its schedule.
+        tokens: distinct training tokens, an upper bound.
+        batch_size: sequences per optimiser step.
+    """
 
     kind: Kind
     init: Init
     loss: Loss
+    divergence: Divergence
     epochs: int
     learning_rate: float
+    second_epochs: int
+    second_learning_rate: float
     tokens: int
     batch_size: int
 
@@ -98,6 +116,8 @@ class Recipe:
     seed: int
     device: Device
     trust_remote_code: bool
+    execution: Execution = "auto"
+    """Changes where weights are, and no result: what does not name it leaves the choice to free memory."""
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Recipe:

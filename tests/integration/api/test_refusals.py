@@ -37,7 +37,7 @@ FIELDS: list[tuple[str, dict[str, Any], str, str, str]] = [
     ("two windows", {"selection": {"windows": 2}}, "not_available", "/selection/windows", "1"),
     ("a merged map", {"replacement": {"kind": "linear_merged"}}, "not_available", "/replacement/kind", "'swiglu'"),
     ("closed form", {"replacement": {"init": "closed_form"}}, "not_available", "/replacement/init", "'best'"),
-    ("another loss", {"replacement": {"loss": "kd"}}, "not_available", "/replacement/loss", "'mse'"),
+    ("another loss", {"replacement": {"loss": "hinge"}}, "not_available", "/replacement/loss", "'mse+kd'"),
     ("no epochs", {"replacement": {"epochs": 0}}, "out_of_range", "/replacement/epochs", "1 to 10000"),
     ("tasks", {"evaluation": {"tasks": ["piqa"]}}, "not_available", "/evaluation/tasks", "evaluation.perplexity"),
     ("a limit", {"evaluation": {"limit": 5}}, "not_available", "/evaluation/limit", "task"),

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from worker.engine.decoder import Decoder
+from worker.engine.hidden_states import LayeredModel
 from worker.engine.recipe import Init
 
 HeldOutError = Callable[[nn.Module], float]
@@ -30,7 +30,7 @@ class Start:
         error: called for `best` only.
     """
 
-    decoder: Decoder
+    decoder: LayeredModel
     first: int
     end: int
     init: Init
@@ -40,21 +40,27 @@ class Start:
 
 def inherit(start: Start, make: Callable[[nn.Module], nn.Module]) -> nn.Module:
     """Return a fresh block; `make` turns a decoder layer (a copy, free to be taken apart) into it."""
-    layers = list(start.decoder.layers)[start.first : start.end]
-    # Where a model mixes kinds of layers (dense and experts), those of the first layer's kind have weights for it.
-    layers = [layer for layer in layers if _shapes(layer) == _shapes(layers[0])]
+    layer = start.decoder.layer
+    window = range(start.first, start.end)
     # The first layer's copy gives the slot its place-bound parts (cache slot, attention type); only weights differ.
-    slot = copy.deepcopy(layers[0])
+    slot = layer(start.first)
+
+    def of_its_kind(indices: Iterable[int]) -> Iterator[tuple[int, nn.Module]]:
+        # Where a model mixes kinds of layers (dense and experts), those of the first one's kind have weights for it.
+        return ((index, found) for index in indices if _shapes(found := layer(index)) == _shapes(slot))
+
     match start.init:
         case "random":
             randomise(slot, start.decoder.model.config, start.seed)
         case "mean":
-            slot.load_state_dict(_mean([layer.state_dict() for layer in layers]))
+            _average(slot, (found for _, found in of_its_kind(window)))
         case "last":
-            slot.load_state_dict(layers[-1].state_dict())
-        case "best" if len(layers) > 1:
-            errors = [start.error(make(_filled(copy.deepcopy(slot), layer))) for layer in layers]
-            _filled(slot, layers[errors.index(min(errors))])
+            _filled(slot, next(of_its_kind(reversed(window)))[1])
+        case "best" if len(window) > 1:
+            tried = [
+                (start.error(make(_filled(copy.deepcopy(slot), found))), index) for index, found in of_its_kind(window)
+            ]
+            _filled(slot, layer(min(tried)[1]))
     return make(slot)
 
 
@@ -67,8 +73,13 @@ def _filled(slot: nn.Module, layer: nn.Module) -> nn.Module:
     return slot
 
 
-def _mean(states: list[dict[str, Any]]) -> dict[str, Tensor]:
-    return {name: torch.stack([state[name].float() for state in states]).mean(0) for name in states[0]}
+def _average(slot: nn.Module, layers: Iterable[nn.Module]) -> None:
+    """Fill `slot` with the mean of layers, of which one at a time is in memory."""
+    sums: dict[str, Tensor] = {}
+    for count, layer in enumerate(layers, start=1):
+        for name, tensor in layer.state_dict().items():
+            sums[name] = tensor.float() if count == 1 else sums[name] + tensor.float()
+    slot.load_state_dict({name: total / count for name, total in sums.items()})
 
 
 @torch.no_grad()

@@ -12,9 +12,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from app.core.architectures import hidden_size
 from worker.engine.decoder import Decoder
 from worker.engine.errors import EngineError
+from worker.engine.hidden_states import LayeredModel
 
 METRIC = "cosine"
 _TOKENS_PER_PRODUCT = 256  # sums of this many tokens are taken in float32, the sums of those in float64
@@ -42,19 +42,39 @@ class CosineTable:
             attention_mask: [batch, sequence]; padding (0) never counts.
 
         Raises:
+            EngineError: as `put`.
+        """
+        last = decoder.layer_count
+        decoder.visit(
+            input_ids,
+            lambda row, state: self.put(row, last, state, attention_mask),
+            attention_mask=attention_mask,
+        )
+
+    def put(self, row: int, last: int, state: Tensor, attention_mask: Tensor | None = None) -> None:
+        """Take in h_row of a batch, for row = 0..last in turn; the last one adds the batch's sequences.
+
+        Args:
+            row: l of h_l.
+            last: L.
+            state: h_l [batch, sequence, hidden].
+            attention_mask: [batch, sequence]; padding (0) never counts.
+
+        Raises:
             EngineError: `not_finite`, naming the layer, where a hidden state has NaN or infinite numbers.
         """
-        batch, length = input_ids.shape
-        rows = len(decoder.layers) + 1
-        mask = None if attention_mask is None else attention_mask.to(decoder.device, torch.float32)[..., None]
-        unit = self._buffer((batch, rows, length, hidden_size(decoder.config)), decoder.device)
+        batch, length, hidden = state.shape
+        unit = self._buffer((batch, last + 1, length, hidden), state.device)
+        h = state.float()
+        scale = torch.linalg.vector_norm(h, dim=-1, keepdim=True).clamp_min_(_TINY).reciprocal_()
+        if attention_mask is not None:
+            scale.mul_(attention_mask.to(state.device, torch.float32)[..., None])
+        torch.mul(h, scale, out=unit[:, row])
+        if row == last:
+            self._add_sequences(unit, attention_mask)
 
-        def visit(row: int, state: Tensor) -> None:
-            h = state.float()
-            scale = torch.linalg.vector_norm(h, dim=-1, keepdim=True).clamp_min_(_TINY).reciprocal_()
-            torch.mul(h, scale if mask is None else scale.mul_(mask), out=unit[:, row])
-
-        decoder.visit(input_ids, visit, attention_mask=attention_mask)
+    def _add_sequences(self, unit: Tensor, attention_mask: Tensor | None) -> None:
+        batch, rows, length, _ = unit.shape
         total = torch.zeros((batch, rows, rows), dtype=torch.float64)
         for part in torch.split(unit, _TOKENS_PER_PRODUCT, dim=2):
             flat = part.flatten(2)
@@ -97,12 +117,19 @@ class CosineTable:
 
 
 def score_windows(
-    decoder: Decoder, windows: Tensor, batch_size: int, progress: Callable[[int, int], None] | None = None
+    decoder: LayeredModel, windows: Tensor, batch_size: int, progress: Callable[[int, int], None] | None = None
 ) -> CosineTable:
-    """Score all windows of layers on token windows [sequences, length]; `progress` is told (done, total) sequences."""
+    """Score all windows of layers on token windows [sequences, length]; `progress` is told (done, total) sequences.
+
+    A streamed model puts all L + 1 states aside until its last layer has run; see `worker.engine.streamed`.
+    """
     table = CosineTable()
-    for batch in torch.split(windows, batch_size):
-        table.add(decoder, batch)
-        if progress:
-            progress(len(table.sequences), len(windows))
+    last = decoder.layer_count
+
+    def visit(first: int, row: int, state: Tensor) -> None:
+        table.put(row, last, state)
+        if progress and row == last:
+            progress(first + len(state), len(windows))
+
+    decoder.visit_windows(windows, batch_size, visit, together=True)
     return table

@@ -25,8 +25,8 @@ from tests.unit.worker.engine.tiny_models import LAYERS, save_model
 from worker.engine import pipeline, verification
 from worker.engine.assembly import assemble
 from worker.engine.context import StageContext
-from worker.engine.decoder import shared_decoder
 from worker.engine.events import Collected, Emitter
+from worker.engine.execution import shared_model
 from worker.engine.recipe import Dtype, Format, Kind
 
 STAGES = tuple(stage for stage in pipeline.STAGES if stage.name in ("fetch", "score", "select", "train", "assemble"))
@@ -110,9 +110,9 @@ def run(
         source, text, target={"window": list(window)}, output={"dtype": dtype, "format": form},
         replacement=recipe_json(source, text)["replacement"] | {"kind": kind, "epochs": 1, "tokens": 64},
     )  # fmt: skip
-    context = StageContext(recipe, out, out.with_name("cache"), Emitter(Collected()), "cpu", memo)
+    context = StageContext(recipe, out, out.with_name("cache"), Emitter(Collected()), "cpu", memo=memo)
     pipeline.run_pipeline(context, STAGES)
-    save_file(verification.make_probe(context, shared_decoder(context)), out / "probe.safetensors")
+    save_file(verification.make_probe(context, shared_model(context)), out / "probe.safetensors")
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
