@@ -300,14 +300,16 @@ class Decoder:
     @contextmanager
     def rounded(self, dtype: torch.dtype) -> Iterator[None]:
         """Compute with weights rounded to `dtype` until the context ends."""
-        originals = [(parameter, parameter.data) for parameter in self.model.parameters()]
-        for parameter, data in originals:
-            parameter.data = data.to(dtype).to(data.dtype)
+        # With the stored buffers: DeepSeek-V3's routers have one.
+        stored = self.model.state_dict(keep_vars=True).values()
+        originals = [(tensor, tensor.data) for tensor in stored if tensor.is_floating_point()]
+        for tensor, data in originals:
+            tensor.data = data.to(dtype).to(data.dtype)
         try:
             yield
         finally:
-            for parameter, data in originals:
-                parameter.data = data
+            for tensor, data in originals:
+                tensor.data = data
 
 
 class _Given(nn.Module):

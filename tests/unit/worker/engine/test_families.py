@@ -27,7 +27,7 @@ from worker.engine.assembly import assemble
 from worker.engine.context import StageContext
 from worker.engine.events import Collected, Emitter
 from worker.engine.execution import shared_model
-from worker.engine.recipe import Format, Kind
+from worker.engine.recipe import Dtype, Format, Kind
 
 STAGES = tuple(stage for stage in pipeline.STAGES if stage.name in ("fetch", "score", "select", "train", "assemble"))
 # At the start, in the middle and at the end of five layers, over both kinds of layers where there are two.
@@ -100,11 +100,14 @@ def config_of(path: Path) -> Any:
     return json.loads((path / "config.json").read_text())
 
 
-def run(source: Path, out: Path, kind: Kind, form: Format, window: tuple[int, int], memo: dict[str, Any]) -> None:
+def run(
+    source: Path, out: Path, kind: Kind, form: Format, window: tuple[int, int], memo: dict[str, Any],
+    dtype: Dtype | None = None,
+) -> None:  # fmt: skip
     """The stages up to the checkpoint, and the probe that the verify stage would leave."""
     text = write_text(out.with_suffix(".jsonl"), rows=96)
     recipe = make_recipe(
-        source, text, target={"window": list(window)}, output={"dtype": None, "format": form},
+        source, text, target={"window": list(window)}, output={"dtype": dtype, "format": form},
         replacement=recipe_json(source, text)["replacement"] | {"kind": kind, "epochs": 1, "tokens": 64},
     )  # fmt: skip
     context = StageContext(recipe, out, out.with_name("cache"), Emitter(Collected()), "cpu", memo=memo)
@@ -135,3 +138,16 @@ def test_a_family_is_scored_cut_replaced_written_and_loaded_the_same(
         written = config_of(out / "checkpoint")
         put_in = 0 if kind == "none" or custom else 1
         assert written[field_name(written, "num_hidden_layers")] == LAYERS - (window[1] - window[0]) + put_in
+
+
+def test_the_stored_buffers_of_a_router_follow_the_output_dtype_too(fresh: FreshProcess, tmp_path: Path) -> None:
+    source = save_model(tmp_path / "source", "deepseek_v3")
+    tensors = load_file(source / SINGLE_FILE)
+    biases = [name for name in tensors if name.endswith("e_score_correction_bias")]
+    assert biases
+    # Widely spread, so that rounding tells.
+    tensors |= {name: torch.linspace(0.1, 0.4, tensors[name].numel()) for name in biases}
+    save_file(tensors, source / SINGLE_FILE, metadata={"format": "pt"})
+    run(source, tmp_path / "out", "layer", "auto", (1, 3), {}, dtype="bfloat16")
+    found = fresh.findings(tmp_path / "out" / "checkpoint", tmp_path / "out" / "probe.safetensors", trust=False)
+    verification.judge(found, torch.float32)
