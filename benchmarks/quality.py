@@ -1,100 +1,145 @@
-"""Perplexity of every replacement on one model, with the seconds of each stage: the table that the defaults rest on.
+"""Perplexity of every recipe on one model, with wall time and peak memory: the table that the defaults rest on.
 
-    python -m benchmarks.quality --model DIR --calibration FILE --evaluate FILE [--sparsity 0.25 | --layers 6]
-        [--kinds none ffn swiglu layer] [--sequences 1000] [--epochs N] [--learning-rate F] [--init best]
-        [--out DIR] [--json]
+    python -m benchmarks.quality --model DIR --calibration FILE --evaluate FILE [FILE ...]
+        [--sparsity 0.25 0.375 0.5 | --layers 6 12] [--recipes layer swiglu layer:mse+kd layer*2 ...] [--seeds 0 1]
+        [--sequences 1000] [--flags "--epochs 6 --learning-rate 0.005"] [--out DIR] [--json]
 
-Runs the engine's own stages up to the evaluation of the written checkpoint. Exits 1 where a trained kind does not end
-below the plain cut.
+A recipe is KIND[*LAYERS][:LOSS][@INIT]. Each runs the engine's own stages up to the evaluation of the written
+checkpoint, in a process of its own. Seconds are those from opening the model to the written checkpoint (score, select,
+train, assemble); memory is the process's largest resident set. Exits 1 where a trained recipe does not end below the
+plain cut.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
+import resource
+import shlex
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from worker.engine.__main__ import make_parser
-from worker.engine.request import check, recipe_from
-
 STAGES = ("fetch", "score", "select", "train", "assemble", "evaluate")
+TIMED = ("score", "select", "train", "assemble")
+RECIPES = (
+    "none",
+    "ffn",
+    "swiglu",
+    "linear_residual",
+    "linear_merged",
+    "layer",
+    "layer*2",
+    "layer:cosine",
+    "layer:mse+kd",
+)
+_RECIPE = re.compile(r"(?P<kind>[a-z_]+)(\*(?P<layers>\d+))?(:(?P<loss>[a-z+]+))?(@(?P<init>[a-z_]+))?")
 
 
-def flags(arguments: argparse.Namespace, kind: str, out: Path) -> list[str]:
+def flags(arguments: argparse.Namespace, recipe: str, target: list[str], seed: int, out: Path) -> list[str]:
+    """The engine's command line for one row of the table."""
+    parts = _RECIPE.fullmatch(recipe)
+    if parts is None:
+        sys.exit(f"{recipe!r} is no recipe; give KIND[*LAYERS][:LOSS][@INIT]")
     length = arguments.sequence_length
-    chosen = {
-        "--model": arguments.model, "--out": out, "--cache": out / "cache", "--kind": kind,
-        "--calibration": arguments.calibration, "--evaluate": arguments.evaluate, "--init": arguments.init,
-        "--tokens": arguments.sequences * length, "--sequence-length": length, "--epochs": arguments.epochs,
-        "--learning-rate": arguments.learning_rate, "--seed": arguments.seed, "--layers": arguments.layers,
-        "--sparsity": arguments.sparsity if arguments.layers is None else None,
+    given = {
+        "--model": arguments.model, "--out": out, "--cache": out / "cache", "--calibration": arguments.calibration,
+        "--tokens": arguments.sequences * length, "--sequence-length": length, "--seed": seed,
+        "--kind": parts["kind"], "--replacement-layers": parts["layers"], "--loss": parts["loss"],
+        "--init": parts["init"],
     }  # fmt: skip
-    return [str(part) for name, value in chosen.items() if value is not None for part in (name, value)]
+    chosen = [str(part) for name, value in given.items() if value is not None for part in (name, value)]
+    return [*chosen, *target, "--evaluate", *map(str, arguments.evaluate), *shlex.split(arguments.flags)]
 
 
-def run(arguments: argparse.Namespace, kind: str, out: Path) -> dict[str, Any]:
+def run_one(command: list[str]) -> dict[str, Any]:
+    """Run the stages in this process."""
     from worker.engine import device, pipeline
+    from worker.engine.__main__ import make_parser
     from worker.engine.context import StageContext
     from worker.engine.events import silent
+    from worker.engine.request import check, recipe_from
 
-    recipe = recipe_from(make_parser().parse_args(flags(arguments, kind, out)))
+    options = make_parser().parse_args(command)
+    recipe = recipe_from(options)
     check(recipe)
-    context = StageContext(recipe, out, out / "cache", silent(), device.resolve("auto"))
-    stages = tuple(stage for stage in pipeline.STAGES if stage.name in STAGES)
-    report = pipeline.run_pipeline(context, stages)
-    (perplexity,) = report["evaluation"]["perplexity"].values()
-    training = report["training"]
+    context = StageContext(recipe, options.out, options.cache, silent(), device.resolve("auto"))
+    report = pipeline.run_pipeline(context, tuple(stage for stage in pipeline.STAGES if stage.name in STAGES))
+    seconds = report["stage_seconds"]
     return {
-        "kind": kind,
         "removed_layers": report["removed_layers"],
         "sparsity": report["selection"]["sparsity"],
-        "perplexity": {name: perplexity[name] for name in ("dense", "cut", "pruned")},
-        "relative_error": training.get("relative_error"),
-        "kept": training["kept"],
-        "seconds": {**report["stage_seconds"], **training["seconds"]},
+        "perplexity": {
+            name: {variant: found[variant] for variant in ("dense", "cut", "pruned")}
+            for name, found in report["evaluation"]["perplexity"].items()
+        },
+        "kept": report["training"]["kept"],
+        "stage_seconds": seconds,
+        "seconds": sum(seconds[name] for name in TIMED),
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000,
     }
 
 
-def print_table(results: list[dict[str, Any]]) -> None:
-    print(f"{'kind':<8}{'layers':>8}{'sparsity':>10}{'dense':>9}{'cut':>9}{'pruned':>9}{'ratio':>8}  seconds")
-    for result in results:
-        removed, perplexity = result["removed_layers"], result["perplexity"]
-        seconds = " ".join(f"{name} {value:.1f}" for name, value in result["seconds"].items())
-        print(
-            f"{result['kind']:<8}{f'{removed[0]}-{removed[-1]}':>8}{result['sparsity']:>10.3f}"
-            f"{perplexity['dense']:>9.2f}{perplexity['cut']:>9.2f}{perplexity['pruned']:>9.2f}"
-            f"{perplexity['pruned'] / perplexity['dense']:>8.3f}  {seconds}"
-        )
+def run(arguments: argparse.Namespace, recipe: str, target: list[str], seed: int, out: Path) -> dict[str, Any]:
+    """Run one row in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.quality", "--one", *flags(arguments, recipe, target, seed, out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    row: dict[str, Any] = {"recipe": recipe, "target": " ".join(target), "seed": seed}
+    if done.returncode:
+        return row | {"refused": done.stderr.strip().splitlines()[-1]}
+    return row | json.loads(done.stdout.splitlines()[-1])
+
+
+def line(row: dict[str, Any]) -> str:
+    """One row as text: for each text the perplexity of the cut and of the pruned model over the dense one's."""
+    head = f"{row['target']:<18}{row['recipe']:<16}{row['seed']:>5}"
+    if "refused" in row:
+        return f"{head}  {row['refused']}"
+    removed = row["removed_layers"]
+    ratios = "  ".join(
+        f"{name} {found['dense']:.2f}: cut x{found['cut'] / found['dense']:.3f} "
+        f"pruned x{found['pruned'] / found['dense']:.3f}"
+        for name, found in row["perplexity"].items()
+    )
+    window = f"{removed[0]}-{removed[-1]}"
+    return f"{head}{window:>7}{row['sparsity']:>7.3f}{row['seconds']:>7.1f} s{row['peak_mb']:>6.0f} MB  {ratios}"
 
 
 def main() -> None:
+    if sys.argv[1:2] == ["--one"]:
+        print(json.dumps(run_one(sys.argv[2:])))
+        return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--calibration", type=Path, required=True)
-    parser.add_argument("--evaluate", type=Path, required=True)
-    parser.add_argument("--sparsity", type=float, default=0.25)
-    parser.add_argument("--layers", type=int, help="instead of a sparsity: decoder blocks fewer")
-    parser.add_argument("--kinds", nargs="+", default=["none", "ffn", "swiglu", "layer"])
+    parser.add_argument("--evaluate", type=Path, nargs="+", required=True)
+    parser.add_argument("--sparsity", nargs="+", default=["0.25"])
+    parser.add_argument("--layers", nargs="+", help="instead of a sparsity: decoder blocks fewer")
+    parser.add_argument("--recipes", nargs="+", default=list(RECIPES))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--sequences", type=int, default=1000, help="training sequences")
     parser.add_argument("--sequence-length", type=int, default=256)
-    parser.add_argument("--epochs", type=int)
-    parser.add_argument("--learning-rate", type=float)
-    parser.add_argument("--init")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--flags", default="", help="further flags of the engine, in one word")
     parser.add_argument("--out", type=Path, help="keep the workspaces here (default: a temporary directory)")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
+    name, values = ("--layers", arguments.layers) if arguments.layers else ("--sparsity", arguments.sparsity)
+    rows = []
     with tempfile.TemporaryDirectory() as temporary:
         out = arguments.out or Path(temporary)
-        results = [run(arguments, kind, out / kind) for kind in arguments.kinds]
+        for value in values:
+            for recipe in arguments.recipes:
+                for seed in arguments.seeds:
+                    place = out / f"{value}-{recipe}-{seed}".replace(":", "-")
+                    rows.append(run(arguments, recipe, [name, value], seed, place))
+                    print(line(rows[-1]), file=sys.stderr if arguments.json else sys.stdout, flush=True)
     if arguments.json:
-        print(json.dumps(results))
-    else:
-        print_table(results)
-    worse = [r["kind"] for r in results if r["kind"] != "none" and r["perplexity"]["pruned"] >= r["perplexity"]["cut"]]
+        print(json.dumps(rows))
+    judged = [row for row in rows if row.get("kept") == "trained"]
+    worse = [row["recipe"] for row in judged if any(p["pruned"] >= p["cut"] for p in row["perplexity"].values())]
     if worse:
         sys.stderr.write(f"no better than the plain cut: {', '.join(worse)}\n")
     sys.exit(1 if worse else 0)
