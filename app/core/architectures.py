@@ -12,18 +12,22 @@ from typing import Any, Literal
 from app.core.families import FAMILIES, SUPPORTED, Config, Family, Flag, Linear, Module, Norm, Table
 
 __all__ = [
-    "BLOCK_KINDS", "FAMILIES", "FFN_WIDTH", "SUPPORTED", "ArchitectureError", "BlockKind", "Config", "Family",
-    "NativeFormRefused", "OutputFormat", "OwnModellingCode", "Shapes", "UnsupportedFamily", "block_parameters",
-    "config_value", "dense_parameters", "family_of", "ffn_tensors", "hidden_size", "layer_count", "layer_parameters",
-    "layer_tensors", "max_positions", "mlp_half_tensors", "native_refusal", "outer_tensors", "pre_norm",
-    "refuse_own_code", "size_of", "tied_embeddings",
+    "BLOCK_KINDS", "FAMILIES", "FFN_WIDTH", "FITTED_KINDS", "SUPPORTED", "ArchitectureError", "BlockKind", "Config",
+    "Family",
+    "NativeFormRefused", "OutputFormat", "OwnModellingCode", "ReplacementRefused", "Shapes", "UnsupportedFamily",
+    "block_parameters", "config_value", "dense_parameters", "family_of", "ffn_tensors", "fold_refusal", "hidden_size",
+    "init_refusal", "kind_refusal", "layer_count", "layer_parameters", "layer_tensors", "linear_tensors",
+    "max_positions", "mlp_half_tensors", "native_refusal", "outer_tensors", "pre_norm", "refuse_own_code", "size_of",
+    "tied_embeddings",
 ]  # fmt: skip
 
-BlockKind = Literal["none", "ffn", "swiglu", "layer"]
+BlockKind = Literal["none", "ffn", "swiglu", "layer", "linear_merged", "linear_residual"]
 OutputFormat = Literal["auto", "native"]
 Shapes = dict[str, tuple[int, ...]]
 
-BLOCK_KINDS: tuple[BlockKind, ...] = ("none", "ffn", "swiglu", "layer")
+BLOCK_KINDS: tuple[BlockKind, ...] = ("none", "ffn", "swiglu", "layer", "linear_merged", "linear_residual")
+FITTED_KINDS: tuple[BlockKind, ...] = ("linear_merged", "linear_residual")
+"""Kinds that are fitted in closed form while the data stream by: no training, nothing stored."""
 FFN_WIDTH = 4
 """The `ffn` block is d -> 4d -> d (LLM-Streamline, arXiv 2403.19135, section 3.2)."""
 
@@ -54,6 +58,12 @@ class NativeFormRefused(ArchitectureError):  # noqa: N818 - reads as what happen
     """The block cannot be written as a stock decoder layer of this family."""
 
     code = "native_form_refused"
+
+
+class ReplacementRefused(ArchitectureError):  # noqa: N818 - reads as what happened
+    """This kind of replacement, or this start of it, makes no sense in this family."""
+
+    code = "replacement_refused"
 
 
 class OwnModellingCode(ArchitectureError):  # noqa: N818 - reads as what happened
@@ -206,11 +216,55 @@ def ffn_tensors(config: Config) -> Shapes:
     return shapes
 
 
+def linear_tensors(config: Config) -> Shapes:
+    """Return the tensors of a `linear_residual` block: one d x d map."""
+    return {"proj.weight": (hidden_size(config), hidden_size(config))}
+
+
+def fold_refusal(config: Config) -> str | None:
+    """Say why a linear map behind a layer's MLP cannot be folded into its down projection, or None where it can.
+
+    It can where the down projection's output is added to the residual stream as it is: sequential pre-norm layers, and
+    parallel ones (GPT-NeoX), in which attention and MLP are added side by side.
+    """
+    family = family_of(config)
+    if f"{family.mlp_down}.weight" not in layer_tensors(config):
+        return f"the MLP of {family.model_type} has no single down projection (mixture of experts)"
+    if not pre_norm(config):
+        return "a norm follows the MLP (do_layer_norm_before is false)"
+    if not f"{family.mlp_down}.".startswith(f"{family.mlp_modules[-1]}."):
+        return f"a norm follows the MLP in {family.model_type}"
+    return None
+
+
+def kind_refusal(config: Config, kind: BlockKind) -> str | None:
+    """Say why a kind of replacement makes no sense in this family, or None where it does."""
+    if kind == "linear_merged" and (reason := fold_refusal(config)):
+        return f"linear_merged cannot be folded in: {reason}; use linear_residual, layer or none"
+    return None
+
+
+def init_refusal(config: Config, kind: BlockKind, init: str) -> str | None:
+    """Say why a kind of replacement cannot start from `init`, or None where it can."""
+    if kind in FITTED_KINDS and init != "closed_form":
+        return f"{kind} is fitted in closed form and starts from nothing else; leave init out or use closed_form"
+    if kind == "none" and init == "closed_form":
+        return "none puts nothing in that could be fitted; leave init out"
+    if kind == "layer" and init == "closed_form" and (reason := fold_refusal(config)):
+        return f"closed_form fits a layer's down projection, which is not possible here: {reason}; use best"
+    return None
+
+
 def native_refusal(config: Config, kind: BlockKind) -> str | None:
     """Say why a block has no native form in this family, or None where it has one (method: section 5)."""
     family = family_of(config)
-    if kind in ("none", "layer"):
+    if kind in ("none", "layer", "linear_merged"):
         return None
+    if kind == "linear_residual":
+        return (
+            "linear_residual has no native form: the norm in front of every stock MLP destroys the scale that a linear "
+            "map of the residual stream needs; use output.format auto, or replacement.kind linear_merged"
+        )
     if not pre_norm(config):
         return (
             f"{kind} has no native form in a post-norm model (do_layer_norm_before is false): the norm after the sum "
@@ -251,9 +305,12 @@ def block_parameters(config: Config, kind: BlockKind, output_format: OutputForma
     The native form of `swiglu` and `ffn` is a full decoder layer with attention switched off, and counts as one.
 
     Raises:
+        ReplacementRefused: the kind makes no sense in this family.
         NativeFormRefused: the block has no native form in this family.
     """
-    if kind == "none":
+    if reason := kind_refusal(config, kind):
+        raise ReplacementRefused(reason)
+    if kind in ("none", "linear_merged"):
         return 0
     if kind == "layer":
         return layer_parameters(config)
@@ -261,4 +318,5 @@ def block_parameters(config: Config, kind: BlockKind, output_format: OutputForma
         if reason := native_refusal(config, kind):
             raise NativeFormRefused(reason)
         return layer_parameters(config)
-    return _numbers(mlp_half_tensors(config) if kind == "swiglu" else ffn_tensors(config))
+    tensors = {"swiglu": mlp_half_tensors, "ffn": ffn_tensors, "linear_residual": linear_tensors}
+    return _numbers(tensors[kind](config))
