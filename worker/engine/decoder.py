@@ -171,19 +171,22 @@ class Decoder:
     def with_layers(self, start: int, end: int, block: nn.Module | None = None) -> Iterator[None]:
         """Take layers [start, end) out, and put `block` in their place, until the context ends; then all is as before.
 
-        A decoder layer takes a place in the list. Any other block has no attention and no cache slot: it rides in front
-        of the next layer (behind the last one where the window ends the model), so that masks, per-layer config lists
-        and cache slots stay those of the attention layers, as in the written checkpoint.
+        A decoder layer takes a place in the list, and so does each of a list of them. Any other block has no attention
+        and no cache slot: it rides in front of the next layer (behind the last one where the window ends the model), so
+        that masks, per-layer config lists and cache slots stay those of the attention layers, as in the written
+        checkpoint.
 
         Args:
             start: first layer that goes.
             end: the layer after the last one that goes.
-            block: maps h [batch, sequence, hidden] to h', or None for a plain cut.
+            block: maps h [batch, sequence, hidden] to h', or a list of decoder layers, or None for a plain cut.
         """
         original = list(self.layers)
         front, back = original[:start], original[end:]
         slots = 0
-        if block is not None and isinstance(block, type(original[0])):
+        if isinstance(block, nn.ModuleList):
+            layers, slots = [*front, *block, *back], len(block)
+        elif block is not None and isinstance(block, type(original[0])):
             layers, slots = [*front, block, *back], 1
         elif block is not None and back:
             layers = [*front, _Before(block, back[0]), *back[1:]]

@@ -16,10 +16,10 @@ from typing import Any, Literal, TypeVar
 from app.core.selection import Target
 from worker.engine.errors import EngineError
 
-Kind = Literal["none", "ffn", "swiglu", "layer"]
-Init = Literal["first", "last", "mean", "random", "best"]
+Kind = Literal["none", "ffn", "swiglu", "layer", "linear_merged", "linear_residual"]
+Init = Literal["first", "last", "mean", "random", "best", "closed_form"]
 Loss = Literal["mse"]
-Metric = Literal["cosine"]
+Metric = Literal["cosine", "angular", "euclidean", "dot", "perplexity", "task"]
 Format = Literal["auto", "native"]
 Dtype = Literal["float32", "float16", "bfloat16"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -36,18 +36,23 @@ class ModelSource:
 
 @dataclass(frozen=True)
 class Scoring:
-    """How windows are scored: `sequences` windows of `sequence_length` tokens each."""
+    """How windows are scored: on `sequences` windows of `sequence_length` tokens each, fewer where `adaptive`."""
 
     metric: Metric
     sequences: int
     sequence_length: int
+    adaptive: bool
 
 
 @dataclass(frozen=True)
 class Replacement:
-    """What takes the window's place and how it is trained; `tokens` = distinct training tokens, an upper bound."""
+    """What takes the window's place and how it is trained.
+
+    `layers` = new layers of kind `layer`; `tokens` = distinct training tokens, an upper bound.
+    """
 
     kind: Kind
+    layers: int
     init: Init
     loss: Loss
     epochs: int

@@ -27,7 +27,7 @@ from worker.engine.context import StageContext, write_bytes
 from worker.engine.decoder import Decoder, shared_decoder
 from worker.engine.device import dtype_of
 from worker.engine.errors import EngineError
-from worker.engine.replacements import build
+from worker.engine.replacements import build, stands_for
 from worker.engine.replacements.starts import Start
 
 SCRIPT = Path(__file__).with_name("verification_script.py")
@@ -88,7 +88,8 @@ def make_probe(context: StageContext, decoder: Decoder) -> dict[str, Tensor]:
     prompt = max(2, length // 3)
     lengths = torch.tensor([prompt, max(1, round(prompt * SHORT_PROMPT_SHARE))])
     block = trained_block(context, decoder, start, end)
-    with rounded_to(decoder, context.recipe.output.dtype), decoder.with_layers(start, end, block):
+    first, end = stands_for(context.recipe.replacement.kind, start, end)
+    with rounded_to(decoder, context.recipe.output.dtype), decoder.with_layers(first, end, block):
         logits = decoder.logits(ids)[0].float().cpu()
         tokens = ids[:, :prompt]
         for _ in range(new):
@@ -103,17 +104,21 @@ def make_probe(context: StageContext, decoder: Decoder) -> dict[str, Tensor]:
 
 def trained_block(context: StageContext, decoder: Decoder, start: int, end: int) -> nn.Module | None:
     """Return the replacement with the weights that the train stage kept, None for `none`."""
-    kind = context.recipe.replacement.kind
+    recipe = context.recipe
+    kind = recipe.replacement.kind
     if kind == "none":
         return None
-    # The weights inherited here are all overwritten.
-    block = build(kind, Start(decoder, start, end, "first", context.recipe.seed, lambda _: 0.0))
+    # The weights inherited here are all overwritten, but for the rest of the layer that a map is folded into.
+    start_from = Start(decoder, start, end, "first", recipe.seed, lambda _: 0.0, recipe.replacement.layers)
+    block = build(kind, start_from)
     assert block is not None
-    block.load_state_dict(load_file(context.workspace / "replacement.safetensors"))
-    wanted = context.recipe.output.dtype
-    written = decoder.stored_dtype if wanted is None else dtype_of(wanted)
-    block.to(written).to(decoder.device, decoder.dtype).eval()
-    return block
+    tensors = load_file(context.workspace / "replacement.safetensors")
+    wanted = decoder.stored_dtype if recipe.output.dtype is None else dtype_of(recipe.output.dtype)
+    rounded = {name: tensor.to(wanted) for name, tensor in tensors.items()}
+    block.load_state_dict(rounded, strict=kind != "linear_merged")
+    if recipe.output.dtype is not None:
+        block.to(wanted)
+    return block.to(decoder.device, decoder.dtype).eval()
 
 
 @contextmanager

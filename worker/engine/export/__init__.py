@@ -26,7 +26,8 @@ def insertion_of(
 ) -> Insertion:
     """Return what takes the window's place, for a trained replacement of `kind` written in format `fmt`.
 
-    `replacement` is empty for `none`. Raises EngineError `native_form_refused` or `bad_replacement`.
+    `replacement` is empty for `none`. Raises EngineError `bad_window`, `native_form_refused`,
+    `replacement_refused` or `bad_replacement`.
     """
     if window.kept < 1:
         raise EngineError("bad_window", "at least one layer must stay; choose a smaller window")
@@ -35,7 +36,9 @@ def insertion_of(
     if not replacement:
         raise EngineError("bad_replacement", f"no trained tensors for the {kind} replacement; run the train stage")
     if kind == "layer":
-        return stock.layer(family, config, window, replacement)
+        return stock.layers(family, config, window, replacement)
+    if kind == "linear_merged":
+        return stock.merged(family, config, window, replacement)
     if fmt == "native":
         return stock.native_block(family, config, window, kind, replacement)
     return custom_code.custom_block(family, config, window, kind, replacement)

@@ -17,19 +17,18 @@ def cut_config(
 ) -> dict[str, Any]:
     """Return the config of the checkpoint without the window's layers and with the insertion.
 
-    An inserted layer takes over the per-layer settings of the window's first layer, whose place it has. Raises
+    Inserted layers take over the per-layer settings of the window's first layers, whose places they have. Raises
     EngineError `bad_config` where a per-layer list does not have one entry per layer.
     """
     cut = dict(config)
-    cut[family.layer_count_field] = window.kept + insertion.takes_layer
+    cut[family.layer_count_field] = window.kept + insertion.layers
     for name in family.per_layer_fields:
         values = config.get(name)
         if values is None:
             continue
         if not isinstance(values, list) or len(values) != window.layers:
             raise EngineError("bad_config", f"config.json: {name} must list one entry per layer ({window.layers})")
-        inserted = [values[window.start]] if insertion.takes_layer else []
-        cut[name] = values[: window.start] + inserted + values[window.end :]
+        cut[name] = values[: window.start + insertion.layers] + values[window.end :]
     _cut_full_attention_count(config, cut, window, insertion)
     if dtype is not None:
         cut["torch_dtype" if "torch_dtype" in config and "dtype" not in config else "dtype"] = dtype
@@ -44,5 +43,4 @@ def _cut_full_attention_count(config: Config, cut: dict[str, Any], window: Windo
     if "max_window_layers" not in config and not config.get("use_sliding_window"):
         return
     full = int(config.get("max_window_layers", _WINDOW_LAYERS_DEFAULT))
-    removed = max(0, min(window.end, full) - window.start)
-    cut["max_window_layers"] = full - removed + int(insertion.takes_layer and window.start < full)
+    cut["max_window_layers"] = full - max(0, min(window.end, full) - (window.start + insertion.layers))

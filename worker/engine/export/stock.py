@@ -1,4 +1,4 @@
-"""Replacements that leave a stock architecture: nothing, a trained decoder layer, or a block in its native form.
+"""Replacements that leave a stock architecture: nothing, decoder layers, a folded map, or a block in its native form.
 
 The native form of a block is a full decoder layer whose attention is switched off by a zero output projection, so that
 only its MLP half h + MLP(norm(h)) is left. That is exact for pre-norm layers, sequential or parallel, and impossible
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import torch
 
-from app.core.architectures import Config, Family, layer_tensors, native_refusal
+from app.core.architectures import Config, Family, kind_refusal, layer_tensors, native_refusal
 from worker.engine.errors import EngineError
 from worker.engine.export.insertion import Insertion, Window
 from worker.engine.recipe import Kind
@@ -19,17 +19,44 @@ from worker.engine.recipe import Kind
 
 def nothing() -> Insertion:
     """Return the insertion of `none`: the layers are just cut."""
-    return Insertion(takes_layer=False)
+    return Insertion(layers=0)
 
 
-def layer(family: Family, config: Config, window: Window, replacement: Mapping[str, torch.Tensor]) -> Insertion:
-    """Return the insertion of one trained decoder layer, in the place of the window's first layer.
+def layers(family: Family, config: Config, window: Window, replacement: Mapping[str, torch.Tensor]) -> Insertion:
+    """Return the insertion of trained decoder layers, in the places of the window's first layers.
 
-    Raises EngineError `bad_replacement` where its tensors are not those of the family's decoder layer.
+    One layer's tensors have the layer's own names, those of several their number in front. Raises EngineError
+    `bad_replacement` where they are not those of the family's decoder layer.
     """
-    check_tensors(replacement, layer_tensors(config), "decoder layer")
-    place = f"{family.layers}.{window.start}"
-    return Insertion(takes_layer=True, tensors={f"{place}.{name}": tensor for name, tensor in replacement.items()})
+    numbers = {name.partition(".")[0] for name in replacement}
+    count = len(numbers) if all(number.isdigit() for number in numbers) else 0
+    shapes = layer_tensors(config)
+    several = {f"{number}.{name}": shape for number in range(count) for name, shape in shapes.items()}
+    check_tensors(replacement, several or shapes, "decoder layer")
+    if count > window.size:
+        raise EngineError("bad_replacement", f"{count} trained layers do not fit a window of {window.size}")
+    tensors = {}
+    for name, tensor in replacement.items():
+        number, _, own = name.partition(".") if several else ("0", "", name)
+        tensors[f"{family.layers}.{window.start + int(number)}.{own}"] = tensor
+    return Insertion(layers=count or 1, tensors=tensors)
+
+
+def merged(family: Family, config: Config, window: Window, replacement: Mapping[str, torch.Tensor]) -> Insertion:
+    """Return the insertion of a map that is folded into the down projection of the layer in front of the window.
+
+    Raises EngineError `bad_window` where there is none, `replacement_refused` where its family has no place for it,
+    `bad_replacement` where the tensors are not those of its down projection.
+    """
+    if window.start == 0:
+        raise EngineError("bad_window", "no layer is in front of the window to fold into; start at layer 1 or later")
+    if reason := kind_refusal(config, "linear_merged"):
+        raise EngineError("replacement_refused", reason)
+    down = f"{family.mlp_down}."
+    shapes = {name: shape for name, shape in layer_tensors(config).items() if name.startswith(down)}
+    check_tensors(replacement, shapes, "down projection")
+    place = f"{family.layers}.{window.start - 1}"
+    return Insertion(layers=0, overwritten={f"{place}.{name}": tensor for name, tensor in replacement.items()})
 
 
 def native_block(
@@ -63,7 +90,7 @@ def native_block(
         {name: shape for name, shape in shapes.items() if f"{place}.{name}" in tensors},
         "decoder layer",
     )
-    return Insertion(takes_layer=True, tensors=tensors, copied=copied)
+    return Insertion(layers=1, tensors=tensors, copied=copied)
 
 
 def as_mlp_half(family: Family, replacement: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -26,8 +26,10 @@ class Start:
         first: first layer of the window.
         end: the layer after the last one.
         init: `first`, `last`, `mean` of the window, `random`, or `best`: the layer with the lowest `error`.
+            `closed_form` starts from the best one too; see `worker.engine.replacements.refit` for what follows.
         seed: for what is drawn at random.
-        error: called for `best` only.
+        error: called for `best` and `closed_form` only.
+        layers: decoder layers to put in, for kind `layer`.
     """
 
     decoder: Decoder
@@ -36,13 +38,17 @@ class Start:
     init: Init
     seed: int
     error: HeldOutError
+    layers: int = 1
 
 
-def inherit(start: Start, make: Callable[[nn.Module], nn.Module]) -> nn.Module:
-    """Return a fresh block; `make` turns a decoder layer (a copy, free to be taken apart) into it."""
+def inherit(start: Start, make: Callable[[nn.Module], nn.Module], place: int | None = None) -> nn.Module:
+    """Return a fresh block; `make` turns a decoder layer (a copy, free to be taken apart) into it.
+
+    The slot's place-bound parts (cache slot, attention type) are those of the layer at `place`, by default the
+    window's first; only weights are inherited.
+    """
     layers = list(start.decoder.layers)[start.first : start.end]
-    # The first layer's copy gives the slot its place-bound parts (cache slot, attention type); only weights differ.
-    slot = copy.deepcopy(layers[0])
+    slot = copy.deepcopy(start.decoder.layers[start.first if place is None else place])
     match start.init:
         case "random":
             randomise(slot, start.decoder.model.config, start.seed)
@@ -50,9 +56,11 @@ def inherit(start: Start, make: Callable[[nn.Module], nn.Module]) -> nn.Module:
             slot.load_state_dict(_mean([layer.state_dict() for layer in layers]))
         case "last":
             slot.load_state_dict(layers[-1].state_dict())
-        case "best" if len(layers) > 1:
+        case "best" | "closed_form" if len(layers) > 1:
             errors = [start.error(make(_filled(copy.deepcopy(slot), layer))) for layer in layers]
             _filled(slot, layers[errors.index(min(errors))])
+        case _:
+            _filled(slot, layers[0])
     return make(slot)
 
 
@@ -77,3 +85,10 @@ def randomise(module: nn.Module, config: Any, seed: int) -> None:
             parameter.zero_()
         else:
             parameter.fill_(1.0)
+
+
+@torch.no_grad()
+def zero(projection: nn.Module) -> None:
+    """Set a projection's weight and bias to zero: the residual block starts as the identity."""
+    for parameter in projection.parameters():
+        parameter.zero_()

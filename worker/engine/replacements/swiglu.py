@@ -7,11 +7,10 @@ zero, so that the start is exactly the plain cut. State dict names are relative 
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from app.core.architectures import Family
-from worker.engine.replacements.starts import Start, inherit
+from worker.engine.replacements.starts import Start, inherit, zero
 
 
 class MlpHalf(nn.Module):
@@ -39,10 +38,3 @@ def build(start: Start) -> nn.Module:
     block = inherit(start, lambda layer: MlpHalf(layer, start.decoder.family))
     zero(block.get_submodule(start.decoder.family.mlp_down))
     return block
-
-
-@torch.no_grad()
-def zero(projection: nn.Module) -> None:
-    """Set a projection's weight and bias to zero: the residual block starts as the identity."""
-    for parameter in projection.parameters():
-        parameter.zero_()
