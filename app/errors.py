@@ -258,6 +258,13 @@ class NativeFormRefused(InvalidRequest):
     title = "The replacement has no native form here"
 
 
+class ReplacementRefused(InvalidRequest):
+    """The replacement, or what it is to start from, makes no sense in this family; `detail` says what does."""
+
+    code = "replacement_refused"
+    title = "The replacement makes no sense here"
+
+
 class UnknownDataset(InvalidRequest):
     """No data set has this id; `detail` names those nearest to it."""
 

@@ -50,6 +50,7 @@ REQUEST_ERRORS = (
     errors.UnsupportedFamily,
     errors.BadTarget,
     errors.NativeFormRefused,
+    errors.ReplacementRefused,
     errors.UnknownDataset,
     errors.UnknownColumn,
     errors.TextTooShort,

@@ -63,7 +63,14 @@ def _model(recipe: Recipe) -> Mapping[str, Any]:
 
 def _target(recipe: Recipe) -> Mapping[str, Any]:
     everything = recipe.to_json()
-    return {"target": everything["target"], "kind": recipe.replacement.kind, "format": recipe.output.format}
+    block = {"kind": recipe.replacement.kind, "layers": recipe.replacement.layers}
+    return {"target": everything["target"], **block, "format": recipe.output.format}
+
+
+def _scoring(recipe: Recipe) -> Mapping[str, Any]:
+    """The table of a metric that scores all windows alike depends on no target, unless its sample does."""
+    one_size = recipe.scoring.adaptive or recipe.scoring.metric in ("perplexity", "task")
+    return {"scoring": recipe.to_json()["scoring"], **(_target(recipe) if one_size else {})}
 
 
 def _text(text: Text) -> Mapping[str, Any]:
@@ -90,7 +97,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "score",
         middle.score,
-        lambda recipe: {"scoring": recipe.to_json()["scoring"], **_calibration(recipe)},
+        lambda recipe: {**_scoring(recipe), **_calibration(recipe)},
         (fetch.OUTPUT,),
         (middle.SCORES, SELF_TEXT_FILE),
     ),

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
+import time
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor, nn
 
-from app.core.architectures import ArchitectureError, hidden_size
-from app.core.selection import ParameterCounts, SelectionError, Target, best_window, window_size
+from app.core.architectures import FITTED_KINDS, ArchitectureError, hidden_size
+from app.core.selection import (
+    ParameterCounts,
+    SelectionError,
+    Target,
+    WindowSize,
+    best_window,
+    first_start,
+    window_size,
+)
 from worker.engine import fetch, self_text
 from worker.engine.activation_store import ActivationStore
 from worker.engine.context import StageContext, write_bytes
@@ -17,9 +28,13 @@ from worker.engine.decoder import Decoder, shared_decoder
 from worker.engine.device import dtype_of
 from worker.engine.errors import EngineError
 from worker.engine.events import finite
-from worker.engine.replacements import build
+from worker.engine.replacements import build, linear_merged, linear_residual
+from worker.engine.replacements.least_squares import held_out_rows
+from worker.engine.replacements.refit import down_projection, refit
 from worker.engine.replacements.starts import Start
-from worker.engine.scoring.cosine import score_windows
+from worker.engine.scoring import METRICS, cosine, task
+from worker.engine.scoring.metric import Candidates
+from worker.engine.scoring.sampling import ScoreTable, score_windows
 from worker.engine.text import calibration_windows
 from worker.engine.training import Arguments, Pairs, Plan, fit
 
@@ -33,10 +48,10 @@ _STATES_AT_ONCE = 1 << 26  # numbers of hidden states kept side by side while sc
 
 
 def score(context: StageContext) -> None:
-    """Write `scores.json`: the score of every window of every size; samples ``builtin:self`` text first.
+    """Write `scores.json`: the scores of the windows, and on how many sequences; samples ``builtin:self`` text first.
 
     Raises:
-        EngineError: `text_too_short`, `bad_text`, `not_finite`, `no_start_token`.
+        EngineError: `text_too_short`, `bad_text`, `not_finite`, `no_start_token`, `bad_target`.
     """
     recipe = context.recipe
     if recipe.calibration.path is None:
@@ -46,40 +61,94 @@ def score(context: StageContext) -> None:
     length = windows.shape[1]
     states = (len(decoder.layers) + 1) * length * hidden_size(decoder.config)
     batch = max(1, min(_TOKENS_AT_ONCE // length, _STATES_AT_ONCE // states))
-    table = score_windows(decoder, windows, batch, lambda done, total: context.emit.progress(done, total, "sequences"))
+    metric = METRICS[recipe.scoring.metric]
+    candidates = _candidates(context)
+    scored = score_windows(
+        decoder,
+        windows,
+        batch,
+        lambda done, total: context.emit.progress(done, total, "sequences"),
+        metric=metric,
+        candidates=candidates,
+        # The shortlist is judged on all sequences, so that none is spared.
+        adaptive=recipe.scoring.adaptive and metric.name != "task",
+        seed=context.seed("score"),
+    )
+    table = scored
+    if metric.name == "task":
+
+        def patched(done: int, total: int) -> None:
+            context.emit.progress(done, total, "patched windows")
+
+        table = task.rerank(decoder, windows, batch, scored, candidates, patched)
     context.write_json(
         SCORES,
         {
-            "metric": recipe.scoring.metric,
-            "sequences": len(windows),
+            "metric": metric.name,
+            "paper": metric.paper,
+            "better": metric.better,
+            "sequences": len(scored.sequences),
+            "sequences_available": len(windows),
+            "stopped": scored.stopped,
+            "separation": scored.separation and dataclasses.asdict(scored.separation),
             "sequence_length": length,
-            "tokens": windows.numel(),
+            "tokens": len(scored.sequences) * length,
             "layers": len(decoder.layers),
             "table": table.scores(),
+            "shortlisted_by": {"metric": "cosine", "table": _cosines(scored)} if metric.name == "task" else None,
         },
     )
+    context.emit.log(f"scored by {metric.name}: {scored.stopped}")
+
+
+def _cosines(scored: ScoreTable) -> list[list[float | None]]:
+    return dataclasses.replace(scored, metric=cosine.METRIC).scores()
+
+
+def _size(context: StageContext, target: Target) -> WindowSize:
+    """Return what a target comes to in this model.
+
+    Raises:
+        EngineError: the target or the replacement does not fit it.
+    """
+    replacement, model = context.recipe.replacement, context.read_json(fetch.OUTPUT)
+    counts = ParameterCounts(tuple(model["per_layer_parameters"]), model["outside_parameters"])
+    config = fetch.read_config(context.model)
+    form = context.recipe.output.format
+    try:
+        return window_size(config, target, replacement.kind, form, counts, replacement.layers)
+    except (ArchitectureError, SelectionError) as error:
+        raise EngineError(error.code, str(error)) from error
+
+
+def _candidates(context: StageContext) -> Candidates:
+    """Return the windows that selection chooses from: one where the request names it."""
+    target, kind = context.recipe.target, context.recipe.replacement.kind
+    size = _size(context, target).removed_count
+    if target.window is not None:
+        return Candidates(size, (target.window[0],))
+    layers = len(context.read_json(fetch.OUTPUT)["per_layer_parameters"])
+    return Candidates(size, tuple(range(first_start(kind), layers - size + 1)))
 
 
 def select(context: StageContext) -> None:
     """Write `selection.json`: the window that goes, why, and what the result weighs."""
-    recipe, model = context.recipe, context.read_json(fetch.OUTPUT)
-    config = fetch.read_config(context.model)
-    counts = ParameterCounts(tuple(model["per_layer_parameters"]), model["outside_parameters"])
-    kind, form = recipe.replacement.kind, recipe.output.format
-    scores = context.read_json(SCORES)
-    try:
-        size = window_size(config, recipe.target, kind, form, counts)
-        if recipe.target.window is not None:
-            start, end = recipe.target.window
-            value, reason = scores["table"][start][end - start - 1], "the request names this window"
-        else:
-            start, value = best_window(scores["table"], size.removed_count)
-            end = start + size.removed_count
-            reason = f"the highest {scores['metric']} of all windows of {size.removed_count} layers"
-            # Layers may differ in size: count what really goes.
-            size = window_size(config, Target(window=(start, end)), kind, form, counts)
-    except (ArchitectureError, SelectionError) as error:
-        raise EngineError(error.code, str(error)) from error
+    recipe, scores = context.recipe, context.read_json(SCORES)
+    size = _size(context, recipe.target)
+    if recipe.target.window is not None:
+        start, end = recipe.target.window
+        value, reason = scores["table"][start][end - start - 1], "the request names this window"
+    else:
+        first = first_start(recipe.replacement.kind)
+        try:
+            start, value = best_window(scores["table"], size.removed_count, scores["better"], first)
+        except SelectionError as error:
+            raise EngineError(error.code, str(error)) from error
+        end = start + size.removed_count
+        best = "highest" if scores["better"] == "higher" else "lowest"
+        reason = f"the {best} {scores['metric']} score of all windows of {size.removed_count} layers"
+        # Layers may differ in size: count what really goes.
+        size = _size(context, Target(window=(start, end)))
     context.write_json(
         SELECTION,
         {
@@ -94,7 +163,8 @@ def select(context: StageContext) -> None:
             "reason": reason,
         },
     )
-    context.emit.log(f"layers {start} to {end - 1} go: {reason} ({value:.4f})")
+    known = "not a number" if value is None else f"{value:.4f}"
+    context.emit.log(f"layers {start} to {end - 1} go: {reason} ({known})")
 
 
 def train(context: StageContext) -> None:
@@ -111,6 +181,9 @@ def train(context: StageContext) -> None:
         return
     decoder = shared_decoder(context)
     windows = calibration_windows(context, decoder.tokenizer)
+    if replacement.kind in FITTED_KINDS:
+        _fit_in_closed_form(context, decoder, windows, start, end)
+        return
     store = ActivationStore.capture(
         decoder,
         windows,
@@ -121,14 +194,18 @@ def train(context: StageContext) -> None:
         progress=lambda done, total: context.emit.progress(done, total, "captured sequences"),
     )
     pairs = Pairs.split(store)
-    arguments = block_arguments(decoder, start, store.length, replacement.kind == "layer")
+    arguments = block_arguments(decoder, start, store.length, replacement.layers if replacement.kind == "layer" else 0)
     batch = replacement.batch_size
 
     def error(candidate: nn.Module) -> float:
         return pairs.error(candidate.float(), arguments, batch)
 
-    block = build(replacement.kind, Start(decoder, start, end, replacement.init, context.seed("init"), error))
+    start_from = Start(decoder, start, end, replacement.init, context.seed("init"), error, replacement.layers)
+    block = build(replacement.kind, start_from)
     assert block is not None
+    if replacement.init == "closed_form":
+        down = down_projection(replacement.kind, block.float(), decoder.family)
+        refit(block, down, pairs, arguments, batch)
     plan = Plan(replacement.epochs, replacement.learning_rate, batch, context.seed("train"))
 
     def report(step: int, steps: int, values: dict[str, float]) -> None:
@@ -136,9 +213,7 @@ def train(context: StageContext) -> None:
         context.emit.progress(step, steps, "steps")
 
     history = fit(block.float(), pairs, arguments, plan, report)
-    dtype = dtype_of(recipe.output.dtype) if recipe.output.dtype else decoder.stored_dtype
-    tensors = {name: tensor.to("cpu", dtype).contiguous() for name, tensor in block.state_dict().items()}
-    write_bytes(context.workspace / REPLACEMENT, save(tensors))
+    _write_replacement(context, decoder, block.state_dict())
     cut = pairs.error(None, arguments, batch)
     context.write_json(
         TRAINING,
@@ -165,15 +240,63 @@ def train(context: StageContext) -> None:
         context.emit.log("the loss diverged; training ended early with the best state")
 
 
-def block_arguments(decoder: Decoder, start: int, length: int, is_layer: bool) -> Arguments:
-    """Return what a block takes beside the hidden states: for a decoder layer mask and positions, else nothing."""
+def _fit_in_closed_form(context: StageContext, decoder: Decoder, windows: Tensor, start: int, end: int) -> None:
+    """Write the outputs of `train` for a kind that is fitted while the data stream by."""
+    began = time.monotonic()
+    kind, batch = context.recipe.replacement.kind, max(1, _TOKENS_AT_ONCE // windows.shape[1])
+
+    def progress(done: int, total: int) -> None:
+        context.emit.progress(done, total, "sequences")
+
+    if kind == "linear_merged":
+        tensors, solution = linear_merged.fit(decoder, windows, start, end, batch, progress)
+    else:
+        block, solution = linear_residual.fit(decoder, windows, start, end, batch, progress)
+        tensors = block.state_dict()
+    _write_replacement(context, decoder, tensors)
+    held_out = sum(held_out_rows(len(windows)))
+    context.write_json(
+        TRAINING,
+        {
+            "kind": kind,
+            "sequences": {"train": max(1, len(windows) - held_out), "held_out": held_out},
+            "tokens": max(1, len(windows) - held_out) * windows.shape[1],
+            "steps": [],
+            "held_out": [{"step": 0, "mse": finite(solution.held_out)}],
+            "cut_mse": finite(solution.uncorrected),
+            "best_mse": finite(solution.held_out),
+            "relative_error": finite(solution.held_out / solution.uncorrected) if solution.uncorrected else 0.0,
+            "ridge": solution.ridge,
+            "kept": "start" if solution.ridge is None else "closed_form",
+            "seconds": {"fit": time.monotonic() - began},
+        },
+    )
+    if solution.ridge is None:
+        context.emit.log("no linear map beats the plain cut on held-out states, which is kept")
+
+
+def _write_replacement(context: StageContext, decoder: Decoder, tensors: Mapping[str, Tensor]) -> None:
+    wanted = context.recipe.output.dtype
+    dtype = dtype_of(wanted) if wanted else decoder.stored_dtype
+    written = {name: tensor.to("cpu", dtype).contiguous() for name, tensor in tensors.items()}
+    write_bytes(context.workspace / REPLACEMENT, save(written))
+
+
+def block_arguments(decoder: Decoder, start: int, length: int, layers: int) -> Arguments:
+    """Return what a block takes beside the hidden states: mask and positions for each of its decoder layers.
+
+    Args:
+        decoder: the dense model.
+        start: the place of the block's first layer.
+        length: tokens per sequence.
+        layers: how many decoder layers the block is made of; 0 for a block without attention, which takes nothing.
+    """
     known: dict[int, dict[str, Any]] = {}
 
     def arguments(batch: int) -> dict[str, Any]:
-        if not is_layer:
-            return {}
         if batch not in known:
-            known[batch] = decoder.layer_arguments(start, batch, length)
+            each = [decoder.layer_arguments(start + i, batch, length) for i in range(layers)]
+            known[batch] = {"per_layer": each} if layers > 1 else each[0] if each else {}
         return known[batch]
 
     return arguments

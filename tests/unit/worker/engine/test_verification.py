@@ -32,9 +32,9 @@ def recipe(model: Path, text: Path, kind: str, fmt: str = "auto", dtype: str | N
         {
             "model": {"path": str(model), "name": "tiny", "revision": "main"},
             "target": {"window": [1, 3]},
-            "scoring": {"metric": "cosine", "sequences": 2, "sequence_length": 16},
-            "replacement": {"kind": kind, "init": "first", "loss": "mse", "epochs": 1, "learning_rate": 1e-3,
-                            "tokens": 256, "batch_size": 2},
+            "scoring": {"metric": "cosine", "sequences": 2, "sequence_length": 16, "adaptive": False},
+            "replacement": {"kind": kind, "layers": 1, "init": "first", "loss": "mse", "epochs": 1,
+                            "learning_rate": 1e-3, "tokens": 256, "batch_size": 2},
             "calibration": {"path": str(text), "column": "text", "name": "calibration"},
             "evaluation": [{"path": str(text), "column": "text", "name": "words"}],
             "benchmark": {"batch_sizes": [1, 2], "prompt_tokens": 16, "new_tokens": 6, "repeats": 3},
