@@ -1,8 +1,8 @@
 """Perplexity of every replacement on one model, with the seconds of each stage: the table that the defaults rest on.
 
     python -m benchmarks.quality --model DIR --calibration FILE --evaluate FILE [--sparsity 0.25 | --layers 6]
-        [--kinds none ffn swiglu layer] [--sequences 1000] [--epochs N] [--learning-rate F] [--init best]
-        [--out DIR] [--json]
+        [--kinds none ffn swiglu layer linear_merged linear_residual] [--replacement-layers 2] [--init best]
+        [--metric cosine] [--sequences 1000] [--epochs N] [--learning-rate F] [--out DIR] [--json]
 
 Runs the engine's own stages up to the evaluation of the written checkpoint. Exits 1 where a trained kind does not end
 below the plain cut.
@@ -17,6 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from app.core.architectures import BLOCK_KINDS, FITTED_KINDS
 from worker.engine.__main__ import make_parser
 from worker.engine.request import check, recipe_from
 
@@ -27,7 +28,9 @@ def flags(arguments: argparse.Namespace, kind: str, out: Path) -> list[str]:
     length = arguments.sequence_length
     chosen = {
         "--model": arguments.model, "--out": out, "--cache": out / "cache", "--kind": kind,
-        "--calibration": arguments.calibration, "--evaluate": arguments.evaluate, "--init": arguments.init,
+        "--calibration": arguments.calibration, "--evaluate": arguments.evaluate,
+        "--init": None if kind in FITTED_KINDS else arguments.init, "--metric": arguments.metric,
+        "--replacement-layers": arguments.replacement_layers if kind == "layer" else None,
         "--tokens": arguments.sequences * length, "--sequence-length": length, "--epochs": arguments.epochs,
         "--learning-rate": arguments.learning_rate, "--seed": arguments.seed, "--layers": arguments.layers,
         "--sparsity": arguments.sparsity if arguments.layers is None else None,
@@ -59,12 +62,12 @@ def run(arguments: argparse.Namespace, kind: str, out: Path) -> dict[str, Any]:
 
 
 def print_table(results: list[dict[str, Any]]) -> None:
-    print(f"{'kind':<8}{'layers':>8}{'sparsity':>10}{'dense':>9}{'cut':>9}{'pruned':>9}{'ratio':>8}  seconds")
+    print(f"{'kind':<16}{'layers':>8}{'sparsity':>10}{'dense':>9}{'cut':>9}{'pruned':>9}{'ratio':>8}  seconds")
     for result in results:
         removed, perplexity = result["removed_layers"], result["perplexity"]
         seconds = " ".join(f"{name} {value:.1f}" for name, value in result["seconds"].items())
         print(
-            f"{result['kind']:<8}{f'{removed[0]}-{removed[-1]}':>8}{result['sparsity']:>10.3f}"
+            f"{result['kind']:<16}{f'{removed[0]}-{removed[-1]}':>8}{result['sparsity']:>10.3f}"
             f"{perplexity['dense']:>9.2f}{perplexity['cut']:>9.2f}{perplexity['pruned']:>9.2f}"
             f"{perplexity['pruned'] / perplexity['dense']:>8.3f}  {seconds}"
         )
@@ -77,7 +80,9 @@ def main() -> None:
     parser.add_argument("--evaluate", type=Path, required=True)
     parser.add_argument("--sparsity", type=float, default=0.25)
     parser.add_argument("--layers", type=int, help="instead of a sparsity: decoder blocks fewer")
-    parser.add_argument("--kinds", nargs="+", default=["none", "ffn", "swiglu", "layer"])
+    parser.add_argument("--kinds", nargs="+", default=list(BLOCK_KINDS))
+    parser.add_argument("--replacement-layers", type=int)
+    parser.add_argument("--metric")
     parser.add_argument("--sequences", type=int, default=1000, help="training sequences")
     parser.add_argument("--sequence-length", type=int, default=256)
     parser.add_argument("--epochs", type=int)
