@@ -19,6 +19,7 @@ from worker.engine.scoring.metric import Candidates
 Values = Callable[[Tensor], Tensor]
 """Gram matrices [..., L+1, L+1] float32 -> the metric's value for every pair of layers, of the same shape."""
 
+_TOKENS_PER_SUM = 256  # sums of this many tokens are taken in float32, the sums of those in float64
 _TINY = torch.finfo(torch.float32).tiny
 
 
@@ -44,12 +45,18 @@ class GramScorer:
 
         decoder.visit(input_ids, visit, attention_mask=attention_mask)
         gram = states @ states.mT
-        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        mask = mask.to(decoder.device, torch.float64)
-        _check(gram.diagonal(dim1=-2, dim2=-1)[mask.bool()])
-        tokens = mask.sum(1)
-        total = torch.einsum("btij,bt->bij", self._values(gram).double(), mask)
-        return (total / tokens.clamp_min(1)[:, None, None]).cpu(), tokens.cpu()
+        squares = gram.diagonal(dim1=-2, dim2=-1)
+        tokens = torch.full((len(input_ids),), input_ids.shape[1], dtype=torch.float64)
+        if attention_mask is None:
+            _check(squares.flatten(0, 1))
+            values = self._values(gram)
+        else:
+            mask = attention_mask.to(decoder.device, torch.bool)
+            _check(squares[mask])
+            tokens = mask.sum(1).double().cpu()
+            values = self._values(gram).masked_fill(~mask[..., None, None], 0)
+        total = sum((part.sum(1).double() for part in torch.split(values, _TOKENS_PER_SUM, dim=1)), torch.zeros(()))
+        return total.cpu() / tokens.clamp_min(1)[:, None, None], tokens
 
     def _buffer(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
         """Return room for H [batch, tokens, L+1, hidden], the same memory for every full batch."""
@@ -65,8 +72,8 @@ def scorer_of(values: Values) -> Callable[[Decoder, Candidates | None], GramScor
 
 def cosines(gram: Tensor) -> Tensor:
     """Return the cosines of Gram matrices [..., L+1, L+1]; those of a zero state are zero."""
-    norms = gram.diagonal(dim1=-2, dim2=-1).clamp_min(_TINY).sqrt()
-    return gram / norms[..., :, None] / norms[..., None, :]
+    scale = gram.diagonal(dim1=-2, dim2=-1).clamp_min(_TINY).rsqrt()
+    return (gram * scale[..., :, None]).mul_(scale[..., None, :])
 
 
 def _check(squares: Tensor) -> None:
