@@ -25,6 +25,7 @@ import worker.engine  # noqa: F401 - first: it tells OpenMP how to wait
 from benchmarks.scoring import random_decoder
 from worker.engine.activation_store import ActivationStore
 from worker.engine.decoder import Decoder, load_decoder
+from worker.engine.losses import MeanSquaredError
 from worker.engine.recipe import Kind
 from worker.engine.replacements import build
 from worker.engine.replacements.starts import Start
@@ -44,14 +45,15 @@ def bare_step(
     optimizer.zero_grad(set_to_none=True)
 
 
-def measure(decoder: Decoder, kind: Kind, store: ActivationStore, batch: int, steps: int) -> dict[str, Any]:
-    pairs = Pairs.split(store)
+def measure(decoder: Decoder, kind: Kind, pairs: Pairs, batch: int, steps: int) -> dict[str, Any]:
+    store = pairs.store
     middle = len(decoder.layers) // 2
     arguments = block_arguments(decoder, middle, store.length, kind == "layer")
     block = build(kind, Start(decoder, middle, middle + 2, "first", 0, lambda _: 0.0))
     assert block is not None
     blocks = {"ours": block.requires_grad_(True), "bare": copy.deepcopy(block).requires_grad_(True)}
     optimizers = {name: make_optimizer(block, 1e-4) for name, block in blocks.items()}
+    objective = MeanSquaredError()
     in_memory = store.batch(list(pairs.train[:batch]))
     times: dict[str, list[float]] = {"ours": [], "bare": []}
     for step in range(steps + 3):
@@ -59,7 +61,7 @@ def measure(decoder: Decoder, kind: Kind, store: ActivationStore, batch: int, st
         for group in optimizers["ours"].param_groups:
             group["lr"] = learning_rate_at(step, steps + 3, 1e-4)
         indices = [pairs.train[(step * batch + i) % len(pairs.train)] for i in range(batch)]
-        train_step(blocks["ours"], optimizers["ours"], store.batch(indices), arguments(batch), 1.0)
+        train_step(blocks["ours"], optimizers["ours"], pairs.batch(indices), arguments, objective)
         between = time.perf_counter()
         bare_step(blocks["bare"], optimizers["bare"], in_memory, arguments(batch))
         if step >= 3:  # the first ones warm up
@@ -87,7 +89,8 @@ def main() -> None:
         store = ActivationStore.capture(
             decoder, windows, middle, middle + 2, Path(directory), batch_size=arguments.batch
         )
-        results = [measure(decoder, kind, store, arguments.batch, arguments.steps) for kind in KINDS]
+        pairs = Pairs.split(store, windows)
+        results = [measure(decoder, kind, pairs, arguments.batch, arguments.steps) for kind in KINDS]
     if arguments.json:
         print(json.dumps({"limit": LIMIT, "steps": results, "passed": all(r["passed"] for r in results)}))
     else:

@@ -119,7 +119,7 @@ def worker() -> None:
 
 
 @application.command()
-def migrate() -> None:
+def migrate(as_json: JsonOption = False) -> None:
     """Bring the database to this version's schema."""
     from app.db.migrate import migrate as run_migrations
     from app.settings import load_settings
@@ -127,7 +127,7 @@ def migrate() -> None:
     settings = load_settings()
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     run_migrations(settings.database)
-    typer.echo("The database is up to date.")
+    typer.echo(json.dumps({"up_to_date": True}) if as_json else "The database is up to date.")
 
 
 # --- jobs ----------------------------------------------------------------------------------------------------------

@@ -69,11 +69,14 @@ def list_(as_json: JsonOption = False) -> None:
 
 
 @commands.command()
-def revoke(key_id: Annotated[str, typer.Argument(metavar="ID", help="As `keys list` shows it.")]) -> None:
+def revoke(
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="As `keys list` shows it.")], as_json: JsonOption = False
+) -> None:
     """Make a key worthless from now on."""
     from app.auth import keys
 
+    bare = key_id.removeprefix("hf_").removesuffix("...")
     with _session() as session:
-        if not keys.revoke(session, key_id.removeprefix("hf_").removesuffix("...")):
+        if not keys.revoke(session, bare):
             raise UsageError(f"There is no key {key_id}; `streamline keys list` shows them.")
-    typer.echo("Revoked.")
+    typer.echo(json.dumps({"id": bare, "revoked": True}) if as_json else "Revoked.")

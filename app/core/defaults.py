@@ -40,6 +40,15 @@ FITTED_INIT: Final = "closed_form"
 LOSS: Final = "mse"
 """LLM-Streamline, section 3.2: needs the lightweight network only, a tenth of the price of a loss through the model."""
 
+DIVERGENCE: Final = "forward"
+"""Of `kd`: KL(dense || pruned), the classic (arXiv 1503.02531)."""
+
+SECOND_EPOCHS: Final = 1
+"""Passes of the second step of a two-step loss; it starts close to its goal and each pass is dear."""
+
+SECOND_LEARNING_RATE_SHARE: Final = 0.3
+"""Of the first step's peak: the second one is to refine what is there."""
+
 EPOCHS: Final = 4
 """Passes over the training tokens: on the bundled model 4 end at perplexity 13.27, 2 at 13.61."""
 

@@ -105,6 +105,7 @@ def resolve(request: JobRequest | PlanRequest, facts: ModelFacts) -> dict[str, A
     spec = request.model_dump(mode="json")
     dataset = request.calibration.dataset or defaults.SELF_TEXT
     kind = request.replacement.kind or defaults.KIND
+    rate = request.replacement.learning_rate or defaults.learning_rate(facts.config)
     filled: dict[str, dict[str, Any]] = {
         "scoring": {
             "metric": defaults.METRIC,
@@ -118,8 +119,11 @@ def resolve(request: JobRequest | PlanRequest, facts: ModelFacts) -> dict[str, A
             "layers": 1,
             "init": defaults.init(kind),
             "loss": defaults.LOSS,
+            "divergence": defaults.DIVERGENCE,
             "epochs": defaults.EPOCHS,
-            "learning_rate": defaults.learning_rate(facts.config),
+            "learning_rate": rate,
+            "second_epochs": defaults.SECOND_EPOCHS,
+            "second_learning_rate": rate * defaults.SECOND_LEARNING_RATE_SHARE,
             "tokens": defaults.training_tokens(dataset),
             "batch_size": defaults.batch_size(length),
         },

@@ -163,9 +163,16 @@ class Replacement(Section):
         "error on held-out states (measured: benchmarks/quality.py). `closed_form` then fits the block's last "
         "projection by least squares; for the linear kinds it is the only choice.",
     )
-    loss: Literal["mse"] | None = Field(
+    loss: Literal["mse", "cosine", "lm", "kd", "mse+lm", "mse+kd"] | None = Field(
         None,
-        description="Default `mse` on hidden states, which needs only the light network (LLM-Streamline, section 3.2).",
+        description=f"What the replacement is trained for. Default `{defaults.LOSS}`. `mse` and `cosine` compare "
+        "hidden states and need only the light network (LLM-Streamline, section 3.2); `lm` and `kd` (the dense "
+        "model's logits) run the layers behind the window too; `a+b` is two steps.",
+    )
+    divergence: Literal["forward", "reverse", "skewed_forward", "skewed_reverse"] | None = Field(
+        None,
+        description=f"Of `kd`: which Kullback-Leibler divergence. Default `{defaults.DIVERGENCE}`; skewed ones as in "
+        "DistiLLM (arXiv 2402.03898).",
     )
     epochs: int | None = Field(
         None,
@@ -179,6 +186,18 @@ class Replacement(Section):
         le=1,
         description="Peak learning rate of AdamW. Default 2e-4 at hidden size 4096 (LLM-Streamline), more for narrower "
         "models (measured: benchmarks/quality.py).",
+    )
+    second_epochs: int | None = Field(
+        None,
+        ge=1,
+        le=10_000,
+        description=f"Passes of the second step of a two-step loss. Default {defaults.SECOND_EPOCHS}.",
+    )
+    second_learning_rate: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description=f"Its peak learning rate. Default {defaults.SECOND_LEARNING_RATE_SHARE} of the first step's.",
     )
     tokens: int | None = Field(
         None,

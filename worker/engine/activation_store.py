@@ -12,13 +12,15 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
+from typing import IO
 
 import torch
 from torch import Tensor
 
-from worker.engine.decoder import Decoder
 from worker.engine.errors import EngineError
+from worker.engine.hidden_states import LayeredModel
 
 SHARD_BYTES = 256 << 20
 
@@ -36,12 +38,13 @@ def disk_full(path: Path, needed: int) -> EngineError:
 class ActivationStore:
     """Pairs of hidden states, one pair of [sequence, hidden] matrices per sequence.
 
-    A shard is one file of consecutive sequences, each as h_start then h_end, [2, sequence, hidden] in `dtype`.
+    A shard is one file of consecutive sequences, h_start of all and then h_end of all, [2, sequences, length, hidden]:
+    a streamed model has the former long before the latter.
     """
 
     def __init__(self, shards: list[Tensor], device: torch.device, dtype: torch.dtype) -> None:
         self._shards = shards
-        self._rows = [(shard, row) for shard in shards for row in range(len(shard))]
+        self._rows = [(shard, row) for shard in shards for row in range(shard.shape[1])]
         self._device, self._dtype = device, dtype
         self.seconds = 0.0
         """Wall time of the capture."""
@@ -56,14 +59,14 @@ class ActivationStore:
 
     def batch(self, indices: list[int]) -> tuple[Tensor, Tensor]:
         """Return (h_start, h_end) of some sequences, each [batch, sequence, hidden] in float32."""
-        pairs = torch.stack([self._rows[index][0][self._rows[index][1]] for index in indices])
+        pairs = torch.stack([shard[:, row] for shard, row in (self._rows[index] for index in indices)])
         pairs = pairs.to(self._device, self._dtype)
         return pairs[:, 0], pairs[:, 1]
 
     @classmethod
     def capture(
         cls,
-        decoder: Decoder,
+        decoder: LayeredModel,
         windows: Tensor,
         start: int,
         end: int,
@@ -89,49 +92,56 @@ class ActivationStore:
         """
         began = time.monotonic()
         hidden = decoder.config["hidden_size"]
-        shape = (2, windows.shape[1], hidden)
-        row_bytes = 2 * windows.shape[1] * hidden * decoder.stored_dtype.itemsize
-        needed = len(windows) * row_bytes
+        state_bytes = windows.shape[1] * hidden * decoder.stored_dtype.itemsize
+        needed = len(windows) * 2 * state_bytes
         if needed > shutil.disk_usage(directory).free:
             raise disk_full(directory, needed)
-        per_shard = max(1, SHARD_BYTES // row_bytes)
-        shards: list[Tensor] = []
+        # Whole batches, so that none is in two files.
+        per_shard = max(1, SHARD_BYTES // (2 * state_bytes) // batch_size) * batch_size
+        counts = [min(per_shard, len(windows) - first) for first in range(0, len(windows), per_shard)]
+        paths = [directory / f"activations-{number:05d}.bin" for number in range(len(counts))]
         try:
-            for number, part in enumerate(torch.split(windows, per_shard)):
-                path = directory / f"activations-{number:05d}.bin"
-                done = number * per_shard
-                with path.open("wb") as file:
-                    for batch in torch.split(part, batch_size):
-                        file.write(_bytes(_pairs(decoder, batch, start, end)))
-                        done += len(batch)
-                        if progress:
-                            progress(done, len(windows))
-                shards.append(_mapped(path, (len(part), *shape), decoder.stored_dtype))
+            with ExitStack() as opened:
+                files = [opened.enter_context(path.open("wb", buffering=0)) for path in paths]
+
+                def keep(first: int, place: int, state: Tensor) -> None:
+                    number, row = divmod(first, per_shard)
+                    file, side = files[number], int(place == end)
+                    file.seek((side * counts[number] + row) * state_bytes)
+                    write_states(file, _checked(state, place, decoder.stored_dtype))
+                    if side and progress:
+                        progress(first + len(state), len(windows))
+
+                decoder.visit_windows(windows, batch_size, keep, at={start, end})
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise disk_full(directory, needed) from error
             raise
+        shards = [
+            _mapped(path, (2, count, windows.shape[1], hidden), decoder.stored_dtype)
+            for path, count in zip(paths, counts, strict=True)
+        ]
         store = cls(shards, decoder.device, torch.float32)
         store.seconds = time.monotonic() - began
         return store
 
 
-def _pairs(decoder: Decoder, batch: Tensor, start: int, end: int) -> Tensor:
-    seen: dict[int, Tensor] = {}
-    decoder.visit(batch, seen.__setitem__, at={start, end})
+def _checked(state: Tensor, place: int, dtype: torch.dtype) -> Tensor:
     # As stored: a float16 file has no room for what float32 still holds.
-    pairs = torch.stack((seen[start], seen[end]), dim=1).to(decoder.stored_dtype)
-    if not torch.isfinite(pairs).all():
-        layer = start if not torch.isfinite(pairs[:, 0]).all() else end
-        stored = str(decoder.stored_dtype).removeprefix("torch.")
+    converted = state.to(dtype)
+    if not torch.isfinite(converted).all():
+        stored = str(dtype).removeprefix("torch.")
         raise EngineError(
-            "not_finite", f"the hidden state before layer {layer} is NaN or infinite in {stored}; check the model"
+            "not_finite", f"the hidden state before layer {place} is NaN or infinite in {stored}; check the model"
         )
-    return pairs
+    return converted
 
 
-def _bytes(tensor: Tensor) -> bytes:
-    return tensor.contiguous().cpu().view(torch.uint8).numpy().tobytes()
+def write_states(file: IO[bytes], tensor: Tensor) -> None:
+    """Write a tensor's bytes, all of them, where an unbuffered file stands."""
+    raw: memoryview = tensor.contiguous().cpu().view(torch.uint8).reshape(-1).numpy().data
+    while raw:
+        raw = raw[file.write(raw) :]
 
 
 def _mapped(path: Path, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:

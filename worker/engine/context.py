@@ -25,6 +25,7 @@ class StageContext:
         cache: kept between runs (sampled text); safe to delete.
         emit: progress, metrics and log lines.
         device: ``cpu`` or ``cuda``, already resolved.
+        save_every_seconds: wall time between two states of a training run on disk.
         memo: objects worth keeping in memory from one stage to the next (the loaded decoder); never a source of truth.
     """
 
@@ -33,6 +34,7 @@ class StageContext:
     cache: Path
     emit: Emitter
     device: str
+    save_every_seconds: float = 60.0
     memo: dict[str, Any] = field(default_factory=dict)
 
     @property

@@ -7,11 +7,13 @@ positions, Qwen's sliding layers and rotary embeddings need no code here.
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +21,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from app.core.architectures import Family, family_of
-from worker.engine.context import StageContext
 from worker.engine.device import compute_dtype, stored_dtype
+from worker.engine.hidden_states import VisitLast, VisitWindow
 
 Visit = Callable[[int, Tensor], None]
 
@@ -31,6 +33,8 @@ class _Enough(Exception):  # noqa: N818 - a signal, not an error
 
 class Decoder:
     """A loaded model with its layers in reach. Evaluation mode, no gradients."""
+
+    execution: Literal["resident", "streamed"] = "resident"
 
     def __init__(self, model: nn.Module, config: dict[str, Any], tokenizer: Any, stored: torch.dtype) -> None:
         self.model = model
@@ -56,6 +60,15 @@ class Decoder:
         layers = self.model.get_submodule(self.family.layers)
         assert isinstance(layers, nn.ModuleList)
         return layers
+
+    @property
+    def layer_count(self) -> int:
+        """The number of decoder layers, L."""
+        return len(self.layers)
+
+    def layer(self, index: int) -> nn.Module:
+        """Return a copy of a decoder layer with its weights, the caller's to change."""
+        return copy.deepcopy(self.layers[index])
 
     @property
     def body(self) -> nn.Module:
@@ -113,6 +126,56 @@ class Decoder:
         mask = None if attention_mask is None else attention_mask.to(self.device)
         self.body(input_ids=input_ids.to(self.device, torch.long), attention_mask=mask, use_cache=False)
 
+    def visit_windows(
+        self,
+        windows: Tensor,
+        batch_size: int,
+        visit: VisitWindow,
+        *,
+        at: Collection[int] | None = None,
+        together: bool = False,
+    ) -> None:
+        """Run the layers that are needed, always batch after batch; see `LayeredModel.visit_windows`."""
+        for first in range(0, len(windows), batch_size):
+            self.visit(windows[first : first + batch_size], partial(visit, first), at=at)
+
+    @torch.inference_mode()
+    def last_states(
+        self, windows: Tensor, batch_size: int, visit: VisitLast, *, cut: tuple[int, int] | None = None
+    ) -> None:
+        """Run the whole model, without the head; see `LayeredModel.last_states`."""
+        for first in range(0, len(windows), batch_size):
+            ids = windows[first : first + batch_size]
+            if cut is None:
+                visit("dense", first, self._last_hidden(ids))
+            else:
+                self._visit_dense_and_cut(ids, first, visit, *cut)
+
+    def _visit_dense_and_cut(self, ids: Tensor, first: int, visit: VisitLast, start: int, end: int) -> None:
+        """Both run the same layers up to the window: the dense pass leaves h_start behind, the cut goes on from it."""
+        kept: list[Tensor] = []
+        with ExitStack() as hooks:
+            if start:
+                keep = self.layers[start].register_forward_pre_hook(
+                    lambda _, args, kwargs: kept.append(_hidden(args, kwargs)), with_kwargs=True
+                )
+                hooks.callback(keep.remove)
+            dense = self._last_hidden(ids)
+        visit("dense", first, dense)
+        known = kept and end < self.layer_count
+        with self.with_layers(0, end, _Given(kept[0])) if known else self.with_layers(start, end):
+            visit("cut", first, self._last_hidden(ids))
+
+    def _last_hidden(self, ids: Tensor) -> Tensor:
+        hidden: Tensor = self.body(input_ids=ids.to(self.device, torch.long), use_cache=False).last_hidden_state
+        return hidden
+
+    @contextmanager
+    def head(self) -> Iterator[nn.Module]:
+        """Have the language-model head."""
+        head: nn.Module = self.model.get_output_embeddings()  # type: ignore[operator]
+        yield head
+
     def hidden_states(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, upto: int | None = None
     ) -> list[Tensor]:
@@ -128,6 +191,23 @@ class Decoder:
         mask = None if attention_mask is None else attention_mask.to(self.device)
         output = self.model(input_ids=input_ids.to(self.device, torch.long), attention_mask=mask, use_cache=False)
         logits: Tensor = output.logits
+        return logits
+
+    def logits_from(self, index: int, hidden: Tensor) -> Tensor:
+        """Run layers index..L-1, the final norm and the head on a given h_index; the layers in front are not run.
+
+        Gradients flow back to `hidden`, never into the model's weights. For batches without padding.
+
+        Args:
+            index: from 1 to L; L runs the final norm and the head alone.
+            hidden: h_index [batch, sequence, hidden].
+
+        Returns:
+            Logits [batch, sequence, vocabulary] in the compute dtype.
+        """
+        ids = torch.zeros(hidden.shape[:2], dtype=torch.long, device=self.device)
+        with self.with_layers(0, index, _Given(hidden.to(self.dtype))):
+            logits: Tensor = self.model(input_ids=ids, use_cache=False).logits
         return logits
 
     @torch.no_grad()  # not inference_mode: autograd has to be able to save these
@@ -190,8 +270,10 @@ class Decoder:
             layers, slots = [*front, block, *back], 1
         elif block is not None and back:
             layers = [*front, _Before(block, back[0]), *back[1:]]
-        elif block is not None:
+        elif block is not None and front:
             layers = [*front[:-1], _After(front[-1], block)]
+        elif block is not None:
+            layers, slots = [block], 1
         else:
             layers = [*front, *back]
         with ExitStack() as restore:
@@ -210,6 +292,29 @@ class Decoder:
         for name, value in fields.items():
             restore.callback(setattr, config, name, getattr(config, name))
             setattr(config, name, value)
+
+    @contextmanager
+    def rounded(self, dtype: torch.dtype) -> Iterator[None]:
+        """Compute with weights rounded to `dtype` until the context ends."""
+        originals = [(parameter, parameter.data) for parameter in self.model.parameters()]
+        for parameter, data in originals:
+            parameter.data = data.to(dtype).to(data.dtype)
+        try:
+            yield
+        finally:
+            for parameter, data in originals:
+                parameter.data = data
+
+
+class _Given(nn.Module):
+    """Stands in for all layers in front, whose output is known."""
+
+    def __init__(self, hidden: Tensor) -> None:
+        super().__init__()
+        self._hidden = hidden
+
+    def forward(self, *_: Any, **__: Any) -> Tensor:
+        return self._hidden
 
 
 class _PassOn(nn.Module):
@@ -280,13 +385,3 @@ def load_decoder(
     tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=trust_remote_code)
     config = json.loads((path / "config.json").read_text(encoding="utf-8"))
     return Decoder(model, config, tokenizer, stored)
-
-
-def shared_decoder(context: StageContext) -> Decoder:
-    """Return the dense model of a run, loaded once per process."""
-    if "decoder" not in context.memo:
-        context.memo["decoder"] = load_decoder(
-            context.model, context.device, trust_remote_code=context.recipe.trust_remote_code
-        )
-    decoder: Decoder = context.memo["decoder"]
-    return decoder

@@ -18,11 +18,13 @@ from worker.engine.errors import EngineError
 
 Kind = Literal["none", "ffn", "swiglu", "layer", "linear_merged", "linear_residual"]
 Init = Literal["first", "last", "mean", "random", "best", "closed_form"]
-Loss = Literal["mse"]
+Loss = Literal["mse", "cosine", "lm", "kd", "mse+lm", "mse+kd"]
+Divergence = Literal["forward", "reverse", "skewed_forward", "skewed_reverse"]
 Metric = Literal["cosine", "angular", "euclidean", "dot", "perplexity", "task"]
 Format = Literal["auto", "native"]
 Dtype = Literal["float32", "float16", "bfloat16"]
 Device = Literal["auto", "cpu", "cuda"]
+Execution = Literal["auto", "resident", "streamed"]
 
 
 @dataclass(frozen=True)
@@ -48,15 +50,29 @@ class Scoring:
 class Replacement:
     """What takes the window's place and how it is trained.
 
-    `layers` = new layers of kind `layer`; `tokens` = distinct training tokens, an upper bound.
+    Attributes:
+        kind: the block.
+        layers: new layers of kind `layer`.
+        init: what it starts from.
+        loss: what it is trained for; `a+b` is two steps, first a, then b from where a ended.
+        divergence: of `kd`; see `worker.engine.losses.kd`.
+        epochs: passes over the training tokens.
+        learning_rate: peak of the schedule.
+        second_epochs: passes of the second step.
+        second_learning_rate: peak of its schedule.
+        tokens: distinct training tokens, an upper bound.
+        batch_size: sequences per optimiser step.
     """
 
     kind: Kind
     layers: int
     init: Init
     loss: Loss
+    divergence: Divergence
     epochs: int
     learning_rate: float
+    second_epochs: int
+    second_learning_rate: float
     tokens: int
     batch_size: int
 
@@ -103,6 +119,8 @@ class Recipe:
     seed: int
     device: Device
     trust_remote_code: bool
+    execution: Execution = "auto"
+    """Changes where weights are, and no result: what does not name it leaves the choice to free memory."""
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Recipe:

@@ -23,9 +23,12 @@ from worker.engine.errors import EngineError
 from worker.engine.recipe import (
     Benchmark,
     Device,
+    Divergence,
     Dtype,
+    Execution,
     Format,
     Init,
+    Loss,
     Metric,
     ModelSource,
     Output,
@@ -66,8 +69,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     block.add_argument("--kind", choices=BLOCK_KINDS, default=defaults.KIND, help="replacement (default: %(default)s)")
     block.add_argument("--replacement-layers", type=int, default=1, metavar="K", help="of kind layer (%(default)s)")
     block.add_argument("--init", choices=get_args(Init), help="what it starts from (default: best, or the fit itself)")
+    block.add_argument("--loss", choices=get_args(Loss), default=defaults.LOSS, help="trained for (%(default)s)")
+    block.add_argument(
+        "--divergence", choices=get_args(Divergence), default=defaults.DIVERGENCE, help="of kd (%(default)s)"
+    )
     block.add_argument("--epochs", type=int, default=defaults.EPOCHS, help="passes over the tokens (%(default)s)")
     block.add_argument("--learning-rate", type=float, metavar="F", help="peak of the schedule (by hidden size)")
+    block.add_argument(
+        "--second-epochs", type=int, default=defaults.SECOND_EPOCHS, help="of the second step of a+b (%(default)s)"
+    )
+    block.add_argument("--second-learning-rate", type=float, metavar="F", help="its peak (by hidden size)")
     block.add_argument("--tokens", type=int, metavar="N", help="distinct training tokens at most")
     block.add_argument("--batch-size", type=int, metavar="N", help="sequences per training step")
     data = parser.add_argument_group("text (JSONL or plain)")
@@ -89,6 +100,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     output.add_argument("--dtype", choices=get_args(Dtype), help="of the checkpoint (default: the model's)")
     output.add_argument("--format", choices=get_args(Format), default=defaults.OUTPUT_FORMAT, help="(%(default)s)")
     output.add_argument("--seed", type=int, default=defaults.SEED, help="same seed, same bytes on CPU (%(default)s)")
+    output.add_argument(
+        "--execution", choices=get_args(Execution), default="auto", help="layers streamed or not: by free memory"
+    )
     output.add_argument("--device", choices=get_args(Device), default="auto", help="(%(default)s)")
 
 
@@ -120,9 +134,12 @@ def recipe_from(options: argparse.Namespace) -> Recipe:
             kind=options.kind,
             layers=options.replacement_layers,
             init=options.init or defaults.init(options.kind),
-            loss=defaults.LOSS,
+            loss=options.loss,
+            divergence=options.divergence,
             epochs=options.epochs,
             learning_rate=rate,
+            second_epochs=options.second_epochs,
+            second_learning_rate=_given(options.second_learning_rate, rate * defaults.SECOND_LEARNING_RATE_SHARE),
             tokens=tokens,
             batch_size=_given(options.batch_size, defaults.batch_size(max(1, length))),
         ),
@@ -138,6 +155,7 @@ def recipe_from(options: argparse.Namespace) -> Recipe:
         seed=options.seed,
         device=options.device,
         trust_remote_code=options.trust_remote_code,
+        execution=options.execution,
     )
 
 
@@ -203,6 +221,7 @@ def _check_numbers(recipe: Recipe, config: Config) -> None:
         ("scoring.sequence_length", recipe.scoring.sequence_length, 2, positions),
         ("scoring.sequences", recipe.scoring.sequences, 1, None),
         ("replacement.epochs", replacement.epochs, 0, None),
+        ("replacement.second_epochs", replacement.second_epochs, 0, None),
         ("replacement.tokens", replacement.tokens, recipe.scoring.sequence_length, None),
         ("replacement.batch_size", replacement.batch_size, 1, None),
         ("benchmark.prompt_tokens", benchmark.prompt_tokens, 1, positions - 1),
@@ -213,7 +232,9 @@ def _check_numbers(recipe: Recipe, config: Config) -> None:
         if value < least or (most is not None and value > most):
             allowed = f"at least {least}" if most is None else f"from {least} to {most}"
             raise EngineError("bad_recipe", f"{name} is {value} but must be {allowed}")
-    if not (math.isfinite(replacement.learning_rate) and replacement.learning_rate > 0):
-        raise EngineError("bad_recipe", f"replacement.learning_rate is {replacement.learning_rate} but must be above 0")
+    for name in ("learning_rate", "second_learning_rate"):
+        rate = getattr(replacement, name)
+        if not (math.isfinite(rate) and rate > 0):
+            raise EngineError("bad_recipe", f"replacement.{name} is {rate} but must be above 0")
     if problem := defaults.benchmark_problem(config, benchmark.prompt_tokens, benchmark.new_tokens):
         raise EngineError("bad_recipe", f"benchmark.{problem[0]}: {problem[1]}")

@@ -20,8 +20,9 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from app.core.architectures import size_of
 from worker.engine.context import StageContext, write_bytes
-from worker.engine.decoder import Decoder, shared_decoder
+from worker.engine.decoder import Decoder
 from worker.engine.errors import EngineError
+from worker.engine.execution import resident_model
 from worker.engine.text import SELF_TEXT_FILE, separator_token
 
 DOCUMENT_TOKENS = 128
@@ -161,13 +162,17 @@ def self_text_path(context: StageContext, model_hash: str, tokens: int, seed: in
 
 
 def ensure_self_text(context: StageContext, model_hash: str) -> None:
-    """Put the sampled text into the workspace as JSONL rows ``{"text": ...}``, from the cache where it is there."""
+    """Put the sampled text into the workspace as JSONL rows ``{"text": ...}``, from the cache where it is there.
+
+    Raises:
+        EngineError: `needs_resident` where the model is streamed: each token of a row would read all weights anew.
+    """
     tokens, seed = context.recipe.replacement.tokens, context.seed("self-text")
     kept = self_text_path(context, model_hash, tokens, seed)
     if not kept.is_file():
         context.emit.log(f"sampling {tokens} tokens of calibration text from the model itself")
         documents = sample_documents(
-            shared_decoder(context),
+            resident_model(context, "builtin:self (name a calibration text instead)"),
             tokens,
             seed,
             progress=lambda done, total: context.emit.progress(done, total, "sampled tokens"),

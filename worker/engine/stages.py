@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
+import hashlib
+import shutil
 import time
 from collections.abc import Mapping
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -23,25 +25,29 @@ from app.core.selection import (
 )
 from worker.engine import fetch, self_text
 from worker.engine.activation_store import ActivationStore
-from worker.engine.context import StageContext, write_bytes
-from worker.engine.decoder import Decoder, shared_decoder
+from worker.engine.context import StageContext, sha256_of, write_bytes
 from worker.engine.device import dtype_of
 from worker.engine.errors import EngineError
 from worker.engine.events import finite
+from worker.engine.execution import resident_model, shared_model, within_memory
+from worker.engine.hidden_states import LayeredModel
+from worker.engine.losses import objective_of
 from worker.engine.replacements import build, linear_merged, linear_residual
-from worker.engine.replacements.least_squares import held_out_rows
+from worker.engine.replacements.least_squares import Solution, held_out_rows
 from worker.engine.replacements.refit import down_projection, refit
 from worker.engine.replacements.starts import Start
 from worker.engine.scoring import METRICS, cosine, task
 from worker.engine.scoring.metric import Candidates
 from worker.engine.scoring.sampling import ScoreTable, score_windows
 from worker.engine.text import calibration_windows
-from worker.engine.training import Arguments, Pairs, Plan, fit
+from worker.engine.training import Arguments, Keeper, Pairs, Plan, fit
 
 SCORES = "scores.json"
 SELECTION = "selection.json"
 TRAINING = "training.json"
 REPLACEMENT = "replacement.safetensors"
+STATES = "training"
+"""Where a run that is killed in the middle of training left its state; gone when the stage is done."""
 
 _TOKENS_AT_ONCE = 8192
 _STATES_AT_ONCE = 1 << 26  # numbers of hidden states kept side by side while scoring, 256 MB in float32
@@ -51,36 +57,41 @@ def score(context: StageContext) -> None:
     """Write `scores.json`: the scores of the windows, and on how many sequences; samples ``builtin:self`` text first.
 
     Raises:
-        EngineError: `text_too_short`, `bad_text`, `not_finite`, `no_start_token`, `bad_target`.
+        EngineError: `text_too_short`, `bad_text`, `not_finite`, `no_start_token`, `bad_target`, `needs_resident`.
     """
     recipe = context.recipe
     if recipe.calibration.path is None:
         self_text.ensure_self_text(context, context.read_json(fetch.OUTPUT)["hash"])
-    decoder = shared_decoder(context)
+    decoder = shared_model(context)
     windows = calibration_windows(context, decoder.tokenizer)[: recipe.scoring.sequences]
-    length = windows.shape[1]
-    states = (len(decoder.layers) + 1) * length * hidden_size(decoder.config)
-    batch = max(1, min(_TOKENS_AT_ONCE // length, _STATES_AT_ONCE // states))
+    length, layers = windows.shape[1], decoder.layer_count
+    batch = scoring_batch(decoder, length)
+    del decoder  # memory that runs out may call for another
+
     metric = METRICS[recipe.scoring.metric]
     candidates = _candidates(context)
-    scored = score_windows(
-        decoder,
-        windows,
-        batch,
-        lambda done, total: context.emit.progress(done, total, "sequences"),
-        metric=metric,
-        candidates=candidates,
-        # The shortlist is judged on all sequences, so that none is spared.
-        adaptive=recipe.scoring.adaptive and metric.name != "task",
-        seed=context.seed("score"),
-    )
-    table = scored
-    if metric.name == "task":
 
-        def patched(done: int, total: int) -> None:
+    def scored_by(model: LayeredModel, size: int) -> ScoreTable:
+        return score_windows(
+            model,
+            windows,
+            size,
+            lambda done, total: context.emit.progress(done, total, "sequences"),
+            metric=metric,
+            candidates=candidates,
+            # The shortlist is judged on all sequences, so that none is spared.
+            adaptive=recipe.scoring.adaptive and metric.name != "task",
+            seed=context.seed("score"),
+        )
+
+    def ranked(model: LayeredModel, size: int) -> ScoreTable:
+        def progress(done: int, total: int) -> None:
             context.emit.progress(done, total, "patched windows")
 
-        table = task.rerank(decoder, windows, batch, scored, candidates, patched)
+        return task.rerank(model, windows, size, scored, candidates, progress)
+
+    scored = within_memory(context, batch, scored_by)
+    table = within_memory(context, batch, ranked) if metric.name == "task" else scored
     context.write_json(
         SCORES,
         {
@@ -90,10 +101,10 @@ def score(context: StageContext) -> None:
             "sequences": len(scored.sequences),
             "sequences_available": len(windows),
             "stopped": scored.stopped,
-            "separation": scored.separation and dataclasses.asdict(scored.separation),
+            "separation": scored.separation and asdict(scored.separation),
             "sequence_length": length,
             "tokens": len(scored.sequences) * length,
-            "layers": len(decoder.layers),
+            "layers": layers,
             "table": table.scores(),
             "shortlisted_by": {"metric": "cosine", "table": _cosines(scored)} if metric.name == "task" else None,
         },
@@ -101,8 +112,14 @@ def score(context: StageContext) -> None:
     context.emit.log(f"scored by {metric.name}: {scored.stopped}")
 
 
+def scoring_batch(decoder: LayeredModel, length: int) -> int:
+    """Return how many sequences of `length` tokens to score at a time: their states h_0..h_L lie side by side."""
+    states = (decoder.layer_count + 1) * length * hidden_size(decoder.config)
+    return max(1, min(_TOKENS_AT_ONCE // length, _STATES_AT_ONCE // states))
+
+
 def _cosines(scored: ScoreTable) -> list[list[float | None]]:
-    return dataclasses.replace(scored, metric=cosine.METRIC).scores()
+    return replace(scored, metric=cosine.METRIC).scores()
 
 
 def _size(context: StageContext, target: Target) -> WindowSize:
@@ -177,23 +194,27 @@ def train(context: StageContext) -> None:
     start, end = selection["start"], selection["end"]
     replacement = recipe.replacement
     if replacement.kind == "none":
-        context.write_json(TRAINING, {"kind": "none", "kept": "nothing", "steps": [], "held_out": [], "seconds": {}})
+        context.write_json(TRAINING, {"kind": "none", "kept": "nothing", "phases": [], "seconds": {}})
         return
-    decoder = shared_decoder(context)
-    windows = calibration_windows(context, decoder.tokenizer)
+    windows = calibration_windows(context, shared_model(context).tokenizer)
     if replacement.kind in FITTED_KINDS:
-        _fit_in_closed_form(context, decoder, windows, start, end)
+        _fit_in_closed_form(context, windows, start, end)
         return
-    store = ActivationStore.capture(
-        decoder,
-        windows,
-        start,
-        end,
-        context.temporary,
-        batch_size=max(1, _TOKENS_AT_ONCE // windows.shape[1]),
-        progress=lambda done, total: context.emit.progress(done, total, "captured sequences"),
-    )
-    pairs = Pairs.split(store)
+
+    def captured(model: LayeredModel, size: int) -> ActivationStore:
+        return ActivationStore.capture(
+            model,
+            windows,
+            start,
+            end,
+            context.temporary,
+            batch_size=size,
+            progress=lambda done, total: context.emit.progress(done, total, "captured sequences"),
+        )
+
+    store = within_memory(context, max(1, _TOKENS_AT_ONCE // windows.shape[1]), captured)
+    decoder = shared_model(context)
+    pairs = Pairs.split(store, windows)
     arguments = block_arguments(decoder, start, store.length, replacement.layers if replacement.kind == "layer" else 0)
     batch = replacement.batch_size
 
@@ -206,68 +227,102 @@ def train(context: StageContext) -> None:
     if replacement.init == "closed_form":
         down = down_projection(replacement.kind, block.float(), decoder.family)
         refit(block, down, pairs, arguments, batch)
-    plan = Plan(replacement.epochs, replacement.learning_rate, batch, context.seed("train"))
-
-    def report(step: int, steps: int, values: dict[str, float]) -> None:
-        context.emit.metric(**values)
-        context.emit.progress(step, steps, "steps")
-
-    history = fit(block.float(), pairs, arguments, plan, report)
-    _write_replacement(context, decoder, block.state_dict())
-    cut = pairs.error(None, arguments, batch)
+    cut, untrained = pairs.error(None, arguments, batch), pairs.error(block.float(), arguments, batch)
+    phases = [
+        _phase(context, number, loss, block, pairs, arguments)
+        for number, loss in enumerate(replacement.loss.split("+"))
+    ]
+    trained = pairs.error(block, arguments, batch)
+    _write_replacement(context, block.state_dict())
     context.write_json(
         TRAINING,
         {
             "kind": replacement.kind,
             "sequences": {"train": len(pairs.train), "held_out": len(pairs.held_out)},
             "tokens": len(pairs.train) * store.length,
-            "steps": history.steps,
-            "held_out": history.held_out,
-            "cut_mse": finite(cut),
-            "start_mse": finite(history.start_mse),
-            "best_mse": finite(history.best_mse),
-            "best_step": history.best_step,
+            "phases": phases,
+            "mse": {"cut": finite(cut), "start": finite(untrained), "trained": finite(trained)},
             # 1 is the plain cut, 0 the dense model.
-            "relative_error": finite(history.best_mse / cut) if cut else 0.0,
-            "kept": history.kept,
-            "diverged": history.diverged,
-            "seconds": {"capture": store.seconds, "fit": history.seconds},
+            "relative_error": finite(trained / cut) if cut else 0.0,
+            "kept": "trained" if any(phase["kept"] == "trained" for phase in phases) else "start",
+            "diverged": any(phase["diverged"] for phase in phases),
+            "seconds": {"capture": store.seconds, "fit": sum(phase["seconds"] for phase in phases)},
         },
     )
+    shutil.rmtree(context.workspace / STATES, ignore_errors=True)
+
+
+def _phase(
+    context: StageContext, number: int, loss: str, block: nn.Module, pairs: Pairs, arguments: Arguments
+) -> dict[str, Any]:
+    """Train for one loss, from a kept state where there is one, and return the history for `training.json`."""
+    recipe, selection = context.recipe, context.read_json(SELECTION)
+    replacement = recipe.replacement
+    plan = Plan(
+        replacement.second_epochs if number else replacement.epochs,
+        replacement.second_learning_rate if number else replacement.learning_rate,
+        replacement.batch_size,
+        context.seed(f"train {number}"),
+    )
+    everything = {"recipe": recipe.to_json(), "selection": selection, "ids": _sha256(pairs.input_ids)}
+    keeper = Keeper(
+        context.workspace / STATES / f"{number}.safetensors", sha256_of(everything), context.save_every_seconds
+    )
+
+    def report(step: int, steps: int, values: Mapping[str, float]) -> None:
+        context.emit.metric(**values)
+        context.emit.progress(step, steps, f"steps of {loss}")
+
+    def tail(hidden: Tensor) -> Tensor:
+        return resident_model(context, f"replacement.loss {loss}").logits_from(selection["end"], hidden)
+
+    objective = objective_of(loss, tail, replacement.divergence)
+    history = fit(block, pairs, arguments, plan, objective, report=report, keeper=keeper)
     if history.kept == "start":
-        context.emit.log("training did not beat the untrained start, which is kept")
+        context.emit.log(f"training for {loss} did not beat its start, which is kept")
     if history.diverged:
-        context.emit.log("the loss diverged; training ended early with the best state")
+        context.emit.log(f"the {loss} loss diverged; training ended early with the best state")
+    if history.stopped_early:
+        context.emit.log(f"{loss} no longer got better; training ended early with the best state")
+    if history.micro_batch < plan.batch_size:
+        context.emit.log(f"memory ran out; {history.micro_batch} of {plan.batch_size} sequences went in at once")
+    found = {name: finite(value) if isinstance(value, float) else value for name, value in asdict(history).items()}
+    return {"loss": loss, **found, "kept": history.kept}
 
 
-def _fit_in_closed_form(context: StageContext, decoder: Decoder, windows: Tensor, start: int, end: int) -> None:
+def _sha256(tensor: Tensor) -> str:
+    return hashlib.sha256(tensor.contiguous().numpy().tobytes()).hexdigest()
+
+
+def _fit_in_closed_form(context: StageContext, windows: Tensor, start: int, end: int) -> None:
     """Write the outputs of `train` for a kind that is fitted while the data stream by."""
     began = time.monotonic()
-    kind, batch = context.recipe.replacement.kind, max(1, _TOKENS_AT_ONCE // windows.shape[1])
+    kind = context.recipe.replacement.kind
 
     def progress(done: int, total: int) -> None:
         context.emit.progress(done, total, "sequences")
 
-    if kind == "linear_merged":
-        tensors, solution = linear_merged.fit(decoder, windows, start, end, batch, progress)
-    else:
-        block, solution = linear_residual.fit(decoder, windows, start, end, batch, progress)
-        tensors = block.state_dict()
-    _write_replacement(context, decoder, tensors)
+    def fitted(model: LayeredModel, size: int) -> tuple[dict[str, Tensor], Solution]:
+        if kind == "linear_merged":
+            return linear_merged.fit(model, windows, start, end, size, progress)
+        return linear_residual.fit(model, windows, start, end, size, progress)
+
+    tensors, solution = within_memory(context, max(1, _TOKENS_AT_ONCE // windows.shape[1]), fitted)
+    _write_replacement(context, tensors)
     held_out = sum(held_out_rows(len(windows)))
+    cut, left = solution.uncorrected, solution.held_out
     context.write_json(
         TRAINING,
         {
             "kind": kind,
             "sequences": {"train": max(1, len(windows) - held_out), "held_out": held_out},
             "tokens": max(1, len(windows) - held_out) * windows.shape[1],
-            "steps": [],
-            "held_out": [{"step": 0, "mse": finite(solution.held_out)}],
-            "cut_mse": finite(solution.uncorrected),
-            "best_mse": finite(solution.held_out),
-            "relative_error": finite(solution.held_out / solution.uncorrected) if solution.uncorrected else 0.0,
+            "phases": [],
+            "mse": {"cut": finite(cut), "start": finite(cut), "trained": finite(left)},
+            "relative_error": finite(left / cut) if cut else 0.0,
             "ridge": solution.ridge,
             "kept": "start" if solution.ridge is None else "closed_form",
+            "diverged": False,
             "seconds": {"fit": time.monotonic() - began},
         },
     )
@@ -275,14 +330,14 @@ def _fit_in_closed_form(context: StageContext, decoder: Decoder, windows: Tensor
         context.emit.log("no linear map beats the plain cut on held-out states, which is kept")
 
 
-def _write_replacement(context: StageContext, decoder: Decoder, tensors: Mapping[str, Tensor]) -> None:
+def _write_replacement(context: StageContext, tensors: Mapping[str, Tensor]) -> None:
     wanted = context.recipe.output.dtype
-    dtype = dtype_of(wanted) if wanted else decoder.stored_dtype
+    dtype = dtype_of(wanted) if wanted else shared_model(context).stored_dtype
     written = {name: tensor.to("cpu", dtype).contiguous() for name, tensor in tensors.items()}
     write_bytes(context.workspace / REPLACEMENT, save(written))
 
 
-def block_arguments(decoder: Decoder, start: int, length: int, layers: int) -> Arguments:
+def block_arguments(decoder: LayeredModel, start: int, length: int, layers: int) -> Arguments:
     """Return what a block takes beside the hidden states: mask and positions for each of its decoder layers.
 
     Args:

@@ -13,8 +13,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,13 @@ from torch import Tensor, nn
 
 from app.core.architectures import max_positions
 from worker.engine.context import StageContext, write_bytes
-from worker.engine.decoder import Decoder, shared_decoder
 from worker.engine.device import dtype_of
 from worker.engine.errors import EngineError
+from worker.engine.execution import DENSE, shared_model
+from worker.engine.hidden_states import LayeredModel
 from worker.engine.replacements import build, stands_for
 from worker.engine.replacements.starts import Start
+from worker.engine.streamed import load_streamed
 
 SCRIPT = Path(__file__).with_name("verification_script.py")
 
@@ -47,21 +49,27 @@ _ERROR_LINES = 4
 def run(context: StageContext) -> None:
     """Write `verification.json`: how far the checkpoint's logits and tokens are from the model in memory.
 
-    Raises EngineError `verification_failed` where it does not load cleanly, its logits differ by more than the
-    tolerance, or any way of generating gives other tokens.
+    Of a streamed model the proof runs on CPU in the dtype of the written checkpoint, whose file the other process then
+    maps instead of loading it. Raises EngineError `verification_failed` where the checkpoint does not load cleanly, its
+    logits differ by more than the tolerance, or any way of generating gives other tokens.
     """
-    decoder = shared_decoder(context)
+    decoder, device = shared_model(context), context.device
+    if decoder.execution == "streamed":
+        written, device = written_dtype(context, decoder), "cpu"
+        decoder = load_streamed(
+            context.model, device, context.temporary, written, trust_remote_code=context.recipe.trust_remote_code
+        )
     # Kept with the results: whoever serves the checkpoint can repeat the comparison.
     probe = context.workspace / PROBE
     write_bytes(probe, save(make_probe(context, decoder)))
     compute = decoder.dtype
-    if context.device == "cuda":
+    del decoder
+    if device == "cuda":
         # The other process needs the room.
-        context.memo.pop("decoder", None)
-        del decoder
+        context.memo.pop(DENSE, None)
         torch.cuda.empty_cache()
     checkpoint = context.workspace / "checkpoint"
-    findings = check_in_fresh_process(checkpoint, probe, compute, context.device, context.temporary)
+    findings = check_in_fresh_process(checkpoint, probe, compute, device, context.temporary)
     verdict = judge(findings, compute)
     context.write_json("verification.json", {**findings, **verdict})
     for warning in findings["load_warnings"]:
@@ -72,7 +80,7 @@ def run(context: StageContext) -> None:
     )
 
 
-def make_probe(context: StageContext, decoder: Decoder) -> dict[str, Tensor]:
+def make_probe(context: StageContext, decoder: LayeredModel) -> dict[str, Tensor]:
     """Return what the pruned model in memory computes, as the script expects it.
 
     `input_ids` [1, sequence] int64, `logits` [sequence, vocabulary] float32, `expected` [new tokens] int64 greedy after
@@ -89,7 +97,8 @@ def make_probe(context: StageContext, decoder: Decoder) -> dict[str, Tensor]:
     lengths = torch.tensor([prompt, max(1, round(prompt * SHORT_PROMPT_SHARE))])
     block = trained_block(context, decoder, start, end)
     first, end = stands_for(context.recipe.replacement.kind, start, end)
-    with rounded_to(decoder, context.recipe.output.dtype), decoder.with_layers(first, end, block):
+    rounded = context.recipe.output.dtype
+    with decoder.rounded(dtype_of(rounded)) if rounded else nullcontext(), decoder.with_layers(first, end, block):
         logits = decoder.logits(ids)[0].float().cpu()
         tokens = ids[:, :prompt]
         for _ in range(new):
@@ -102,7 +111,7 @@ def make_probe(context: StageContext, decoder: Decoder) -> dict[str, Tensor]:
     }
 
 
-def trained_block(context: StageContext, decoder: Decoder, start: int, end: int) -> nn.Module | None:
+def trained_block(context: StageContext, decoder: LayeredModel, start: int, end: int) -> nn.Module | None:
     """Return the replacement with the weights that the train stage kept, None for `none`."""
     recipe = context.recipe
     kind = recipe.replacement.kind
@@ -112,8 +121,8 @@ def trained_block(context: StageContext, decoder: Decoder, start: int, end: int)
     start_from = Start(decoder, start, end, "first", recipe.seed, lambda _: 0.0, recipe.replacement.layers)
     block = build(kind, start_from)
     assert block is not None
+    wanted = written_dtype(context, decoder)
     tensors = load_file(context.workspace / "replacement.safetensors")
-    wanted = decoder.stored_dtype if recipe.output.dtype is None else dtype_of(recipe.output.dtype)
     rounded = {name: tensor.to(wanted) for name, tensor in tensors.items()}
     block.load_state_dict(rounded, strict=kind != "linear_merged")
     if recipe.output.dtype is not None:
@@ -121,25 +130,10 @@ def trained_block(context: StageContext, decoder: Decoder, start: int, end: int)
     return block.to(decoder.device, decoder.dtype).eval()
 
 
-@contextmanager
-def rounded_to(decoder: Decoder, dtype: str | None) -> Iterator[None]:
-    """Round the weights to the dtype of the written checkpoint, and restore them afterwards.
-
-    Also where it is the usual dtype of the stored weights, since single tensors may be stored in a wider one. The
-    comparison is of what was written with what should have been; that rounding is wanted and no difference.
-    """
-    if dtype is None:
-        yield
-        return
-    rounded = dtype_of(dtype)
-    originals = [(parameter, parameter.data) for parameter in decoder.model.parameters()]
-    for parameter, data in originals:
-        parameter.data = data.to(rounded).to(data.dtype)
-    try:
-        yield
-    finally:
-        for parameter, data in originals:
-            parameter.data = data
+def written_dtype(context: StageContext, decoder: LayeredModel) -> torch.dtype:
+    """Return what most weights of the written checkpoint are stored in."""
+    wanted = context.recipe.output.dtype
+    return decoder.stored_dtype if wanted is None else dtype_of(wanted)
 
 
 def check_in_fresh_process(

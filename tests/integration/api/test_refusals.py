@@ -73,7 +73,7 @@ FIELDS: list[tuple[str, dict[str, Any], str, str, str]] = [
         "/output/format",
         "linear_merged",
     ),
-    ("another loss", {"replacement": {"loss": "kd"}}, "not_available", "/replacement/loss", "'mse'"),
+    ("another loss", {"replacement": {"loss": "hinge"}}, "not_available", "/replacement/loss", "'mse+kd'"),
     ("no epochs", {"replacement": {"epochs": 0}}, "out_of_range", "/replacement/epochs", "1 to 10000"),
     ("tasks", {"evaluation": {"tasks": ["piqa"]}}, "not_available", "/evaluation/tasks", "evaluation.perplexity"),
     ("a limit", {"evaluation": {"limit": 5}}, "not_available", "/evaluation/limit", "task"),

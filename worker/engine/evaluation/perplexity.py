@@ -8,7 +8,7 @@ the predicted text, which compares any two. The head is applied to a few hundred
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,12 +48,9 @@ class LogLikelihood:
         self.tokens += tokens
 
 
-def batches(windows: Tensor, device: torch.device) -> Iterator[Tensor]:
-    """Yield windows [count, length] in batches [batch, length] of int64 on `device`."""
-    tokens = _TOKENS_PER_BATCH.get(device.type, _TOKENS_PER_BATCH["cpu"])
-    size = max(1, tokens // windows.shape[1])
-    for start in range(0, len(windows), size):
-        yield windows[start : start + size].to(device, torch.long)
+def sequences_at_once(windows: Tensor, device: str) -> int:
+    """Return how many of the windows [count, length] to run at a time on ``cpu`` or ``cuda``."""
+    return max(1, _TOKENS_PER_BATCH[device] // windows.shape[1])
 
 
 @torch.inference_mode()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
+from app.core.architectures import max_positions
 from worker.engine.decoder import Decoder
+from worker.engine.hidden_states import LayeredModel
 
 PROMPT_TOKENS = 16
 NEW_TOKENS = 48
@@ -35,3 +39,32 @@ def continuation(decoder: Decoder, prompt: Tensor, positions: int) -> str:
     out = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=greedy)  # type: ignore[operator]
     text: str = tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
     return text
+
+
+class Samples:
+    """Continuations of the same prompts by the dense, the cut and the pruned model; only resident models make them."""
+
+    def __init__(self, windows: Tensor, tokenizer: Any) -> None:
+        self._prompts = prompts_of(windows)
+        self._found = [{"prompt": tokenizer.decode(prompt[0], skip_special_tokens=True)} for prompt in self._prompts]
+
+    def add_dense(self, model: LayeredModel, start: int, end: int) -> None:
+        """Add what the dense model makes of the prompts, whole and without the layers [start, end)."""
+        if isinstance(model, Decoder):
+            self._add("dense", model)
+            with model.with_layers(start, end):
+                self._add("cut", model)
+
+    def add_pruned(self, model: LayeredModel) -> None:
+        """Add what the pruned model makes of the prompts."""
+        if isinstance(model, Decoder):
+            self._add("pruned", model)
+
+    def _add(self, variant: str, model: Decoder) -> None:
+        for prompt, sample in zip(self._prompts, self._found, strict=True):
+            sample[variant] = continuation(model, prompt, max_positions(model.config))
+
+    @property
+    def complete(self) -> list[dict[str, str]]:
+        """The prompts with all three texts; none where a model was streamed."""
+        return [sample for sample in self._found if {"dense", "cut", "pruned"} <= set(sample)]

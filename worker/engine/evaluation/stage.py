@@ -5,19 +5,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from app.core.architectures import max_positions
 from worker.engine.context import StageContext
-from worker.engine.decoder import Decoder, shared_decoder
-from worker.engine.evaluation.perplexity import LogLikelihood, batches, negative_log_likelihood, ratio, text_bytes
-from worker.engine.evaluation.samples import continuation, prompts_of
-from worker.engine.export.loading import shared_written
+from worker.engine.evaluation.perplexity import (
+    LogLikelihood,
+    negative_log_likelihood,
+    ratio,
+    sequences_at_once,
+    text_bytes,
+)
+from worker.engine.evaluation.samples import Samples
+from worker.engine.execution import shared_model, shared_written, within_memory
+from worker.engine.hidden_states import LayeredModel
 from worker.engine.text import held_out_windows, text_windows
 
 VARIANTS = ("dense", "cut", "pruned")
@@ -26,62 +32,95 @@ VARIANTS = ("dense", "cut", "pruned")
 def run(context: StageContext) -> None:
     """Write `evaluation.json`: perplexities per text, and greedy samples, of dense, cut and pruned.
 
+    The dense model is done with before the pruned one is opened, so that a machine that holds one of them is enough.
     Raises EngineError `text_too_short` or `bad_text` where an evaluation text is of no use.
     """
     selection = context.read_json("selection.json")
-    start, end = selection["start"], selection["end"]
-    dense = shared_decoder(context)
-    pruned = shared_written(context)
-    texts = _texts(context, dense)
-    total = 3 * sum(len(windows) for windows in texts.values())
-    done = 0
+    window = selection["start"], selection["end"]
+    tokenizer = shared_model(context).tokenizer
+    texts = _texts(context, tokenizer)
+    total, done = 3 * sum(len(windows) for windows in texts.values()), 0
 
     def progress(count: int) -> None:
         nonlocal done
-        done += count
+        done = min(done + count, total)
         context.emit.progress(done, total, "sequences")
 
-    report: dict[str, Any] = {}
+    def measured(windows: Tensor, cut: tuple[int, int] | None, *, written: bool = False) -> dict[str, LogLikelihood]:
+        work = partial(likelihoods, windows=windows, progress=progress, cut=cut)
+        return within_memory(context, sequences_at_once(windows, context.device), work, written=written)
+
+    sums = {name: measured(windows, window) for name, windows in texts.items()}
+    samples = Samples(next(iter(texts.values())), tokenizer)
+    samples.add_dense(shared_model(context), *window)
+    sizes = {name: text_bytes(windows, tokenizer) for name, windows in texts.items()}
     for name, windows in texts.items():
-        report[name] = _of_text(dense, pruned, windows, (start, end), progress)
-        context.emit.metric(**{f"perplexity/{name}/{variant}": report[name][variant] for variant in VARIANTS})
+        sums[name]["pruned"] = measured(windows, None, written=True)["dense"]
+    samples.add_pruned(shared_written(context))
+    report = {name: _of_text(sums[name], sizes[name], len(windows)) for name, windows in texts.items()}
+    for name, values in report.items():
+        context.emit.metric(**{f"perplexity/{name}/{variant}": values[variant] for variant in VARIANTS})
     context.write_json(
         "evaluation.json",
         {
             "perplexity": report,
             "held_out": not context.recipe.evaluation,
             "sequence_length": context.recipe.scoring.sequence_length,
-            "samples": _samples(dense, pruned, next(iter(texts.values())), start, end),
+            "samples": samples.complete,
         },
     )
+    if not samples.complete:
+        context.emit.log("no sample texts: a streamed model would read all its weights for every token")
 
 
-def _texts(context: StageContext, decoder: Decoder) -> dict[str, Tensor]:
+def _texts(context: StageContext, tokenizer: Any) -> dict[str, Tensor]:
     """Return name -> windows [count, sequence_length]; without evaluation texts, what calibration held out."""
     recipe = context.recipe
     if not recipe.evaluation:
-        return {f"{recipe.calibration.name} (held out)": held_out_windows(context, decoder.tokenizer)}
+        return {f"{recipe.calibration.name} (held out)": held_out_windows(context, tokenizer)}
     texts: dict[str, Tensor] = {}
     for text in recipe.evaluation:
         name, copies = text.name, 1
         while name in texts:
             copies += 1
             name = f"{text.name} ({copies})"
-        texts[name] = text_windows(text, decoder.tokenizer, recipe.scoring.sequence_length)
+        texts[name] = text_windows(text, tokenizer, recipe.scoring.sequence_length)
     return texts
 
 
-def _of_text(
-    dense: Decoder, pruned: Decoder, windows: Tensor, window: tuple[int, int], progress: Callable[[int], None]
-) -> dict[str, Any]:
-    sums = {variant: LogLikelihood() for variant in VARIANTS}
-    for ids in batches(windows, dense.device):
-        for variant, hidden in _hidden_of_dense_and_cut(dense, ids, *window):
-            sums[variant].add(*negative_log_likelihood(_head(dense), hidden, ids))
+def likelihoods(
+    model: LayeredModel,
+    batch_size: int,
+    *,
+    windows: Tensor,
+    progress: Callable[[int], None],
+    cut: tuple[int, int] | None = None,
+) -> dict[str, LogLikelihood]:
+    """Return the likelihood of token windows [sequences, length] as `dense`, and as `cut` where that is asked for.
+
+    Args:
+        model: what predicts them.
+        batch_size: sequences at a time.
+        windows: token ids without padding.
+        progress: told the number of sequences done since the last call.
+        cut: predict them without the layers [start, end) too.
+    """
+    sums = {name: LogLikelihood() for name in (("dense",) if cut is None else ("dense", "cut"))}
+    with ExitStack() as until_done:
+        heads: list[nn.Module] = []
+
+        def visit(variant: str, first: int, hidden: Tensor) -> None:
+            if not heads:  # not before: a streamed model's layers have gone by then
+                heads.append(until_done.enter_context(model.head()))
+            ids = windows[first : first + len(hidden)].to(hidden.device, torch.long)
+            sums[variant].add(*negative_log_likelihood(heads[0], hidden, ids))
             progress(len(ids))
-        sums["pruned"].add(*negative_log_likelihood(_head(pruned), _last_hidden(pruned, ids), ids))
-        progress(len(ids))
-    size = text_bytes(windows, dense.tokenizer)
+
+        model.last_states(windows, batch_size, visit, cut=cut)
+    return sums
+
+
+def _of_text(sums: Mapping[str, LogLikelihood], size: int, sequences: int) -> dict[str, Any]:
     for likelihood in sums.values():
         likelihood.text_bytes = size
     found: dict[str, Any] = {variant: sums[variant].perplexity for variant in VARIANTS}
@@ -89,74 +128,5 @@ def _of_text(
     found["ratio"] = ratio(found["pruned"], found["dense"])
     found["cut_ratio"] = ratio(found["cut"], found["dense"])
     found["retained"] = ratio(found["dense"], found["pruned"])
-    found["tokens"], found["bytes"], found["sequences"] = sums["dense"].tokens, size, len(windows)
+    found["tokens"], found["bytes"], found["sequences"] = sums["dense"].tokens, size, sequences
     return found
-
-
-def _hidden_of_dense_and_cut(decoder: Decoder, ids: Tensor, start: int, end: int) -> Iterator[tuple[str, Tensor]]:
-    """Yield the last hidden states [batch, sequence, hidden] of the dense and of the cut model for one batch.
-
-    Both run the same layers up to the window: the dense pass leaves h_start behind, and the cut one goes on from it.
-    """
-    kept: list[Tensor] = []
-    with _watched_input(decoder.layers[start], kept) if start else _nothing():
-        yield "dense", _last_hidden(decoder, ids)
-    if not kept or end == len(decoder.layers):
-        with decoder.with_layers(start, end):
-            yield "cut", _last_hidden(decoder, ids)
-        return
-    with decoder.with_layers(0, end, _Given(kept[0])):
-        yield "cut", _last_hidden(decoder, ids)
-
-
-class _Given(nn.Module):
-    """Stands in for the layers whose output is known already."""
-
-    def __init__(self, hidden: Tensor) -> None:
-        super().__init__()
-        self._hidden = hidden
-
-    def forward(self, _: Tensor) -> Tensor:
-        return self._hidden
-
-
-@contextmanager
-def _watched_input(layer: nn.Module, kept: list[Tensor]) -> Iterator[None]:
-    def keep(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        kept.append(args[0] if args else kwargs["hidden_states"])
-
-    handle = layer.register_forward_pre_hook(keep, with_kwargs=True)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
-
-
-@torch.inference_mode()
-def _last_hidden(decoder: Decoder, ids: Tensor) -> Tensor:
-    """Return the hidden states [batch, sequence, hidden] that the head is applied to."""
-    hidden: Tensor = decoder.body(input_ids=ids, use_cache=False).last_hidden_state
-    return hidden
-
-
-def _head(decoder: Decoder) -> nn.Module:
-    head: nn.Module = decoder.model.get_output_embeddings()  # type: ignore[operator]
-    return head
-
-
-def _samples(dense: Decoder, pruned: Decoder, windows: Tensor, start: int, end: int) -> list[dict[str, str]]:
-    positions = max_positions(dense.config)
-    samples = []
-    for prompt in prompts_of(windows):
-        sample = {"prompt": dense.tokenizer.decode(prompt[0], skip_special_tokens=True)}
-        sample["dense"] = continuation(dense, prompt, positions)
-        with dense.with_layers(start, end):
-            sample["cut"] = continuation(dense, prompt, positions)
-        sample["pruned"] = continuation(pruned, prompt, positions)
-        samples.append(sample)
-    return samples

@@ -8,8 +8,6 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer
 
-from worker.engine.assembly import WRITTEN
-from worker.engine.context import StageContext
 from worker.engine.decoder import Decoder, load_decoder
 from worker.engine.device import compute_dtype, stored_dtype
 from worker.engine.export import modeling_streamline
@@ -29,11 +27,3 @@ def load_written(path: Path, device: str, dtype: torch.dtype | None = None) -> D
     model = model_class.from_pretrained(path, dtype=dtype or compute_dtype(device, stored), local_files_only=True)
     tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
     return Decoder(model.to(device), config, tokenizer, stored)
-
-
-def shared_written(context: StageContext) -> Decoder:
-    """Return the written checkpoint of a run, loaded once per process; `assemble` makes it be loaded anew."""
-    if WRITTEN not in context.memo:
-        context.memo[WRITTEN] = load_written(context.workspace / "checkpoint", context.device)
-    decoder: Decoder = context.memo[WRITTEN]
-    return decoder

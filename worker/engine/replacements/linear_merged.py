@@ -12,7 +12,6 @@ before anything is fitted. State dict names are relative to the layer (``mlp.dow
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -20,28 +19,27 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from worker.engine.decoder import Decoder
 from worker.engine.errors import EngineError
+from worker.engine.hidden_states import LayeredModel
 from worker.engine.replacements.least_squares import NormalEquations, Solution, collect, held_out_rows
 from worker.engine.replacements.linear_residual import Progress
 from worker.engine.replacements.starts import Start
 
-_PROBE_TOKENS = 16
 _ROUNDING = {torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 5e-2}  # share of what is compared
 
 
 def build(start: Start) -> nn.Module:
     """Return a copy of the layer in front of the window, which stands for itself and the window."""
-    return copy.deepcopy(start.decoder.layers[start.first - 1]).requires_grad_(False)
+    return start.decoder.layer(start.first - 1).requires_grad_(False)
 
 
 def fit(
-    decoder: Decoder, windows: Tensor, start: int, end: int, batch_size: int, progress: Progress | None = None
+    model: LayeredModel, windows: Tensor, start: int, end: int, batch_size: int, progress: Progress | None = None
 ) -> tuple[dict[str, Tensor], Solution]:
-    """Fit T in one pass through the layers 0..end-1, and fold it.
+    """Fit T in one pass through the layers 0..end-1, and fold it; the layer in front of the window runs twice.
 
     Args:
-        decoder: the dense model.
+        model: the dense model.
         windows: token ids [sequences, length].
         start: first layer of the window, at least 1.
         end: the layer after its last one.
@@ -55,30 +53,47 @@ def fit(
         EngineError: `replacement_refused` where the MLP's output is not added to the residual stream as it is;
             `not_finite` where a hidden state is NaN or infinite.
     """
-    down = decoder.layers[start - 1].get_submodule(decoder.family.mlp_down)
-    probe = windows[:1, :_PROBE_TOKENS]
-    share = added_share(lambda: decoder.hidden_states(probe, upto=start)[start], down)
+    layer = model.layer(start - 1)
+    down = layer.get_submodule(model.family.mlp_down)
+    sizes = {len(batch) for batch in torch.split(windows, batch_size)}
+    arguments = {size: model.layer_arguments(start - 1, size, windows.shape[1]) for size in sizes}
+    equations, held_out, alone = NormalEquations(), held_out_rows(len(windows)), len(windows) == 1
+    outputs: dict[int, tuple[Tensor, Tensor]] = {}
+    shares: list[float] = []
+
+    def visit(first: int, index: int, state: Tensor) -> None:
+        def run() -> Tensor:
+            made: Tensor = layer(state, **arguments[len(state)])
+            return made
+
+        if index == start - 1:
+            if not shares:
+                shares.append(_share(run, down, start - 1))
+            with _outputs(down) as seen:
+                h = run()
+            # Some families run the MLP on [tokens, hidden].
+            outputs[first] = h, seen[0].view(h.shape)
+            return
+        (h, M), rows = outputs.pop(first), slice(first, first + len(state))
+        collect(equations, M.double() * shares[0], state.double() - h.double(), held_out[rows], alone=alone)
+        if progress:
+            progress(rows.stop, len(windows))
+
+    model.visit_windows(windows, batch_size, visit, at={start - 1, end}, together=True)
+    solution = equations.solve()
+    T = torch.eye(len(solution.correction), dtype=torch.float64, device=solution.correction.device)
+    return folded(model.family.mlp_down, down, T + solution.correction), solution
+
+
+def _share(run: Callable[[], Tensor], down: nn.Module, layer: int) -> float:
+    share = added_share(run, down)
     if share is None:
         raise EngineError(
             "replacement_refused",
-            f"linear_merged cannot be folded into layer {start - 1}: its MLP's output is not added to the residual "
-            "stream as it is; use replacement.kind linear_residual",
+            f"linear_merged cannot be folded into layer {layer}: its MLP's output is not added to the residual stream "
+            "as it is; use replacement.kind linear_residual",
         )
-    equations, held_out, done = NormalEquations(), held_out_rows(len(windows)), 0
-    for batch in torch.split(windows, batch_size):
-        seen: dict[int, Tensor] = {}
-        with _outputs(down) as outputs:
-            decoder.visit(batch, seen.__setitem__, at={start, end})
-        # Some families run the MLP on [tokens, hidden].
-        M = outputs[0].view(seen[start].shape).double() * share
-        wrong = seen[end].double() - seen[start].double()
-        collect(equations, M, wrong, held_out[done : done + len(batch)], alone=len(windows) == 1)
-        done += len(batch)
-        if progress:
-            progress(done, len(windows))
-    solution = equations.solve()
-    T = torch.eye(len(solution.correction), dtype=torch.float64, device=solution.correction.device)
-    return folded(decoder.family.mlp_down, down, T + solution.correction), solution
+    return share
 
 
 def folded(name: str, down: nn.Module, T: Tensor) -> dict[str, Tensor]:

@@ -7,13 +7,13 @@ is stored and nothing is trained. State dict name: ``proj.weight``, P' as a line
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from app.core.architectures import hidden_size
-from worker.engine.decoder import Decoder
+from worker.engine.hidden_states import LayeredModel
 from worker.engine.replacements.least_squares import NormalEquations, Solution, collect, held_out_rows
 from worker.engine.replacements.starts import Start, zero
 
@@ -42,12 +42,12 @@ def build(start: Start) -> nn.Module:
 
 
 def fit(
-    decoder: Decoder, windows: Tensor, start: int, end: int, batch_size: int, progress: Progress | None = None
-) -> tuple[nn.Module, Solution]:
+    model: LayeredModel, windows: Tensor, start: int, end: int, batch_size: int, progress: Progress | None = None
+) -> tuple[dict[str, Tensor], Solution]:
     """Fit the map to what the layers [start, end) do, in one pass through the layers 0..end-1.
 
     Args:
-        decoder: the dense model.
+        model: the dense model.
         windows: token ids [sequences, length].
         start: X is the input of this layer.
         end: Y is the output of the layer before this one.
@@ -55,22 +55,30 @@ def fit(
         progress: told (done, total) sequences.
 
     Returns:
-        the block, float32 on the decoder's device, and how it was found.
+        the block's tensors, float64, and how they were found.
 
     Raises:
         EngineError: `not_finite` where a hidden state is NaN or infinite.
     """
-    equations, held_out, done = NormalEquations(), held_out_rows(len(windows)), 0
-    for batch in torch.split(windows, batch_size):
-        seen: dict[int, Tensor] = {}
-        decoder.visit(batch, seen.__setitem__, at={start, end})
-        wrong = seen[end].double() - seen[start].double()
-        collect(equations, seen[start], wrong, held_out[done : done + len(batch)], alone=len(windows) == 1)
-        done += len(batch)
+    equations, held_out, alone = NormalEquations(), held_out_rows(len(windows)), len(windows) == 1
+    before: dict[int, Tensor] = {}
+
+    def visit(first: int, layer: int, state: Tensor) -> None:
+        if layer == start:
+            before[first] = state
+            return
+        X, rows = before.pop(first), slice(first, first + len(state))
+        collect(equations, X, state.double() - X.double(), held_out[rows], alone=alone)
         if progress:
-            progress(done, len(windows))
+            progress(rows.stop, len(windows))
+
+    model.visit_windows(windows, batch_size, visit, at={start, end}, together=True)
     solution = equations.solve()
-    block = LinearResidual(len(solution.correction)).to(decoder.device)
-    with torch.no_grad():
-        block.proj.weight.copy_(solution.correction.T)
-    return block.requires_grad_(False), solution
+    return {"proj.weight": solution.correction.mT}, solution
+
+
+def block_of(tensors: Mapping[str, Tensor], device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """Return the block with fitted tensors in it."""
+    block = LinearResidual(len(tensors["proj.weight"]))
+    block.load_state_dict(tensors)
+    return block.to(device, dtype).requires_grad_(False)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from worker.engine.decoder import Decoder
+from worker.engine.hidden_states import LayeredModel
 from worker.engine.recipe import Init
 
 HeldOutError = Callable[[nn.Module], float]
@@ -32,7 +32,7 @@ class Start:
         layers: decoder layers to put in, for kind `layer`.
     """
 
-    decoder: Decoder
+    decoder: LayeredModel
     first: int
     end: int
     init: Init
@@ -47,20 +47,21 @@ def inherit(start: Start, make: Callable[[nn.Module], nn.Module], place: int | N
     The slot's place-bound parts (cache slot, attention type) are those of the layer at `place`, by default the
     window's first; only weights are inherited.
     """
-    layers = list(start.decoder.layers)[start.first : start.end]
-    slot = copy.deepcopy(start.decoder.layers[start.first if place is None else place])
+    layer = start.decoder.layer
+    window = range(start.first, start.end)
+    slot = layer(start.first if place is None else place)
     match start.init:
         case "random":
             randomise(slot, start.decoder.model.config, start.seed)
         case "mean":
-            slot.load_state_dict(_mean([layer.state_dict() for layer in layers]))
+            _average(slot, (layer(index) for index in window))
         case "last":
-            slot.load_state_dict(layers[-1].state_dict())
-        case "best" | "closed_form" if len(layers) > 1:
-            errors = [start.error(make(_filled(copy.deepcopy(slot), layer))) for layer in layers]
-            _filled(slot, layers[errors.index(min(errors))])
-        case _:
-            _filled(slot, layers[0])
+            _filled(slot, layer(start.end - 1))
+        case "best" | "closed_form" if len(window) > 1:
+            errors = [start.error(make(_filled(copy.deepcopy(slot), layer(index)))) for index in window]
+            _filled(slot, layer(window[errors.index(min(errors))]))
+        case _ if place is not None:
+            _filled(slot, layer(start.first))
     return make(slot)
 
 
@@ -69,8 +70,13 @@ def _filled(slot: nn.Module, layer: nn.Module) -> nn.Module:
     return slot
 
 
-def _mean(states: list[dict[str, Any]]) -> dict[str, Tensor]:
-    return {name: torch.stack([state[name].float() for state in states]).mean(0) for name in states[0]}
+def _average(slot: nn.Module, layers: Iterable[nn.Module]) -> None:
+    """Fill `slot` with the mean of layers, of which one at a time is in memory."""
+    sums: dict[str, Tensor] = {}
+    for count, layer in enumerate(layers, start=1):
+        for name, tensor in layer.state_dict().items():
+            sums[name] = tensor.float() if count == 1 else sums[name] + tensor.float()
+    slot.load_state_dict({name: total / count for name, total in sums.items()})
 
 
 @torch.no_grad()

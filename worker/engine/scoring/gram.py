@@ -11,9 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from app.core.architectures import hidden_size
-from worker.engine.decoder import Decoder
 from worker.engine.errors import EngineError
+from worker.engine.hidden_states import LayeredModel
 from worker.engine.scoring.metric import Candidates
 
 Values = Callable[[Tensor], Tensor]
@@ -26,37 +25,38 @@ _TINY = torch.finfo(torch.float32).tiny
 class GramScorer:
     """Means over a sequence's tokens of what a metric makes of their Gram matrices; see `Scorer`."""
 
-    def __init__(self, decoder: Decoder, values: Values) -> None:
-        self._decoder = decoder
+    def __init__(self, model: LayeredModel, values: Values) -> None:
+        self._model = model
         self._values = values
         self._states: Tensor | None = None
 
-    def add(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Run all layers on a batch; see `Scorer.add`.
+    def add(self, windows: Tensor, batch_size: int, done: Callable[[int], None]) -> tuple[Tensor, Tensor]:
+        """Run all layers on the sequences; see `Scorer.add`.
+
+        A streamed model puts all L + 1 states aside until its last layer has run; see `worker.engine.streamed`.
 
         Raises:
             EngineError: `not_finite`, naming the layer, where a hidden state has NaN or infinite numbers.
         """
-        decoder = self._decoder
-        states = self._buffer((*input_ids.shape, len(decoder.layers) + 1, hidden_size(decoder.config)), decoder.device)
+        rows = self._model.layer_count + 1
+        scores = torch.empty((len(windows), rows, rows), dtype=torch.float64)
 
-        def visit(row: int, state: Tensor) -> None:
+        def visit(first: int, row: int, state: Tensor) -> None:
+            batch, length, hidden = state.shape
+            states = self._buffer((batch, length, rows, hidden), state.device)
             states[:, :, row] = state
+            if row == rows - 1:
+                scores[first : first + batch] = self._of_batch(states)
+                done(first + batch)
 
-        decoder.visit(input_ids, visit, attention_mask=attention_mask)
+        self._model.visit_windows(windows, batch_size, visit, together=True)
+        return scores, torch.full((len(windows),), windows.shape[1], dtype=torch.float64)
+
+    def _of_batch(self, states: Tensor) -> Tensor:
         gram = states @ states.mT
-        squares = gram.diagonal(dim1=-2, dim2=-1)
-        tokens = torch.full((len(input_ids),), input_ids.shape[1], dtype=torch.float64)
-        if attention_mask is None:
-            _check(squares.flatten(0, 1))
-            values = self._values(gram)
-        else:
-            mask = attention_mask.to(decoder.device, torch.bool)
-            _check(squares[mask])
-            tokens = mask.sum(1).double().cpu()
-            values = self._values(gram).masked_fill(~mask[..., None, None], 0)
-        total = sum((part.sum(1).double() for part in torch.split(values, _TOKENS_PER_SUM, dim=1)), torch.zeros(()))
-        return total.cpu() / tokens.clamp_min(1)[:, None, None], tokens
+        _check(gram.diagonal(dim1=-2, dim2=-1).flatten(0, 1))
+        parts = torch.split(self._values(gram), _TOKENS_PER_SUM, dim=1)
+        return torch.stack([part.sum(1).double() for part in parts]).sum(0).cpu() / states.shape[1]
 
     def _buffer(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
         """Return room for H [batch, tokens, L+1, hidden], the same memory for every full batch."""
@@ -65,9 +65,9 @@ class GramScorer:
         return self._states
 
 
-def scorer_of(values: Values) -> Callable[[Decoder, Candidates | None], GramScorer]:
+def scorer_of(values: Values) -> Callable[[LayeredModel, Candidates | None], GramScorer]:
     """Return how to set a metric of the Gram matrix to work."""
-    return lambda decoder, _: GramScorer(decoder, values)
+    return lambda model, _: GramScorer(model, values)
 
 
 def cosines(gram: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Protocol
 from torch import Tensor
 
 from app.core.selection import Better
-from worker.engine.decoder import Decoder
+from worker.engine.hidden_states import LayeredModel
 
 
 @dataclass(frozen=True)
@@ -23,16 +23,17 @@ class Candidates:
 class Scorer(Protocol):
     """A metric at work on one model."""
 
-    def add(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Score a batch.
+    def add(self, windows: Tensor, batch_size: int, done: Callable[[int], None]) -> tuple[Tensor, Tensor]:
+        """Score on some sequences.
 
         Args:
-            input_ids: [batch, sequence].
-            attention_mask: [batch, sequence]; padding (0) never counts.
+            windows: token ids [sequences, length], without padding.
+            batch_size: sequences at a time.
+            done: told after each batch how many of the sequences are scored.
 
         Returns:
-            scores [batch, L+1, L+1] float64 on the CPU, at [i, i + n] the mean over tokens of the window [i, i + n),
-            NaN where it was not scored; and the number of tokens that each mean is over, [batch] float64.
+            scores [sequences, L+1, L+1] float64 on the CPU, at [i, i + n] the mean over tokens of the window
+            [i, i + n), NaN where it was not scored; and how many tokens each mean is over, [sequences] float64.
         """
         ...
 
@@ -52,5 +53,5 @@ class Metric:
     name: str
     paper: str
     better: Better
-    scorer: Callable[[Decoder, Candidates | None], Scorer]
+    scorer: Callable[[LayeredModel, Candidates | None], Scorer]
     shown: Callable[[Tensor], Tensor] = lambda mean: mean

@@ -8,15 +8,18 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from worker.engine.decoder import Decoder
 from worker.engine.events import finite
+from worker.engine.hidden_states import LayeredModel
 from worker.engine.scoring import cosine
 from worker.engine.scoring.metric import Candidates, Metric
 from worker.engine.scoring.separation import CONFIDENCE, Separation, separation
 
 FLOOR = 8
-"""Sequences that are scored in any case. After them each look is at twice as many, so that looking often does not turn
-chance into certainty."""
+"""Sequences that are scored in any case."""
+
+BETWEEN_LOOKS = 4
+"""Each look is at so many times the sequences of the last: looking often would turn chance into certainty, and a
+streamed model reads all its layers for each."""
 
 
 @dataclass
@@ -60,7 +63,7 @@ class ScoreTable:
 
 
 def score_windows(
-    decoder: Decoder,
+    model: LayeredModel,
     windows: Tensor,
     batch_size: int,
     progress: Callable[[int, int], None] | None = None,
@@ -73,7 +76,7 @@ def score_windows(
     """Score windows of layers on token windows.
 
     Args:
-        decoder: the dense model.
+        model: the dense model.
         windows: token ids [sequences, length].
         batch_size: sequences at a time.
         progress: told (done, total) sequences.
@@ -83,19 +86,21 @@ def score_windows(
         seed: of the bootstrap.
 
     Raises:
-        EngineError: `not_finite`, naming the layer.
+        EngineError: `not_finite`, naming the layer; `needs_resident` for a metric that a streamed model cannot do.
     """
-    scorer = metric.scorer(decoder, candidates)
+    scorer = metric.scorer(model, candidates)
     table = ScoreTable(metric, stopped=f"all {len(windows)} sequences were scored")
     look_at = FLOOR if adaptive and candidates is not None else len(windows)
-    while len(table.sequences) < len(windows):
-        for batch in torch.split(windows[len(table.sequences) : look_at], batch_size):
-            scores, tokens = scorer.add(batch)
-            table.sequences += scores.unbind()
-            table.tokens += tokens.tolist()
+    while (scored := len(table.sequences)) < len(windows):
+
+        def done(count: int, scored: int = scored) -> None:
             if progress:
-                progress(len(table.sequences), len(windows))
-        look_at *= 2
+                progress(scored + count, len(windows))
+
+        scores, tokens = scorer.add(windows[scored:look_at], batch_size, done)
+        table.sequences += scores.unbind()
+        table.tokens += tokens.tolist()
+        look_at *= BETWEEN_LOOKS
         if not adaptive or candidates is None:
             continue
         table.separation = table.compare(candidates, seed)

@@ -12,11 +12,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from worker.engine.decoder import Decoder
+from worker.engine.hidden_states import LayeredModel
 from worker.engine.replacements import linear_residual
 from worker.engine.scoring import cosine
 from worker.engine.scoring.metric import Candidates, Metric
-from worker.engine.scoring.perplexity import losses
+from worker.engine.scoring.perplexity import losses, whole
 from worker.engine.scoring.sampling import ScoreTable
 
 SHORTLIST = 5
@@ -30,7 +30,7 @@ METRIC = Metric(
 
 
 def rerank(
-    decoder: Decoder,
+    model: LayeredModel,
     windows: Tensor,
     batch_size: int,
     by_cosine: ScoreTable,
@@ -40,13 +40,17 @@ def rerank(
     """Return the table of the shortlist: one row of perplexities after the patch, the other windows without a score.
 
     Args:
-        decoder: the dense model.
+        model: the dense model.
         windows: token ids [sequences, length].
         batch_size: sequences at a time.
         by_cosine: the cosine scores of the same windows.
         candidates: the windows that selection chooses from.
         progress: told (done, total) windows of the shortlist.
+
+    Raises:
+        EngineError: `needs_resident` where the model's layers are streamed.
     """
+    decoder = whole(model, "task")
     mean = by_cosine.mean()
     ranked = sorted(candidates.starts, key=lambda start: -mean[start, start + candidates.size].item())
     judges = torch.arange(len(windows)) % JUDGED_SHARE == JUDGED_SHARE - 1
@@ -55,15 +59,15 @@ def rerank(
     fitted = windows[~judges] if not judges.all() else windows
     judging = windows[judges]
     shortlist = ranked[:SHORTLIST]
-    table = ScoreTable(METRIC, [torch.full_like(mean, torch.nan) for _ in judging], stopped=by_cosine.stopped)
+    empty = [torch.full_like(mean, torch.nan) for _ in judging]
+    table = ScoreTable(METRIC, empty, [1.0] * len(judging), by_cosine.stopped)
     for done, start in enumerate(shortlist, start=1):
         end = start + candidates.size
-        block, _ = linear_residual.fit(decoder, fitted, start, end, batch_size)
-        with decoder.with_layers(start, end, block.to(decoder.device, decoder.dtype)):
-            found = [losses(decoder, batch) for batch in torch.split(judging, batch_size)]
-        nats, tokens = (torch.cat(parts).tolist() for parts in zip(*found, strict=True))
-        table.tokens = tokens
-        for matrix, value in zip(table.sequences, nats, strict=True):
+        tensors, _ = linear_residual.fit(decoder, fitted, start, end, batch_size)
+        block = linear_residual.block_of(tensors, decoder.device, decoder.dtype)
+        with decoder.with_layers(start, end, block):
+            nats = torch.cat([losses(decoder, batch) for batch in torch.split(judging, batch_size)])
+        for matrix, value in zip(table.sequences, nats.tolist(), strict=True):
             matrix[start, end] = value
         if progress:
             progress(done, len(shortlist))

@@ -37,7 +37,7 @@ def test_shards_hold_the_models_own_dtype_and_nothing_else(
     llama.stored_dtype = torch.bfloat16
     row = 2 * 12 * 16 * 2
     monkeypatch.setattr(activation_store, "SHARD_BYTES", 2 * row)
-    store = ActivationStore.capture(llama, ids, 0, 2, tmp_path, batch_size=8)
+    store = ActivationStore.capture(llama, ids, 0, 2, tmp_path, batch_size=2)
     assert sorted(path.stat().st_size for path in tmp_path.iterdir()) == [row, 2 * row]
     expected = llama.hidden_states(ids)[2].bfloat16().float()
     assert torch.equal(store.batch([0, 1, 2])[1], expected)

@@ -11,14 +11,21 @@ from torch import Tensor, nn
 
 from tests.unit.worker.engine.tiny_models import CONFIGS, save_model
 from worker.engine.decoder import Decoder, load_decoder
-from worker.engine.evaluation import perplexity, stage
-from worker.engine.evaluation.perplexity import LogLikelihood, batches, negative_log_likelihood, text_bytes
+from worker.engine.evaluation import perplexity
+from worker.engine.evaluation.perplexity import LogLikelihood, negative_log_likelihood, text_bytes
+from worker.engine.evaluation.stage import likelihoods
 
 
 def plain(decoder: Decoder, windows: Tensor) -> float:
     logits = decoder.logits(windows)[:, :-1].double()
     losses = nn.functional.cross_entropy(logits.transpose(1, 2), windows[:, 1:].long(), reduction="sum")
     return float(losses)
+
+
+def last_hidden(decoder: Decoder, ids: Tensor, cut: tuple[int, int] | None = None) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    decoder.last_states(ids, len(ids), lambda variant, _, hidden: found.update({variant: hidden}), cut=cut)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +43,7 @@ def test_chunks_of_any_size_sum_to_the_same(
     decoder: Decoder, windows: Tensor, monkeypatch: pytest.MonkeyPatch, logit_bytes: int
 ) -> None:
     monkeypatch.setattr(perplexity, "_LOGIT_BYTES", logit_bytes)
-    total = LogLikelihood()
-    for ids in batches(windows, decoder.device):
-        hidden = stage._last_hidden(decoder, ids)
-        total.add(*negative_log_likelihood(stage._head(decoder), hidden, ids))
+    total = likelihoods(decoder, 3, windows=windows, progress=lambda _: None)["dense"]
     assert total.tokens == 7 * 11
     assert total.nats == pytest.approx(plain(decoder, windows), rel=1e-5)
 
@@ -48,12 +52,13 @@ def test_padding_counts_neither_as_target_nor_as_context(decoder: Decoder, windo
     ids = windows.long()
     padded = torch.cat([ids, torch.ones(7, 4, dtype=torch.long)], dim=1)
     mask = torch.cat([torch.ones(7, 12), torch.zeros(7, 4)], dim=1).long()
-    head = stage._head(decoder)
-    plain_sum = negative_log_likelihood(head, stage._last_hidden(decoder, ids), ids)
-    padded_sum = negative_log_likelihood(head, stage._last_hidden(decoder, padded), padded, mask)
+    with decoder.head() as head:
+        plain_sum = negative_log_likelihood(head, last_hidden(decoder, ids)["dense"], ids)
+        padded_sum = negative_log_likelihood(head, last_hidden(decoder, padded)["dense"], padded, mask)
+        single = negative_log_likelihood(head, last_hidden(decoder, ids[:, :1])["dense"], ids[:, :1])
     assert padded_sum[0] == pytest.approx(plain_sum[0], rel=1e-6)
     assert padded_sum[1] == plain_sum[1]
-    assert negative_log_likelihood(head, stage._last_hidden(decoder, ids[:, :1]), ids[:, :1]) == (0.0, 0)
+    assert single == (0.0, 0)
 
 
 @pytest.mark.parametrize("window", [(0, 2), (1, 3), (3, 5)])
@@ -63,14 +68,14 @@ def test_the_shared_prefix_gives_the_same_hidden_states_as_a_plain_cut(
 ) -> None:
     decoder = load_decoder(save_model(tmp_path, family), "cpu")
     ids = windows.long()
-    dense = stage._last_hidden(decoder, ids)
+    dense = last_hidden(decoder, ids)["dense"]
     with decoder.with_layers(*window):
-        cut = stage._last_hidden(decoder, ids)
-    shared = dict(stage._hidden_of_dense_and_cut(decoder, ids, *window))
+        cut = last_hidden(decoder, ids)["dense"]
+    shared = last_hidden(decoder, ids, window)
     assert torch.equal(shared["dense"], dense)
     assert torch.equal(shared["cut"], cut)
     assert not torch.equal(cut, dense)
-    assert torch.equal(stage._last_hidden(decoder, ids), dense)
+    assert torch.equal(last_hidden(decoder, ids)["dense"], dense)
 
 
 def test_both_normalisations_come_from_one_sum() -> None:

@@ -15,26 +15,48 @@ from torch import Tensor, nn
 from app.core.architectures import BlockKind
 from worker.engine.activation_store import ActivationStore
 from worker.engine.decoder import Decoder
+from worker.engine.errors import EngineError
+from worker.engine.losses import Batch, MeanSquaredError
 from worker.engine.replacements import build
 from worker.engine.replacements.starts import Start
 from worker.engine.stages import block_arguments
-from worker.engine.training import CHECKS, History, Pairs, Plan, fit, learning_rate_at
+from worker.engine.training import (
+    Arguments,
+    History,
+    Keeper,
+    Pairs,
+    Plan,
+    fit,
+    learning_rate_at,
+    make_optimizer,
+    train_step,
+)
+from worker.engine.training.loop import CHECKS, PATIENCE
 
 START, END = 1, 4
 
 
 def make_pairs(decoder: Decoder, directory: Path, sequences: int = 24) -> Pairs:
     ids = torch.randint(2, 64, (sequences, 12), generator=torch.Generator().manual_seed(1))
-    return Pairs.split(ActivationStore.capture(decoder, ids, START, END, directory, batch_size=8))
+    return Pairs.split(ActivationStore.capture(decoder, ids, START, END, directory, batch_size=8), ids)
+
+
+def start(decoder: Decoder, pairs: Pairs, kind: BlockKind) -> tuple[nn.Module, Arguments]:
+    arguments = block_arguments(decoder, START, pairs.store.length, kind == "layer")
+    block = build(kind, Start(decoder, START, END, "best", 0, lambda made: pairs.error(made, arguments, 4)))
+    assert block is not None
+    return block, arguments
 
 
 def train(
     decoder: Decoder, pairs: Pairs, kind: BlockKind, *, rate: float = 3e-3, epochs: int = 4, seed: int = 0
 ) -> tuple[nn.Module, History]:
-    arguments = block_arguments(decoder, START, pairs.store.length, kind == "layer")
-    block = build(kind, Start(decoder, START, END, "best", 0, lambda made: pairs.error(made, arguments, 4)))
-    assert block is not None
+    block, arguments = start(decoder, pairs, kind)
     return block, fit(block, pairs, arguments, Plan(epochs, rate, 4, seed))
+
+
+def same_bytes(first: nn.Module, second: nn.Module) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
 
 
 @pytest.mark.parametrize("kind", ["ffn", "swiglu", "layer"])
@@ -42,9 +64,9 @@ def test_training_lowers_the_held_out_error_in_every_family(decoder: Decoder, ki
     pairs = make_pairs(decoder, tmp_path)
     block, history = train(decoder, pairs, kind)
     assert history.kept == "trained"
-    assert history.best_mse < history.start_mse
+    assert history.best < history.start
     arguments = block_arguments(decoder, START, 12, kind == "layer")
-    assert pairs.error(block, arguments, 4) == pytest.approx(history.best_mse)
+    assert pairs.error(block, arguments, 4) == pytest.approx(history.best)
 
 
 @pytest.mark.parametrize("kind", ["ffn", "swiglu", "layer"])
@@ -62,7 +84,7 @@ def test_the_untrained_start_is_kept_when_training_does_not_beat_it(llama: Decod
     block, history = train(llama, pairs, "layer", rate=1e4)
     untrained, start = train(llama, pairs, "layer", epochs=0)
     assert history.kept == "start"
-    assert history.best_mse == history.start_mse == start.start_mse
+    assert history.best == history.start == start.start
     assert all(torch.equal(a, b) for a, b in zip(block.parameters(), untrained.parameters(), strict=True))
 
 
@@ -82,16 +104,16 @@ def test_the_best_state_is_a_copy_that_later_steps_do_not_change(llama: Decoder,
             value = original(block, *rest)
             return value if calls <= 3 else value + 1e6
 
-    spoiled = Spoiled(pairs.store, pairs.train, pairs.held_out)
+    spoiled = Spoiled(pairs.store, pairs.input_ids, pairs.train, pairs.held_out)
     history = fit(block, spoiled, arguments, Plan(4, 3e-3, 4, 0))
-    assert original(block, arguments, 4) == pytest.approx(history.best_mse)
+    assert original(block, arguments, 4) == pytest.approx(history.best)
     assert history.best_step == history.held_out[2]["step"]
 
 
 def test_a_loss_that_diverges_ends_training_with_the_best_state(llama: Decoder, tmp_path: Path) -> None:
     block, history = train(llama, make_pairs(llama, tmp_path), "ffn", rate=1e30)
     assert history.diverged
-    json.dumps([history.steps, history.held_out, history.best_mse], allow_nan=False)
+    json.dumps([history.steps, history.held_out, history.best], allow_nan=False)
     assert all(torch.isfinite(p).all() for p in block.parameters())
 
 
@@ -99,7 +121,7 @@ def test_history_tells_loss_and_checks_over_the_whole_run(llama: Decoder, tmp_pa
     pairs = make_pairs(llama, tmp_path)
     _, history = train(llama, pairs, "swiglu")
     assert history.steps[-1]["tokens"] == 4 * len(pairs.train) * 12
-    assert history.held_out[0] == {"step": 0, "mse": history.start_mse}
+    assert history.held_out[0] == {"step": 0, "loss": history.start}
     assert history.held_out[-1]["step"] == history.steps[-1]["step"]
     assert len(history.held_out) == CHECKS + 1
 
@@ -112,7 +134,7 @@ def test_no_sequence_is_both_trained_on_and_judged_by(count: int) -> None:
         def __len__(self) -> int:
             return count
 
-    pairs = Pairs.split(Counted())
+    pairs = Pairs.split(Counted(), torch.zeros((count, 4), dtype=torch.int32))
     assert pairs.held_out
     assert pairs.train
     if count > 1:
@@ -134,3 +156,100 @@ def test_the_plain_cut_is_the_error_of_no_block(llama: Decoder, tmp_path: Path) 
     before, after = pairs.store.batch(list(pairs.held_out))
     expected: Tensor = (before - after).square().mean()
     assert pairs.error(None, lambda _: {}, 4) == pytest.approx(expected.item())
+
+
+@pytest.mark.parametrize("micro", [1, 3, 4, 5])
+def test_a_divided_batch_takes_the_same_step_and_drops_no_remainder(llama: Decoder, tmp_path: Path, micro: int) -> None:
+    pairs = make_pairs(llama, tmp_path)
+    batch = pairs.batch([0, 1, 2, 3, 4])
+    blocks = []
+    for size in (None, micro):
+        block, arguments = start(llama, pairs, "layer")
+        block.requires_grad_(True)
+        train_step(
+            block, make_optimizer(block, 1e-3), batch, arguments, MeanSquaredError(), micro_batch=size
+        )  # fmt: skip
+        blocks.append(block)
+    for whole, divided in zip(*(block.parameters() for block in blocks), strict=True):
+        torch.testing.assert_close(divided, whole, atol=2e-5, rtol=1e-3)
+
+
+class OutOfMemoryAbove:
+    """A loss on a device whose memory holds so many sequences at once."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+
+    def __call__(self, made: Tensor, batch: Batch) -> Tensor:
+        if torch.is_grad_enabled() and len(batch) > self._most:
+            raise torch.OutOfMemoryError("no room")
+        return MeanSquaredError()(made, batch)
+
+
+def test_where_memory_runs_out_the_micro_batch_is_halved_until_it_fits(llama: Decoder, tmp_path: Path) -> None:
+    pairs = make_pairs(llama, tmp_path)
+    block, arguments = start(llama, pairs, "layer")
+    history = fit(block, pairs, arguments, Plan(2, 3e-3, 8, 0), OutOfMemoryAbove(2))
+    assert (history.micro_batch, history.kept) == (2, "trained")
+    with pytest.raises(EngineError, match="not even one sequence of 12 tokens") as caught:
+        fit(block, pairs, arguments, Plan(2, 3e-3, 8, 0), OutOfMemoryAbove(0))
+    assert caught.value.code == "out_of_memory"
+
+
+class Killed(BaseException):
+    """Stands for the process ending where it is raised."""
+
+
+@pytest.mark.parametrize("killed_at", [1, 7, 12])
+def test_a_run_that_is_killed_in_the_middle_of_an_epoch_ends_with_the_same_bytes(
+    llama: Decoder, tmp_path: Path, killed_at: int
+) -> None:
+    pairs = make_pairs(llama, tmp_path)
+    undisturbed, history = train(llama, pairs, "layer")
+
+    def kill(step: int, *_: Any) -> None:
+        if step == killed_at + 1:
+            raise Killed
+
+    first, arguments = start(llama, pairs, "layer")
+    keeper = Keeper(tmp_path / "state" / "0.safetensors", "key", 0.0)
+    with pytest.raises(Killed):
+        fit(first, pairs, arguments, Plan(4, 3e-3, 4, 0), report=kill, keeper=keeper)
+    second, _ = start(llama, pairs, "layer")
+    steps: list[int] = []
+    resumed = fit(
+        second, pairs, arguments, Plan(4, 3e-3, 4, 0), report=lambda step, *_: steps.append(step), keeper=keeper
+    )
+    assert steps[0] == killed_at + 1, "no step ran twice"
+    assert same_bytes(second, undisturbed)
+    assert (resumed.steps, resumed.held_out, resumed.best) == (history.steps, history.held_out, history.best)
+    third, _ = start(llama, pairs, "layer")
+    assert fit(third, pairs, arguments, Plan(4, 3e-3, 4, 0), keeper=keeper).steps == history.steps
+    assert same_bytes(third, undisturbed), "a finished run is not run again"
+
+
+def test_a_state_of_another_run_is_not_used(llama: Decoder, tmp_path: Path) -> None:
+    pairs = make_pairs(llama, tmp_path)
+    path = tmp_path / "0.safetensors"
+    block, arguments = start(llama, pairs, "layer")
+    fit(block, pairs, arguments, Plan(4, 3e-2, 4, 9), keeper=Keeper(path, "one", 0.0))
+    other, _ = start(llama, pairs, "layer")
+    fit(other, pairs, arguments, Plan(4, 3e-3, 4, 0), keeper=Keeper(path, "another", 0.0))
+    expected, _ = train(llama, pairs, "layer")
+    assert same_bytes(other, expected)
+
+
+def test_a_broken_state_file_is_no_state(llama: Decoder, tmp_path: Path) -> None:
+    block, _ = start(llama, make_pairs(llama, tmp_path), "layer")
+    path = tmp_path / "0.safetensors"
+    for content in (b"", b"half a file", b"\x08\0\0\0\0\0\0\0{}      "):
+        path.write_bytes(content)
+        assert Keeper(path, "key", 0.0).restore(block, make_optimizer(block, 1e-3)) is None
+
+
+def test_training_ends_early_when_it_no_longer_helps(llama: Decoder, tmp_path: Path) -> None:
+    pairs = make_pairs(llama, tmp_path)
+    _, history = train(llama, pairs, "layer", rate=1.0, epochs=20)
+    assert history.stopped_early
+    assert len(history.held_out) == 1 + PATIENCE
+    assert history.steps[-1]["step"] < 20 * 6

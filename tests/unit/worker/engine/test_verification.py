@@ -15,9 +15,9 @@ from app.core.safetensors_file import SINGLE_FILE
 from tests.unit.worker.engine.tiny_models import LAYERS, random_replacement, save_model
 from worker.engine import assembly, benchmark, evaluation, stages, verification, verification_script
 from worker.engine.context import StageContext
-from worker.engine.decoder import shared_decoder
 from worker.engine.errors import EngineError
 from worker.engine.events import Collected, Emitter
+from worker.engine.execution import resident_model, shared_model
 from worker.engine.recipe import Recipe
 from worker.engine.report import write_report
 
@@ -33,8 +33,9 @@ def recipe(model: Path, text: Path, kind: str, fmt: str = "auto", dtype: str | N
             "model": {"path": str(model), "name": "tiny", "revision": "main"},
             "target": {"window": [1, 3]},
             "scoring": {"metric": "cosine", "sequences": 2, "sequence_length": 16, "adaptive": False},
-            "replacement": {"kind": kind, "layers": layers, "init": "first", "loss": "mse", "epochs": 1,
-                            "learning_rate": 1e-3, "tokens": 256, "batch_size": 2},
+            "replacement": {"kind": kind, "layers": layers, "init": "first", "loss": "mse", "divergence": "forward",
+                            "second_epochs": 1, "second_learning_rate": 3e-4, "epochs": 1, "learning_rate": 1e-3,
+                            "tokens": 256, "batch_size": 2},
             "calibration": {"path": str(text), "column": "text", "name": "calibration"},
             "evaluation": [{"path": str(text), "column": "text", "name": "words"}],
             "benchmark": {"batch_sizes": [1, 2], "prompt_tokens": 16, "new_tokens": 6, "repeats": 3},
@@ -94,7 +95,7 @@ def test_a_fresh_process_without_this_project_agrees_in_logits_and_in_every_way_
 
 
 def test_the_model_in_memory_is_as_before_the_probe(finished: StageContext) -> None:
-    decoder = shared_decoder(finished)
+    decoder = resident_model(finished, "this test")
     stored = load_file(finished.model / SINGLE_FILE)["model.decoder.embed_tokens.weight"]
     assert torch.equal(decoder.model.get_input_embeddings().weight, stored)  # type: ignore[operator]
     assert len(decoder.layers) == LAYERS
@@ -118,7 +119,7 @@ def test_what_was_fitted_is_what_was_written_wherever_the_window_is(
     stages.train(context)
     assembly.run(context)
     probe = context.workspace / verification.PROBE
-    save_file(verification.make_probe(context, shared_decoder(context)), probe)
+    save_file(verification.make_probe(context, shared_model(context)), probe)
     checkpoint = context.workspace / "checkpoint"
     findings = verification_script.check(checkpoint, probe, "float32", "cpu", trust=kind == "linear_residual")
     # The same checks as in a process of their own, which take seconds to start.

@@ -32,7 +32,8 @@ def mean_square_on_held_out(wrong: Tensor) -> float:
 
 @pytest.mark.parametrize(("start", "end"), [(0, 2), (1, 4), (2, LAYERS)])
 def test_the_residual_map_is_the_least_squares_of_the_paper(decoder: Decoder, start: int, end: int) -> None:
-    block, solution = linear_residual.fit(decoder, IDS, start, end, batch_size=5)
+    tensors, solution = linear_residual.fit(decoder, IDS, start, end, batch_size=5)
+    block = linear_residual.block_of(tensors, decoder.device, decoder.dtype)
     fitted = ~torch.tensor(held_out_rows(len(IDS)))
     X, Y = (states(decoder, layer)[fitted].flatten(0, 1) for layer in (start, end))
     assert solution.ridge is not None

@@ -23,7 +23,7 @@ START, END = 1, 4
 
 def prepared(decoder: Decoder, kind: BlockKind, layers: int, directory: Path) -> tuple[nn.Module, Pairs, Arguments]:
     ids = torch.randint(2, 64, (40, 12), generator=torch.Generator().manual_seed(1))
-    pairs = Pairs.split(ActivationStore.capture(decoder, ids, START, END, directory, batch_size=8))
+    pairs = Pairs.split(ActivationStore.capture(decoder, ids, START, END, directory, batch_size=8), ids)
     arguments = block_arguments(decoder, START, 12, layers if kind == "layer" else 0)
     start = Start(decoder, START, END, "closed_form", 0, lambda made: pairs.error(made, arguments, 8), layers)
     block = build(kind, start)

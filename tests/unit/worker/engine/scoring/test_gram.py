@@ -12,8 +12,8 @@ from torch import Tensor
 from tests.unit.worker.engine.tiny_models import LAYERS
 from worker.engine.decoder import Decoder
 from worker.engine.errors import EngineError
-from worker.engine.scoring import METRICS, cosine
-from worker.engine.scoring.sampling import ScoreTable, score_windows
+from worker.engine.scoring import METRICS
+from worker.engine.scoring.sampling import score_windows
 
 Pair = Callable[[Tensor, Tensor], Tensor]
 
@@ -49,21 +49,6 @@ def assert_tables_equal(mine: list[list[float | None]], theirs: list[list[float 
 def test_every_window_of_every_size_is_scored_by_the_definition(decoder: Decoder, ids: Tensor, metric: str) -> None:
     table = score_windows(decoder, ids, batch_size=2, metric=METRICS[metric])
     assert_tables_equal(table.scores(), plain(decoder, ids, DEFINITIONS[metric]))
-
-
-def test_padding_never_counts(decoder: Decoder, ids: Tensor) -> None:
-    mask = torch.ones_like(ids)
-    mask[1, 5:] = 0
-    padded, separate = ScoreTable(cosine.METRIC), ScoreTable(cosine.METRIC)
-    scorer = cosine.METRIC.scorer(decoder, None)
-    batches = [(padded, ids, mask)]
-    batches += [(separate, ids[row : row + 1, :length], None) for row, length in ((0, 12), (1, 5), (2, 12))]  # type: ignore[misc]
-    for table, part, of_part in batches:
-        scores, tokens = scorer.add(part, of_part)
-        table.sequences += scores.unbind()
-        table.tokens += tokens.tolist()
-    assert padded.tokens == [12, 5, 12]
-    torch.testing.assert_close(padded.mean(), separate.mean(), atol=1e-5, rtol=1e-5)
 
 
 def test_each_sequence_keeps_its_own_table_for_a_bootstrap(llama: Decoder, ids: Tensor) -> None:

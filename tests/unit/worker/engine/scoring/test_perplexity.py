@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 
 from tests.unit.worker.engine.tiny_models import LAYERS
 from worker.engine.decoder import Decoder
+from worker.engine.errors import EngineError
 from worker.engine.scoring import perplexity
 from worker.engine.scoring.metric import Candidates
 from worker.engine.scoring.sampling import score_windows
+from worker.engine.streamed import load_streamed
 
 
 def test_each_wanted_window_has_the_perplexity_of_the_model_without_it(decoder: Decoder, ids: Tensor) -> None:
@@ -24,9 +29,11 @@ def test_each_wanted_window_has_the_perplexity_of_the_model_without_it(decoder: 
     assert scored == [(1, 2), (3, 2)]
 
 
-def test_padding_neither_is_predicted_nor_predicts(llama: Decoder, ids: Tensor) -> None:
-    mask = torch.ones_like(ids)
-    mask[1, 5:] = 0
-    padded, tokens = perplexity.losses(llama, ids, mask)
-    assert tokens.tolist() == [11, 4, 11]
-    torch.testing.assert_close(padded[1], perplexity.losses(llama, ids[1:2, :5])[0][0])
+def test_streamed_layers_are_refused_with_what_would_work(
+    tiny_directory: Callable[[str], Path], tmp_path: Path
+) -> None:
+    streamed = load_streamed(tiny_directory("llama"), "cpu", tmp_path)
+    for metric in ("perplexity", "task"):
+        with pytest.raises(EngineError, match="use cosine") as caught:
+            perplexity.whole(streamed, metric)
+        assert caught.value.code == "needs_resident"

@@ -30,9 +30,9 @@ def test_a_window_has_the_perplexity_of_the_patched_model_on_the_judging_text(ll
     by_cosine = score_windows(llama, IDS, 8, metric=cosine.METRIC)
     table = task.rerank(llama, IDS, 5, by_cosine, Candidates(2, (1,))).scores()
     judging = torch.arange(16) % 4 == 3
-    block, _ = linear_residual.fit(llama, IDS[~judging], 1, 3, 8)
-    with llama.with_layers(1, 3, block):
-        expected = losses(llama, IDS[judging])[0].mean().exp().item()
+    tensors, _ = linear_residual.fit(llama, IDS[~judging], 1, 3, 8)
+    with llama.with_layers(1, 3, linear_residual.block_of(tensors, llama.device, llama.dtype)):
+        expected = losses(llama, IDS[judging]).mean().exp().item()
     assert table[1][1] == pytest.approx(expected, rel=1e-4)
 
 

@@ -1,0 +1,71 @@
+"""The training pairs, split into those that are trained on and those that only judge."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from worker.engine.activation_store import ActivationStore
+from worker.engine.losses import Batch, MeanSquaredError, Objective
+
+Arguments = Callable[[int], dict[str, Any]]
+"""Batch size -> what the block is called with beside the hidden states."""
+
+HELD_OUT_SHARE = 20  # one sequence in twenty is held out of the training pairs, 64 at most
+MOST_HELD_OUT = 64
+
+
+def autocast(sample: Tensor) -> Any:
+    """Return the context to compute in: bfloat16 for matrix products on CUDA, nothing on CPU."""
+    return torch.autocast("cuda", torch.bfloat16) if sample.is_cuda else nullcontext()
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The store, split: which sequences are trained on and which only judged by.
+
+    `input_ids` [sequences, length] are the tokens behind the stored states, in the same order.
+    """
+
+    store: ActivationStore
+    input_ids: Tensor
+    train: tuple[int, ...]
+    held_out: tuple[int, ...]
+
+    @classmethod
+    def split(cls, store: ActivationStore, input_ids: Tensor) -> Pairs:
+        """Hold out every twentieth sequence (at least one, at most 64); a single sequence serves as both."""
+        count = len(store)
+        held_count = min(MOST_HELD_OUT, max(1, count // HELD_OUT_SHARE))
+        stride = max(1, count // held_count)
+        held = tuple(range(stride - 1, count, stride))[:held_count]
+        rest = tuple(sorted(set(range(count)) - set(held)))
+        return cls(store, input_ids, rest or held, held)
+
+    def batch(self, indices: list[int]) -> Batch:
+        """Return some sequences on the store's device."""
+        before, after = self.store.batch(indices)
+        return Batch(before, after, self.input_ids[indices].to(before.device))
+
+    @torch.no_grad()
+    def error(
+        self,
+        block: nn.Module | None,
+        arguments: Arguments,
+        batch_size: int,
+        objective: Objective | None = None,
+    ) -> float:
+        """Return the block's mean loss on the held-out sequences; `block` None is the plain cut, no objective MSE."""
+        loss = objective or MeanSquaredError()
+        total = 0.0
+        for begin in range(0, len(self.held_out), batch_size):
+            batch = self.batch(list(self.held_out[begin : begin + batch_size]))
+            with autocast(batch.before):
+                made = batch.before if block is None else block(batch.before, **arguments(len(batch)))
+                total += float(loss(made, batch)) * len(batch)
+        return total / len(self.held_out)
