@@ -231,10 +231,10 @@ class UnsupportedFamily(InvalidRequest):
 
 
 class UnsupportedModel(InvalidRequest):
-    """The family is supported, but this model is computed by code that comes with it; `detail` says what to send."""
+    """The family is supported, but this model cannot be cut: own code, packed weights, layers that share something."""
 
     code = "unsupported_model"
-    title = "The model runs its own code"
+    title = "The model cannot be compressed"
 
 
 class PlanNeedsWeights(InvalidRequest):

@@ -48,6 +48,7 @@ REQUEST_ERRORS = (
     errors.UnreadableModel,
     errors.NoSafetensors,
     errors.UnsupportedFamily,
+    errors.ReplacementRefused,
     errors.BadTarget,
     errors.NativeFormRefused,
     errors.ReplacementRefused,

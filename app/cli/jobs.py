@@ -111,12 +111,13 @@ def metrics_table(metrics: Mapping[str, Any]) -> Table:
         ("prefill_tokens_per_second", "prefill tokens/s"),
     ):
         if key in metrics:
-            table.add_row(title, f"{metrics[key]['dense']:,.1f}", "", f"{metrics[key]['pruned']:,.1f}")
+            dense, pruned = (_number(metrics[key][side], ",.1f", "not measured") for side in ("dense", "pruned"))
+            table.add_row(title, dense, "", pruned)
     return table
 
 
-def _number(value: float | None, form: str) -> str:
-    return "not a number" if value is None else format(value, form)
+def _number(value: float | None, form: str, missing: str = "not a number") -> str:
+    return missing if value is None else format(value, form)
 
 
 def show_jobs(jobs: Iterable[Mapping[str, Any]]) -> None:

@@ -35,7 +35,7 @@ DTYPE_BITS: Mapping[str, int] = {
 # Buffers that old exports stored beside the weights: tables of rotary frequencies, GPT-NeoX' causal mask. Current
 # libraries compute them and ignore the stored ones, so they are no parameters.
 _BUFFER = re.compile(
-    r"(^|\.)(rotary_emb\.(inv_freq|original_inv_freq|cos_cached|sin_cached)|attention\.(bias|masked_bias))$"
+    r"(^|\.)(rotary_emb\.(inv_freq|original_inv_freq|cos_cached|sin_cached)|attn\.(bias|masked_bias)|attention\.(bias|masked_bias))$"
 )
 
 

@@ -9,14 +9,13 @@ config's formula, or the sizes that the safetensors headers tell.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 from app.core import architectures
 from app.core.architectures import BlockKind, Config, OutputFormat
-from app.core.safetensors_file import is_buffer
+from app.core.discovery import discover
 
 MINIMUM_RESULT_LAYERS = 2
 """Decoder blocks, replacement included, that a result must keep."""
@@ -65,7 +64,7 @@ class ParameterCounts:
         """Count by the family's formula.
 
         Raises:
-            UnsupportedFamily: the config's family has no formula.
+            NoFormula: the config's family has none.
         """
         layers = architectures.layer_count(config)
         per_layer = architectures.layer_parameters(config)
@@ -75,24 +74,11 @@ class ParameterCounts:
     def from_tensors(cls, config: Config, sizes: Mapping[str, int]) -> ParameterCounts:
         """Count from tensor name -> number of elements, as the safetensors headers tell.
 
-        A head that is stored although the config ties it counts once; rotary and mask buffers of old checkpoints do
-        not count.
+        A head that is stored although the config ties it counts once; rotary and mask buffers of old checkpoints and
+        heads that predict further tokens do not count.
         """
-        family = architectures.family_of(config)
-        inside = re.compile(re.escape(family.layers) + r"\.(\d+)\.")
-        per_layer = [0] * architectures.layer_count(config)
-        outside = 0
-        # GPT-NeoX' head is stored as `embed_out` or, by newer libraries, as `lm_head`.
-        heads = {f"{family.head}.weight", "lm_head.weight"} if architectures.tied_embeddings(config) else set()
-        for name, size in sizes.items():
-            if name in heads or is_buffer(name):
-                continue
-            match = inside.match(name)
-            if match and int(match[1]) < len(per_layer):
-                per_layer[int(match[1])] += size
-            else:
-                outside += size
-        return cls(tuple(per_layer), outside)
+        layout = discover(config, {name: (size,) for name, size in sizes.items()})
+        return cls(layout.per_layer, layout.outside_parameters)
 
 
 @dataclass(frozen=True)
@@ -176,9 +162,8 @@ def window_size(
     Raises:
         SelectionError: the target is malformed, outside the model, or leaves fewer than two decoder blocks or no
             original one; or the replacement is larger than the window or does not fit its place.
-        ReplacementRefused: the kind makes no sense in this family.
-        NativeFormRefused: the block has no native form in this family.
-        UnsupportedFamily: the config's family has no formula.
+        ReplacementRefused, NativeFormRefused: the block, or its native form, makes no sense in this family.
+        NoFormula: `counts` is None and the config's family has no formula.
     """
     given = [name for name in ("sparsity", "layers", "window") if getattr(target, name) is not None]
     if len(given) != 1:
@@ -187,7 +172,10 @@ def window_size(
         )  # fmt: skip
     counts = counts or ParameterCounts.from_config(config)
     blocks = blocks_added(kind, layers)
-    per_block = architectures.block_parameters(config, kind, output_format)
+    # A layer that is put in is as large as the window's first; before scoring only the layers' mean is known.
+    mean = round(sum(counts.per_layer) / len(counts.per_layer))
+    layer = counts.per_layer[target.window[0]] if _inside(target.window, len(counts.per_layer)) else mean
+    per_block = architectures.block_parameters(config, kind, output_format, layer)
     sizes = _Sizes(counts, blocks, max(blocks, 1) * per_block, first_start(kind))
     if target.sparsity is not None:
         return sizes.at(sizes.closest(target.sparsity))
@@ -195,6 +183,10 @@ def window_size(
         return sizes.at(sizes.fewer(target.layers))
     assert target.window is not None
     return sizes.at_window(*sizes.explicit(target.window))
+
+
+def _inside(window: Any, layers: int) -> TypeGuard[tuple[int, int]]:
+    return bool(window) and isinstance(window[0], int) and 0 <= window[0] < layers
 
 
 @dataclass(frozen=True)
@@ -321,7 +313,7 @@ def make_plan(
         compute_bytes: bytes per number in memory; 4 on CPU, where computing is in float32.
 
     Raises:
-        SelectionError, ReplacementRefused, NativeFormRefused, UnsupportedFamily: see `window_size`.
+        SelectionError, ReplacementRefused, NativeFormRefused, NoFormula: see `window_size`.
     """
     size = window_size(config, target, kind, output_format, counts, layers)
     window = tuple(range(*target.window)) if target.window is not None else None

@@ -14,7 +14,8 @@ from typing import Any
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.core import defaults
-from app.core.architectures import ArchitectureError, Config, refuse_own_code
+from app.core.architectures import ArchitectureError, Config, layer_count, refuse_uncuttable
+from app.core.layer_fields import cut_layer_fields
 from app.core.safetensors_file import Header
 from app.core.selection import ParameterCounts
 from app.datasets import repository as datasets
@@ -128,9 +129,12 @@ class Door:
                 pointer="/model/repo",
             )
         try:
+            refuse_uncuttable(config)
             resolution.check_sizes(config)
-            refuse_own_code(config)
+            cut_layer_fields(config, range(layer_count(config)))  # lists that are not lists of its layers
             counts = ParameterCounts.from_tensors(config, _sizes(headers))
+            if 0 in counts.per_layer:
+                raise ArchitectureError(f"the weights hold no tensor of decoder layer {counts.per_layer.index(0)}")
         except ArchitectureError as error:
             raise resolution.model_problem(error, "/model/repo") from None
         return ModelFacts(config, counts, repo=repo, commit=commit, dtype=_dtype(headers))

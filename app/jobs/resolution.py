@@ -58,19 +58,24 @@ def inline_facts(config: Config) -> ModelFacts:
 
     Raises:
         PlanNeedsWeights: no formula for its family.
+        UnsupportedModel: it cannot be cut.
         UnreadableModel: a size in it makes no sense.
     """
     try:
+        architectures.refuse_uncuttable(config)
         check_sizes(config)
         counts = ParameterCounts.from_config(config)
         if not 0 < counts.dense <= MAX_PARAMETERS:
             raise ArchitectureError(f"config.json: its sizes make more than {MAX_PARAMETERS:.0e} parameters, or none")
-    except architectures.UnsupportedFamily as error:
+    except (architectures.UnsupportedFamily, architectures.NoFormula):
         raise PlanNeedsWeights(
-            f"For model family {error.model_type!r} no formula is known; those with one: {', '.join(error.supported)}. "
-            "Import the model into the hub and name its repo instead of the config.",
+            f"For model family {config.get('model_type')!r} no formula is known; those with one: "
+            f"{', '.join(architectures.FAMILIES)}. Import the model into the hub and name its repo instead of the "
+            "config.",
             pointer="/model/config",
         ) from None
+    except architectures.CannotBeCut as error:
+        raise model_problem(error, "/model/config") from None
     except (ArchitectureError, ArithmeticError, TypeError, ValueError) as error:
         raise UnreadableModel(f"{error}. Give the config.json as it is.", pointer="/model/config") from None
     return ModelFacts(config, counts, dtype=_config_dtype(config))
@@ -172,7 +177,7 @@ def model_problem(error: ArchitectureError, pointer: str) -> InvalidRequest:
     """What to say about a config that cannot be worked with."""
     if isinstance(error, architectures.UnsupportedFamily):
         return UnsupportedFamily(str(error), pointer=pointer)
-    if isinstance(error, architectures.OwnModellingCode):
+    if isinstance(error, architectures.OwnModellingCode | architectures.CannotBeCut):
         return UnsupportedModel(f"The model cannot be compressed: {error}.", pointer=pointer)
     return UnreadableModel(f"{error}.", pointer=pointer)
 

@@ -19,6 +19,7 @@ from typing import IO
 import torch
 from torch import Tensor
 
+from app.core.architectures import hidden_size
 from worker.engine.errors import EngineError
 from worker.engine.hidden_states import LayeredModel
 
@@ -91,7 +92,7 @@ class ActivationStore:
                 meanwhile; `not_finite` where a hidden state is NaN or infinite.
         """
         began = time.monotonic()
-        hidden = decoder.config["hidden_size"]
+        hidden = hidden_size(decoder.config)
         state_bytes = windows.shape[1] * hidden * decoder.stored_dtype.itemsize
         needed = len(windows) * 2 * state_bytes
         if needed > shutil.disk_usage(directory).free:

@@ -26,9 +26,10 @@ from app.core.architectures import (
     Family,
     family_of,
     layer_count,
-    refuse_own_code,
+    refuse_uncuttable,
     tied_embeddings,
 )
+from app.core.discovery import Layout, discover, layer_of, located, predicts_further_tokens
 from app.core.safetensors_file import (
     INDEX_FILE,
     SINGLE_FILE,
@@ -127,20 +128,22 @@ def assemble(
     """
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
     try:
-        refuse_own_code(config)
+        refuse_uncuttable(config)
     except ArchitectureError as error:
         raise EngineError(error.code, str(error)) from error
-    family = family_of(config)
     window = Window(start, end, layer_count(config))
     if not 0 <= start <= end <= window.layers:
         raise EngineError("bad_window", f"the window [{start}, {end}) lies outside the model's {window.layers} layers")
-    insertion = insertion_of(family, config, window, kind=kind, fmt=fmt, replacement=replacement or {})
-    new_config = cut_config(family, config, window, insertion, dtype=dtype)
     try:
         checkpoint = read_checkpoint(source)
     except CorruptSafetensors as error:
         raise EngineError("corrupt_model", f"{error}; fetch the model again") from error
-    names = _Renaming(family, window, insertion, checkpoint)
+    layout = discover(config, {name: entry.shape for name, entry in checkpoint.entries()})
+    family = located(family_of(config), layout)
+    stored = layout.layer_shapes[min(start, window.layers - 1)]
+    insertion = insertion_of(family, config, window, kind=kind, fmt=fmt, replacement=replacement or {}, stored=stored)
+    new_config = cut_config(config, window, insertion, dtype=dtype)
+    names = _Renaming(family, config, layout, window, insertion)
     dropped = _settle_tied_head(names, config, new_config, checkpoint)
     shards = _plan(checkpoint, names, insertion, dropped, dtype)
     files = {"config.json": _json_bytes(new_config), **insertion.files}
@@ -199,17 +202,17 @@ def staged(out: Path) -> Iterator[Path]:
 class _Renaming:
     """From a stored tensor's name to its name in the written checkpoint; None where it is cut."""
 
-    def __init__(self, family: Family, window: Window, insertion: Insertion, checkpoint: Checkpoint) -> None:
+    def __init__(self, family: Family, config: Config, layout: Layout, window: Window, insertion: Insertion) -> None:
         self.family = family
+        self._config = config
+        self._layout = layout
         self._window = window
         self._insertion = insertion
-        base = family.layers.split(".")[0] + "."
-        self._layers = family.layers + "."
+        layers = self.family.layers
         # A checkpoint of the bare model (no head) leaves the base module's name out.
-        has_base = any(name.startswith(self._layers) for name in checkpoint.tensor_file)
-        self._missing_base = "" if has_base else base
-        if not any(self.full(name).startswith(self._layers) for name in checkpoint.tensor_file):
-            raise EngineError("corrupt_model", f"the weights hold no tensor named {self._layers}*; check config.json")
+        self._missing_base = layers.removesuffix(layout.layers) if layers.endswith(f".{layout.layers}") else ""
+        if self._missing_base + layout.layers != layers or not any(layout.layer_shapes):
+            raise EngineError("corrupt_model", f"the weights hold no tensor named {layers}.*; check config.json")
 
     def full(self, stored: str) -> str:
         """The name with the base module in front."""
@@ -226,17 +229,18 @@ class _Renaming:
         name = self.full(stored)
         if self._insertion.renamed_head and name.startswith(f"{self.family.head}."):
             return self._insertion.renamed_head + name.removeprefix(self.family.head)
-        if not name.startswith(self._layers):
+        if predicts_further_tokens(self._config, self._layout.layers, stored):
+            return None
+        layer, rest = layer_of(self.family.layers, name)
+        if layer is None:
             return name
-        number, _, rest = name.removeprefix(self._layers).partition(".")
-        if not number.isdigit() or int(number) >= self._window.layers:
+        if layer >= self._window.layers:
             raise EngineError("corrupt_model", f"{stored} belongs to no layer that config.json knows")
-        layer = int(number)
         if self._window.start <= layer < self._window.end:
             return None
         if layer >= self._window.end:
             layer += self._insertion.layers - self._window.size
-        return f"{self._layers}{layer}.{rest}"
+        return f"{self.family.layers}.{layer}.{rest}"
 
 
 def _settle_tied_head(

@@ -49,7 +49,7 @@ def run(context: StageContext) -> None:
     """
     plan = context.recipe.benchmark
     # The pruned one first, which has to fit before the dense one is asked whether it fits beside it.
-    models = {"pruned": shared_written(context), "dense": shared_model(context)}
+    models = {"pruned": shared_written(context), "dense": shared_model(context, beside=True)}
     decoders = {name: model for name in VARIANTS if isinstance(model := models[name], Decoder)}
     total, done = len(plan.batch_sizes) * plan.repeats, 0
     results: dict[str, Any] = {}

@@ -8,6 +8,7 @@ positions, Qwen's sliding layers and rotary embeddings need no code here.
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -20,11 +21,18 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from app.core.architectures import Family, family_of
+from app.core.architectures import Family, family_of, field_name, layer_count
+from app.core.layer_fields import cut_layer_fields, kept_layers
 from worker.engine.device import compute_dtype, stored_dtype
+from worker.engine.errors import EngineError
+from worker.engine.head import Head, head_of
 from worker.engine.hidden_states import VisitLast, VisitWindow
 
 Visit = Callable[[int, Tensor], None]
+
+
+# The older models of transformers wrap what a layer returns.
+_RETURN_TUPLES = frozenset({"BloomBlock", "CodeGenBlock", "FalconDecoderLayer", "GPTJBlock", "GPTNeoBlock", "MptBlock"})
 
 
 class _Enough(Exception):  # noqa: N818 - a signal, not an error
@@ -40,6 +48,7 @@ class Decoder:
         self.model = model
         self.config = config
         self.family: Family = family_of(config)
+        self.layers_path = layers_path(model, layer_count(config))
         self.tokenizer = tokenizer
         self.stored_dtype = stored
         model.eval().requires_grad_(False)
@@ -57,7 +66,7 @@ class Decoder:
     @property
     def layers(self) -> nn.ModuleList:
         """The decoder layers, in order."""
-        layers = self.model.get_submodule(self.family.layers)
+        layers = self.model.get_submodule(self.layers_path)
         assert isinstance(layers, nn.ModuleList)
         return layers
 
@@ -72,10 +81,8 @@ class Decoder:
 
     @property
     def body(self) -> nn.Module:
-        """The model without its language-model head."""
-        body = self.model.base_model
-        assert isinstance(body, nn.Module)
-        return body
+        """The model without its language-model head: what owns the layers."""
+        return self.model.get_submodule(self.layers_path.rpartition(".")[0])
 
     @torch.inference_mode()
     def visit(
@@ -109,8 +116,8 @@ class Decoder:
 
             return hook
 
-        def after_all(_: nn.Module, __: Any, output: Tensor) -> None:
-            visit(len(layers), output)
+        def after_all(_: nn.Module, __: Any, output: Tensor | tuple[Tensor, ...]) -> None:
+            visit(len(layers), hidden_of(output))
             raise _Enough
 
         with ExitStack() as hooks:
@@ -171,10 +178,9 @@ class Decoder:
         return hidden
 
     @contextmanager
-    def head(self) -> Iterator[nn.Module]:
+    def head(self) -> Iterator[Head]:
         """Have the language-model head."""
-        head: nn.Module = self.model.get_output_embeddings()  # type: ignore[operator]
-        yield head
+        yield head_of(self.model)
 
     def hidden_states(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, upto: int | None = None
@@ -223,12 +229,15 @@ class Decoder:
         """
         seen: dict[str, Any] = {}
 
+        probe = self.layers[index]
+        names = list(inspect.signature(type(probe).forward).parameters)[1:]
+
         def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            seen.update({name: value for name, value in kwargs.items() if name != "hidden_states"})
+            seen.update({**dict(zip(names, args, strict=False)), **kwargs})
+            del seen["hidden_states"]
             raise _Enough
 
         stubs = [_PassOn() for _ in range(index)]
-        probe = self.layers[index]
         handle = probe.register_forward_pre_hook(hook, with_kwargs=True)
         try:
             with self._layer_list([*stubs, *list(self.layers)[index:]]), suppress(_Enough):
@@ -239,7 +248,7 @@ class Decoder:
 
     @contextmanager
     def _layer_list(self, layers: list[nn.Module]) -> Iterator[None]:
-        path, _, name = self.family.layers.rpartition(".")
+        path, _, name = self.layers_path.rpartition(".")
         parent, original = self.model.get_submodule(path), self.layers
         setattr(parent, name, nn.ModuleList(layers))
         try:
@@ -273,25 +282,23 @@ class Decoder:
         elif block is not None and front:
             layers = [*front[:-1], _After(front[-1], block)]
         elif block is not None:
-            layers, slots = [block], 1
+            layers, slots = [_Alone(block, type(original[0]))], 1
         else:
             layers = [*front, *back]
         with ExitStack() as restore:
             restore.enter_context(self._layer_list(layers))
-            self._cut_config(start + slots, end, restore)
+            self._cut_config(kept_layers(start, end, len(original), inserted=slots), restore)
             _renumber(layers, restore)
             yield
 
-    def _cut_config(self, start: int, end: int, restore: ExitStack) -> None:
+    def _cut_config(self, kept: list[int], restore: ExitStack) -> None:
         config: Any = self.model.config
-        fields = {self.family.layer_count_field: getattr(config, self.family.layer_count_field) - (end - start)}
-        for name in self.family.per_layer_fields:
-            values = getattr(config, name, None)
-            if isinstance(values, list):
-                fields[name] = values[:start] + values[end:]
+        values = config.to_dict()
+        fields = {field_name(values, "num_hidden_layers"): len(kept), **cut_layer_fields(values, kept)}
         for name, value in fields.items():
-            restore.callback(setattr, config, name, getattr(config, name))
-            setattr(config, name, value)
+            if value is not None and hasattr(config, name):
+                restore.callback(setattr, config, name, getattr(config, name))
+                setattr(config, name, value)
 
     @contextmanager
     def rounded(self, dtype: torch.dtype) -> Iterator[None]:
@@ -320,8 +327,15 @@ class _Given(nn.Module):
 class _PassOn(nn.Module):
     """Stands in for a layer that need not run."""
 
-    def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
-        return hidden_states
+    def forward(self, *_: Any, **__: Any) -> _Unread:
+        return _Unread()
+
+
+class _Unread:
+    """Stands in for hidden states that nobody reads: its own first element, where layers return tuples."""
+
+    def __getitem__(self, _: int) -> _Unread:
+        return self
 
 
 class _Before(nn.Module):
@@ -331,9 +345,8 @@ class _Before(nn.Module):
         super().__init__()
         self.block, self.layer = block, layer
 
-    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        output: Tensor = self.layer(self.block(hidden_states), *args, **kwargs)
-        return output
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        return self.layer(self.block(hidden_states), *args, **kwargs)
 
 
 class _After(nn.Module):
@@ -343,9 +356,21 @@ class _After(nn.Module):
         super().__init__()
         self.layer, self.block = layer, block
 
-    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        output: Tensor = self.block(self.layer(hidden_states, *args, **kwargs))
-        return output
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        output = self.layer(hidden_states, *args, **kwargs)
+        made: Tensor = self.block(hidden_of(output))
+        return (made, *output[1:]) if isinstance(output, tuple) else made
+
+
+class _Alone(nn.Module):
+    """A block without attention where no decoder layer is left."""
+
+    def __init__(self, block: nn.Module, kind: type[nn.Module]) -> None:
+        super().__init__()
+        self.block, self._kind = block, kind
+
+    def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> Any:
+        return output_of(self._kind, self.block(hidden_states))
 
 
 def _renumber(layers: list[nn.Module], restore: ExitStack) -> None:
@@ -355,6 +380,30 @@ def _renumber(layers: list[nn.Module], restore: ExitStack) -> None:
             if isinstance(number := getattr(module, "layer_idx", None), int):
                 restore.callback(setattr, module, "layer_idx", number)
                 module.layer_idx = index  # type: ignore[assignment]
+
+
+def layers_path(model: nn.Module, layers: int) -> str:
+    """Return the path of a model's decoder layers: the outermost list of modules that has as many entries.
+
+    Raises:
+        EngineError: `unsupported_model` where there is none.
+    """
+    lists = [(name, part) for name, part in model.named_modules() if isinstance(part, nn.ModuleList)]
+    found: list[str] = [name for name, part in lists if len(part) == layers]
+    if not found:
+        raise EngineError("unsupported_model", f"{type(model).__name__} has no list of {layers} decoder layers")
+    return min(found, key=lambda name: name.count("."))
+
+
+def hidden_of(output: Any) -> Tensor:
+    """Return the hidden states [batch, sequence, hidden] in what a decoder layer returns; Falcon's give a tuple."""
+    hidden: Tensor = output[0] if isinstance(output, tuple) else output
+    return hidden
+
+
+def output_of(kind: type[nn.Module], hidden: Tensor) -> Any:
+    """Return hidden states [batch, sequence, hidden] in the form in which decoder layers of `kind` return theirs."""
+    return (hidden,) if kind.__name__ in _RETURN_TUPLES else hidden
 
 
 def _hidden(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:

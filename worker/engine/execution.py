@@ -82,52 +82,47 @@ def choose(wanted: Execution, path: Path, device: str) -> Choice:
     return Choice("resident" if needed <= free else "streamed", sizes)
 
 
-def shared_model(context: StageContext) -> LayeredModel:
+def shared_model(context: StageContext, *, beside: bool = False) -> LayeredModel:
     """Return the dense model of a run, opened once per process; `execution.json` says how it runs.
+
+    Args:
+        context: of the stage.
+        beside: it is wanted beside the pruned one, which is no reason to call a run streamed.
 
     Raises:
         EngineError: `cannot_stream` where the recipe asks for what this model's files do not allow.
     """
     if DENSE not in context.memo:
         choice = choose(context.recipe.execution, context.model, context.device)
-        context.memo[DENSE] = _opened(context, choice)
+        context.memo[DENSE], choice = _opened(context, choice)
+        if not beside:
+            _note(context, choice)
     model: LayeredModel = context.memo[DENSE]
     return model
 
 
-def _opened(context: StageContext, choice: Choice) -> LayeredModel:
-    trust = context.recipe.trust_remote_code
+def _opened(context: StageContext, choice: Choice) -> tuple[LayeredModel, Choice]:
+    wanted = context.recipe.execution
     if choice.kind == "streamed":
         try:
-            model: LayeredModel = load_streamed(
-                context.model, context.device, context.temporary, trust_remote_code=trust
-            )
+            return _streamed(context, context.model), choice
         except EngineError as error:
-            if error.code != "cannot_stream" or context.recipe.execution == "streamed":
+            if error.code != "cannot_stream" or wanted == "streamed":
                 raise
             choice = Choice("resident", f"{choice.reason}, but {error.detail}")
-        else:
-            _note(context, choice)
-            return model
+    trust = context.recipe.trust_remote_code
     try:
-        model = load_decoder(context.model, context.device, trust_remote_code=trust)
+        return load_decoder(context.model, context.device, trust_remote_code=trust), choice
     except Exception as error:
-        if not is_out_of_memory(error) or context.recipe.execution == "resident":
+        if not is_out_of_memory(error) or wanted == "resident":
             raise
-    else:
-        _note(context, choice)
-        return model
     _forget()
-    return _stream(context, "memory ran out while the model was loaded")
+    return _streamed(context, context.model), Choice("streamed", "memory ran out while the model was loaded")
 
 
-def _stream(context: StageContext, reason: str, *, written: bool = False) -> LayeredModel:
-    path = context.workspace / "checkpoint" if written else context.model
-    model = load_streamed(path, context.device, context.temporary, trust_remote_code=context.recipe.trust_remote_code)
-    context.memo[WRITTEN if written else DENSE] = model
-    if not written:
-        _note(context, Choice("streamed", reason))
-    return model
+def _streamed(context: StageContext, path: Path) -> LayeredModel:
+    trust = context.recipe.trust_remote_code
+    return load_streamed(path, context.device, context.temporary, trust_remote_code=trust)
 
 
 def _note(context: StageContext, choice: Choice) -> None:
@@ -159,7 +154,7 @@ def shared_written(context: StageContext) -> LayeredModel:
             _forget()
             choice = choose(context.recipe.execution, path, context.device)
         if choice.kind == "streamed":
-            context.memo[WRITTEN] = load_streamed(path, context.device, context.temporary)
+            context.memo[WRITTEN] = _streamed(context, path)
         else:
             context.memo[WRITTEN] = load_written(path, context.device)
     model: LayeredModel = context.memo[WRITTEN]
@@ -198,9 +193,12 @@ def within_memory(
             size //= 2
             context.emit.log(f"memory ran out; going on with {size} sequences at a time")
         elif not streamed and context.recipe.execution == "auto":
-            context.memo.pop(WRITTEN if written else DENSE, None)
+            name, path = (WRITTEN, context.workspace / "checkpoint") if written else (DENSE, context.model)
+            context.memo.pop(name, None)
             _forget()
-            _stream(context, "memory ran out with one sequence at a time", written=written)
+            context.memo[name] = _streamed(context, path)
+            if not written:
+                _note(context, Choice("streamed", "memory ran out with one sequence at a time"))
             size = batch_size
         else:
             raise EngineError(

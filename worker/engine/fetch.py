@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from app.core.architectures import ArchitectureError, family_of, refuse_own_code
+from app.core.architectures import ArchitectureError, family_of, layer_count, refuse_uncuttable
+from app.core.layer_fields import cut_layer_fields
 from app.core.safetensors_file import Checkpoint, CorruptSafetensors, read_checkpoint
 from app.core.selection import ParameterCounts, SelectionError, window_size
 from worker.engine.context import StageContext, sha256_of
@@ -80,7 +81,8 @@ def run(context: StageContext) -> None:
     """
     config = read_config(context.model)
     try:
-        refuse_own_code(config)
+        refuse_uncuttable(config)
+        cut_layer_fields(config, range(layer_count(config)))  # lists that are not lists of its layers
     except ArchitectureError as error:
         raise EngineError(error.code, str(error)) from error
     checkpoint = read_weights(context.model)
@@ -103,6 +105,8 @@ def run(context: StageContext) -> None:
     for done, path in enumerate(paths, start=1):
         files[path.name] = {"size": path.stat().st_size, "sha256": sha256_of_file(path)}
         context.emit.progress(done, len(paths), "files")
+    if config.get("num_nextn_predict_layers"):
+        context.emit.log("the heads that predict further tokens (num_nextn_predict_layers) are left out of the result")
     context.write_json(
         OUTPUT,
         {

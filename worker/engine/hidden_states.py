@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from app.core.architectures import Family
+from worker.engine.head import Head
 
 VisitWindow = Callable[[int, int, Tensor], None]
 """Called with a batch's first sequence, l, and h_l [batch, sequence, hidden]; copy what is to be kept."""
@@ -91,8 +92,8 @@ class LayeredModel(Protocol):
             cut: run the model without the layers [start, end) too; what both share is computed once.
         """
 
-    def head(self) -> AbstractContextManager[nn.Module]:
-        """Have the language-model head, [..., hidden] -> [..., vocabulary], until the context ends."""
+    def head(self) -> AbstractContextManager[Head]:
+        """Have the language-model head until the context ends."""
 
     def logits(self, input_ids: Tensor) -> Tensor:
         """Return the logits [batch, sequence, vocabulary] of ids without padding."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar, get_args
 
@@ -13,6 +14,7 @@ from app.core.architectures import (
     BLOCK_KINDS,
     ArchitectureError,
     Config,
+    NoFormula,
     ReplacementRefused,
     init_refusal,
     max_positions,
@@ -179,7 +181,8 @@ def check(recipe: Recipe) -> None:
         raise EngineError("bad_recipe", f"replacement.layers is {recipe.replacement.layers} but must be at least 1")
     try:
         block = recipe.replacement
-        window_size(config, recipe.target, block.kind, recipe.output.format, layers=block.layers)
+        with suppress(NoFormula):  # the fetch stage counts by the weights' headers
+            window_size(config, recipe.target, block.kind, recipe.output.format, layers=block.layers)
         if reason := init_refusal(config, block.kind, block.init):
             raise ReplacementRefused(f"replacement.init: {reason}")
     except (ArchitectureError, SelectionError) as error:

@@ -13,6 +13,7 @@ go through in groups, each of which reads the layers anew.
 from __future__ import annotations
 
 import copy
+import inspect
 import itertools
 import json
 import shutil
@@ -26,9 +27,11 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from app.core.architectures import Family, family_of, hidden_size
+from app.core.architectures import Family, family_of, hidden_size, layer_count
+from worker.engine.decoder import hidden_of, layers_path, output_of
 from worker.engine.device import compute_dtype, stored_dtype
 from worker.engine.export import modeling_streamline
+from worker.engine.head import Head, head_of
 from worker.engine.hidden_states import VisitLast, VisitWindow
 from worker.engine.state_buffer import StateBuffer
 from worker.engine.weights import Weights, parameters_on_meta
@@ -52,10 +55,11 @@ class _StandIn(nn.Module):
         self.__dict__ |= {name: value for name, value in layer.__dict__.items() if not name.startswith("_")}
         self.seen: tuple[Tensor, tuple[Any, ...], dict[str, Any]] | None = None
         self.given: Tensor | None = None
+        self._kind = type(layer)
 
-    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
         self.seen = (hidden_states, args, kwargs)
-        return hidden_states if self.given is None else self.given
+        return output_of(self._kind, hidden_states if self.given is None else self.given)
 
 
 class StreamedDecoder:
@@ -87,8 +91,9 @@ class StreamedDecoder:
         self._device, self._dtype, self._scratch = torch.device(device), dtype, scratch
         model.eval().requires_grad_(False)
         self._weights = Weights(path, model, self._device)
-        parent, _, name = self.family.layers.rpartition(".")
-        layers = model.get_submodule(self.family.layers)
+        self._layers_path = layers_path(model, layer_count(config))
+        parent, _, name = self._layers_path.rpartition(".")
+        layers = model.get_submodule(self._layers_path)
         assert isinstance(layers, nn.ModuleList)
         self._layers = list(layers)
         self._empty = [layer.state_dict() for layer in self._layers]
@@ -135,7 +140,7 @@ class StreamedDecoder:
         return layer
 
     def _read(self, index: int, into: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
-        return self._weights.under(f"{self.family.layers}.{index}", self._empty[index], into)
+        return self._weights.under(f"{self._layers_path}.{index}", self._empty[index], into)
 
     def _loaded(self, indices: Sequence[int]) -> Iterator[tuple[int, nn.Module]]:
         """Yield layers with their weights in place, one after the other; the next is read meanwhile.
@@ -186,9 +191,7 @@ class StreamedDecoder:
 
     @property
     def _body(self) -> nn.Module:
-        body = self.model.base_model
-        assert isinstance(body, nn.Module)
-        return body
+        return self.model.get_submodule(self._layers_path.rpartition(".")[0])
 
     def _leave(self, hidden: Tensor) -> Tensor:
         """Return what the head is applied to, for h_L [batch, length, hidden]."""
@@ -282,12 +285,12 @@ class StreamedDecoder:
                     visit(name, offset + first, self._leave(states.read(slot, first, len(ids))))
 
     @contextmanager
-    def head(self) -> Iterator[nn.Module]:
+    def head(self) -> Iterator[Head]:
         """Have the language-model head in memory until the context ends."""
         empty = self._head.state_dict()
         self._head.load_state_dict(self._weights.under(self._head_name, empty), assign=True)
         try:
-            yield self._head
+            yield head_of(self.model)
         finally:
             self._head.load_state_dict(empty, assign=True)
 
@@ -320,7 +323,9 @@ class StreamedDecoder:
         """Return what layer `index` is given beside the hidden states, for a batch without padding."""
         calls: Calls = {}
         self._enter(torch.zeros((batch, length), dtype=torch.long), calls)
-        return calls[batch][index][1]
+        args, kwargs = calls[batch][index]
+        names = list(inspect.signature(type(self._layers[index]).forward).parameters)[2:]  # self and hidden states
+        return {**dict(zip(names, args, strict=False)), **kwargs}
 
     @contextmanager
     def with_layers(self, start: int, end: int, block: nn.Module | None = None) -> Iterator[None]:
@@ -348,8 +353,7 @@ def _batches(windows: Tensor, batch_size: int) -> Batches:
 
 
 def _called(layer: nn.Module, hidden: Tensor, call: Call) -> Tensor:
-    output: Tensor = layer(hidden, *call[0], **call[1])
-    return output
+    return hidden_of(layer(hidden, *call[0], **call[1]))
 
 
 def load_streamed(

@@ -66,6 +66,8 @@ def test_a_plan_makes_no_job(shared_service: Service) -> None:
 @pytest.mark.parametrize(
     ("model", "code", "pointer"),
     [
+        ({"config": LLAMA_2_7B | {"model_type": "deepseek_v3"}}, "plan_needs_weights", "/model/config"),
+        ({"config": LLAMA_2_7B | {"num_kv_shared_layers": 4}}, "unsupported_model", "/model/config"),
         ({"config": LLAMA_2_7B | {"model_type": "mamba"}}, "plan_needs_weights", "/model/config"),
         ({"config": {}}, "plan_needs_weights", "/model/config"),
         ({"config": LLAMA_2_7B | {"hidden_size": "wide"}}, "unreadable_model", "/model/config"),

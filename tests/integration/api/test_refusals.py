@@ -214,6 +214,37 @@ def test_a_model_with_code_of_its_own_is_told_what_to_send_instead(
     assert "compress the dense model" in problem["detail"]
 
 
+CANNOT_BE_CUT: list[tuple[str, dict[str, Any], str, str]] = [
+    ("awq", {"quantization_config": {"quant_method": "awq"}}, "unsupported_model", "quantised and packed"),
+    ("shared", {"num_kv_shared_layers": 4}, "unsupported_model", "num_kv_shared_layers"),
+    ("hybrid", {"model_type": "jamba"}, "unsupported_family", "recurrent state"),
+    ("both", {"model_type": "t5", "is_encoder_decoder": True}, "unsupported_family", "encoder-decoder"),
+    ("wrapper", {"model_type": "llava", "text_config": {"model_type": "llama"}}, "unsupported_family", "llama"),
+    ("types", {"layer_types": ["full_attention"]}, "unreadable_model", "one entry per layer (24)"),
+    ("list", {"attn_type_list": [1] * 24}, "unreadable_model", "attn_type_list"),
+]
+
+
+@pytest.mark.parametrize(("name", "config", "code", "reason"), CANNOT_BE_CUT, ids=[case[0] for case in CANNOT_BE_CUT])
+def test_what_cannot_be_cut_safely_is_refused_with_the_reason(
+    shared_service: Service, stories_model: Path, tmp_path: Path, name: str, config: dict[str, Any], code: str,
+    reason: str,
+) -> None:  # fmt: skip
+    import_variant(shared_service, stories_model, tmp_path / "m", f"team/{name}", **config)
+    problem = shared_service.refused(JOB | {"model": {"repo": f"team/{name}"}})
+    assert (problem["code"], problem["pointer"]) == (code, "/model/repo")
+    assert reason in problem["detail"]
+
+
+def test_a_block_that_a_mixture_of_experts_has_no_form_for_is_refused(
+    shared_service: Service, stories_model: Path, tmp_path: Path
+) -> None:
+    import_variant(shared_service, stories_model, tmp_path / "m", "team/experts", model_type="mixtral")
+    problem = shared_service.refused(JOB | {"model": {"repo": "team/experts"}, "replacement": {"kind": "swiglu"}})
+    assert (problem["code"], problem["pointer"]) == ("replacement_refused", "/replacement/kind")
+    assert "mixture of experts" in problem["detail"]
+
+
 @pytest.mark.parametrize("layers", [0, "many", 10**9])
 def test_a_config_that_makes_no_sense_is_an_unreadable_model(
     shared_service: Service, stories_model: Path, tmp_path: Path, layers: Any

@@ -8,7 +8,7 @@ the predicted text, which compares any two. The head is applied to a few hundred
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,7 +55,7 @@ def sequences_at_once(windows: Tensor, device: str) -> int:
 
 @torch.inference_mode()
 def negative_log_likelihood(
-    head: nn.Module, hidden: Tensor, input_ids: Tensor, attention_mask: Tensor | None = None
+    head: Callable[[Tensor], Tensor], hidden: Tensor, input_ids: Tensor, attention_mask: Tensor | None = None
 ) -> tuple[float, int]:
     """Return the summed negative log-likelihood in nats of each token given those before it, and how many there are.
 

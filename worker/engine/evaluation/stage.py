@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from worker.engine.context import StageContext
 from worker.engine.evaluation.perplexity import (
@@ -23,6 +23,7 @@ from worker.engine.evaluation.perplexity import (
 )
 from worker.engine.evaluation.samples import Samples
 from worker.engine.execution import shared_model, shared_written, within_memory
+from worker.engine.head import Head
 from worker.engine.hidden_states import LayeredModel
 from worker.engine.text import held_out_windows, text_windows
 
@@ -107,7 +108,7 @@ def likelihoods(
     """
     sums = {name: LogLikelihood() for name in (("dense",) if cut is None else ("dense", "cut"))}
     with ExitStack() as until_done:
-        heads: list[nn.Module] = []
+        heads: list[Head] = []
 
         def visit(variant: str, first: int, hidden: Tensor) -> None:
             if not heads:  # not before: a streamed model's layers have gone by then

@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
-from app.core.architectures import Config, Family
+from transformers import AutoConfig
+
+from app.core.architectures import ArchitectureError, Config, field_name, layer_count
+from app.core.layer_fields import PERIODS, RULES, cut_layer_fields, kept_layers
 from worker.engine.errors import EngineError
 from worker.engine.export.insertion import Insertion, Window
 from worker.engine.recipe import Dtype
 
-_WINDOW_LAYERS_DEFAULT = 28  # Qwen2Config and Qwen3Config in transformers
 
-
-def cut_config(
-    family: Family, config: Config, window: Window, insertion: Insertion, *, dtype: Dtype | None
-) -> dict[str, Any]:
+def cut_config(config: Config, window: Window, insertion: Insertion, *, dtype: Dtype | None) -> dict[str, Any]:
     """Return the config of the checkpoint without the window's layers and with the insertion.
 
     Inserted layers take over the per-layer settings of the window's first layers, whose places they have. Raises
-    EngineError `bad_config` where a per-layer list does not have one entry per layer.
+    EngineError `bad_config` where a per-layer list does not have one entry per layer, or a pattern cannot be cut.
     """
-    cut = dict(config)
-    cut[family.layer_count_field] = window.kept + insertion.layers
-    for name in family.per_layer_fields:
-        values = config.get(name)
-        if values is None:
-            continue
-        if not isinstance(values, list) or len(values) != window.layers:
-            raise EngineError("bad_config", f"config.json: {name} must list one entry per layer ({window.layers})")
-        cut[name] = values[: window.start + insertion.layers] + values[window.end :]
-    _cut_full_attention_count(config, cut, window, insertion)
+    unlisted = _unlisted(config)
+    kept = kept_layers(window.start, window.end, window.layers, inserted=insertion.layers)
+    try:
+        changed = cut_layer_fields({**config, **unlisted}, kept)
+    except ArchitectureError as error:
+        raise EngineError(error.code, str(error)) from error
+    cut = {**config, field_name(config, "num_hidden_layers"): len(kept)}
+    cut |= {name: value for name, value in changed.items() if name in config or value != unlisted.get(name)}
+    cut = {name: value for name, value in cut.items() if value is not None or changed.get(name, 0) is not None}
     if dtype is not None:
         cut["torch_dtype" if "torch_dtype" in config and "dtype" not in config else "dtype"] = dtype
     # It names code files that are not copied; a custom block brings an auto_map of its own.
@@ -38,9 +37,21 @@ def cut_config(
     return cut
 
 
-def _cut_full_attention_count(config: Config, cut: dict[str, Any], window: Window, insertion: Insertion) -> None:
-    """Qwen2 and Qwen3: the first `max_window_layers` layers attend in full, the rest by sliding window."""
-    if "max_window_layers" not in config and not config.get("use_sliding_window"):
-        return
-    full = int(config.get("max_window_layers", _WINDOW_LAYERS_DEFAULT))
-    cut["max_window_layers"] = full - max(0, min(window.end, full) - (window.start + insertion.layers))
+def _unlisted(config: Config) -> dict[str, Any]:
+    """Return the per-layer settings that config.json leaves out, as the library fills them in.
+
+    Where all layers are alike they are alike in the result too, and nothing needs to be written down.
+    """
+    built = AutoConfig.for_model(**copy.deepcopy(dict(config))).to_dict()  # it fills in nested fields where they lie
+    spoken_of = {PERIODS[name] for name in config if name in PERIODS}
+    return {
+        name: built[name]
+        for name in RULES.keys() - PERIODS.keys()
+        if config.get(name) is None
+        and built.get(name) is not None
+        and (name in spoken_of or not _alike(built[name], layer_count(config)))
+    }
+
+
+def _alike(value: Any, layers: int) -> bool:
+    return isinstance(value, list) and (len(set(value)) <= 1 or value == list(range(layers)))

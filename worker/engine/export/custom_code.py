@@ -12,13 +12,22 @@ from typing import Any
 
 import torch
 
-from app.core.architectures import Config, Family, Shapes, config_value, ffn_tensors, linear_tensors, mlp_half_tensors
+from app.core.architectures import (
+    Config,
+    Family,
+    Shapes,
+    branch_scale,
+    config_value,
+    ffn_tensors,
+    linear_tensors,
+    mlp_half_tensors,
+)
 from worker.engine.export.insertion import Insertion, Window
 from worker.engine.export.stock import check_tensors
 from worker.engine.recipe import Kind
 
 MODELLING_FILE = Path(__file__).with_name("modeling_streamline.py")
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 had `modules` behind one norm, in place of `steps` and `scale`
 # transformers renames GPT-NeoX' stored `embed_out` to its module `lm_head` for its own classes, not for custom code.
 _HEAD_MODULE = "lm_head"
 _SHAPES: Mapping[Kind, Callable[[Config], Shapes]] = {
@@ -62,7 +71,8 @@ def _of_mlp(family: Family, config: Config, kind: Kind, replacement: Mapping[str
     up = "up_proj" if kind == "ffn" else family.mlp_up
     return {
         "norm": family.mlp_norm,
-        "modules": list(family.mlp_modules),
+        "steps": list(family.mlp_steps),
+        "scale": branch_scale(config) if kind == "swiglu" else 1.0,
         "hidden_act": config_value(config, family.activation_field),
         "intermediate_size": int(replacement[f"{up}.weight"].shape[0]),
         "bias": f"{up}.bias" in replacement,

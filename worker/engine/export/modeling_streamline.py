@@ -13,24 +13,18 @@ token-by-token decoding.
     side          "before" or "after" that layer's own computation
     block         "swiglu" (the family's own MLP half), "ffn" (hidden -> intermediate_size -> hidden), or
                   "linear_residual" (hidden -> hidden), which needs none of the fields below
-    norm          name of the decoder layer's norm whose kind and epsilon the block's norm has
-    modules       swiglu: names of the decoder layer's modules that make up its MLP, in order
+    steps         swiglu: names of the decoder layer's modules that make up its MLP half, norms included, in order
+    scale         swiglu: factor on what they compute
+    norm          ffn: name of the decoder layer's norm whose kind and epsilon the block's norm has
     hidden_act, intermediate_size, bias    ffn: activation, width, and whether its two maps have biases
 """
 
 from typing import Any
 
 import torch
+import transformers
 from torch import nn
-from transformers import (
-    GPTNeoXForCausalLM,
-    LlamaForCausalLM,
-    MistralForCausalLM,
-    OPTForCausalLM,
-    PreTrainedConfig,
-    Qwen2ForCausalLM,
-    Qwen3ForCausalLM,
-)
+from transformers import PreTrainedConfig
 from transformers.activations import ACT2FN
 
 
@@ -40,17 +34,17 @@ class MLPHalfBlock(nn.Module):
     def __init__(self, config: PreTrainedConfig, layer_class: type[nn.Module]) -> None:
         super().__init__()
         layer = layer_class(config, 0)
-        self.norm_name = config.streamline["norm"]
-        self.module_names = tuple(config.streamline["modules"])
-        for name in (self.norm_name, *self.module_names):
+        self.steps, self.scale = tuple(config.streamline["steps"]), config.streamline["scale"]
+        for name in self.steps:
             setattr(self, name, getattr(layer, name))
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Map hidden states [batch, sequence, hidden] to the same shape and dtype."""
-        update: torch.Tensor = getattr(self, self.norm_name)(hidden_states)
-        for name in self.module_names:
+        update = hidden_states
+        for name in self.steps:
             update = getattr(self, name)(update)
-        return hidden_states + update
+        output: torch.Tensor = hidden_states + self.scale * update
+        return output
 
 
 class FeedForwardBlock(nn.Module):
@@ -96,7 +90,10 @@ def with_block(layer_class: type[nn.Module], *, before: bool) -> type[nn.Module]
         return layer_class.forward(self, self.streamline_block(hidden_states), *args, **kwargs)
 
     def block_last(self: Any, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        return self.streamline_block(layer_class.forward(self, hidden_states, *args, **kwargs))
+        output = layer_class.forward(self, hidden_states, *args, **kwargs)
+        if isinstance(output, tuple):
+            return (self.streamline_block(output[0]), *output[1:])
+        return self.streamline_block(output)
 
     return type(layer_class.__name__, (layer_class,), {"forward": block_first if before else block_last})
 
@@ -113,25 +110,11 @@ class StreamlineMixin(nn.Module):
         layer.__class__ = with_block(layer_class, before=spec["side"] == "before")
 
 
-class StreamlineLlamaForCausalLM(StreamlineMixin, LlamaForCausalLM):
-    """Llama with a block in place of removed layers."""
-
-
-class StreamlineMistralForCausalLM(StreamlineMixin, MistralForCausalLM):
-    """Mistral with a block in place of removed layers."""
-
-
-class StreamlineQwen2ForCausalLM(StreamlineMixin, Qwen2ForCausalLM):
-    """Qwen2 with a block in place of removed layers."""
-
-
-class StreamlineQwen3ForCausalLM(StreamlineMixin, Qwen3ForCausalLM):
-    """Qwen3 with a block in place of removed layers."""
-
-
-class StreamlineOPTForCausalLM(StreamlineMixin, OPTForCausalLM):
-    """OPT with a block in place of removed layers."""
-
-
-class StreamlineGPTNeoXForCausalLM(StreamlineMixin, GPTNeoXForCausalLM):
-    """GPT-NeoX with a block in place of removed layers."""
+def __getattr__(name: str) -> type[nn.Module]:
+    """Derive `StreamlineLlamaForCausalLM` from the library's `LlamaForCausalLM`, and so for every architecture."""
+    base = getattr(transformers, name.removeprefix("Streamline"), None) if name.startswith("Streamline") else None
+    if base is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    model_class = type(name, (StreamlineMixin, base), {"__module__": __name__})
+    globals()[name] = model_class
+    return model_class

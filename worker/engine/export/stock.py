@@ -11,9 +11,11 @@ from collections.abc import Mapping
 
 import torch
 
-from app.core.architectures import Config, Family, kind_refusal, layer_tensors, native_refusal
+from app.core.architectures import Config, Family, Shapes, kind_refusal, native_refusal
+from app.core.families import Linear
 from worker.engine.errors import EngineError
 from worker.engine.export.insertion import Insertion, Window
+from worker.engine.export.stored_names import as_stored
 from worker.engine.recipe import Kind
 
 
@@ -22,45 +24,50 @@ def nothing() -> Insertion:
     return Insertion(layers=0)
 
 
-def layers(family: Family, config: Config, window: Window, replacement: Mapping[str, torch.Tensor]) -> Insertion:
+def layers(
+    family: Family, config: Config, window: Window, replacement: Mapping[str, torch.Tensor], stored: Shapes
+) -> Insertion:
     """Return the insertion of trained decoder layers, in the places of the window's first layers.
 
-    One layer's tensors have the layer's own names, those of several their number in front. Raises EngineError
-    `bad_replacement` where they are not those of the family's decoder layer.
+    One layer's tensors have the layer's own names, those of several their number in front. `stored` are the tensors of
+    the window's first layer in the source. Raises EngineError `bad_replacement` where the replacement's are not the
+    same.
     """
     numbers = {name.partition(".")[0] for name in replacement}
-    count = len(numbers) if all(number.isdigit() for number in numbers) else 0
-    shapes = layer_tensors(config)
-    several = {f"{number}.{name}": shape for number in range(count) for name, shape in shapes.items()}
-    check_tensors(replacement, several or shapes, "decoder layer")
-    if count > window.size:
-        raise EngineError("bad_replacement", f"{count} trained layers do not fit a window of {window.size}")
-    tensors = {}
-    for name, tensor in replacement.items():
-        number, _, own = name.partition(".") if several else ("0", "", name)
-        tensors[f"{family.layers}.{window.start + int(number)}.{own}"] = tensor
-    return Insertion(layers=count or 1, tensors=tensors)
+    several = all(number.isdigit() for number in numbers)
+    if len(numbers) > window.size and several:
+        raise EngineError("bad_replacement", f"{len(numbers)} trained layers do not fit a window of {window.size}")
+    tensors: dict[str, torch.Tensor] = {}
+    for number in sorted(map(int, numbers)) if several else [0]:
+        prefix = f"{number}." if several else ""
+        own = {name.removeprefix(prefix): value for name, value in replacement.items() if name.startswith(prefix)}
+        own = as_stored(config, window.start + number, own, stored)
+        check_tensors(own, stored, "decoder layer")
+        tensors |= {f"{family.layers}.{window.start + number}.{name}": value for name, value in own.items()}
+    return Insertion(layers=len(numbers) if several else 1, tensors=tensors)
 
 
-def merged(family: Family, config: Config, window: Window, replacement: Mapping[str, torch.Tensor]) -> Insertion:
+def merged(
+    family: Family, config: Config, window: Window, replacement: Mapping[str, torch.Tensor], stored: Shapes
+) -> Insertion:
     """Return the insertion of a map that is folded into the down projection of the layer in front of the window.
 
-    Raises EngineError `bad_window` where there is none, `replacement_refused` where its family has no place for it,
-    `bad_replacement` where the tensors are not those of its down projection.
+    `stored` are the tensors of the window's first layer, which is built alike. Raises EngineError `bad_window` where no
+    layer is in front, `replacement_refused` where its family has no place for it, `bad_replacement` where the tensors
+    are not those of its down projection.
     """
     if window.start == 0:
         raise EngineError("bad_window", "no layer is in front of the window to fold into; start at layer 1 or later")
     if reason := kind_refusal(config, "linear_merged"):
         raise EngineError("replacement_refused", reason)
     down = f"{family.mlp_down}."
-    shapes = {name: shape for name, shape in layer_tensors(config).items() if name.startswith(down)}
-    check_tensors(replacement, shapes, "down projection")
+    check_tensors(replacement, {n: shape for n, shape in stored.items() if n.startswith(down)}, "down projection")
     place = f"{family.layers}.{window.start - 1}"
     return Insertion(layers=0, overwritten={f"{place}.{name}": tensor for name, tensor in replacement.items()})
 
 
 def native_block(
-    family: Family, config: Config, window: Window, kind: Kind, replacement: Mapping[str, torch.Tensor]
+    family: Family, config: Config, window: Window, kind: Kind, replacement: Mapping[str, torch.Tensor], stored: Shapes
 ) -> Insertion:
     """Return the insertion of a `swiglu` or `ffn` block as a full decoder layer with its attention switched off.
 
@@ -74,7 +81,7 @@ def native_block(
     place = f"{family.layers}.{window.start}"
     tensors: dict[str, torch.Tensor] = {}
     copied: dict[str, tuple[int, str]] = {}
-    shapes = layer_tensors(config)
+    shapes = stored
     dtype = next(iter(half.values())).dtype
     for name, shape in shapes.items():
         if name in half:
@@ -94,10 +101,11 @@ def native_block(
 
 
 def as_mlp_half(family: Family, replacement: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Rename an `ffn` block's tensors to those of the family's ungated MLP half."""
+    """Rename an `ffn` block's tensors to those of the family's ungated MLP half; GPT-2 stores its maps transposed."""
     names = {"norm": family.mlp_norm, "up_proj": family.mlp_up, "down_proj": family.mlp_down}
+    transposed = any(isinstance(module, Linear) and module.transposed for module in family.layer_modules)
     return {
-        f"{names[module]}.{part}": tensor
+        f"{names[module]}.{part}": tensor.t().contiguous() if transposed and tensor.ndim > 1 else tensor
         for name, tensor in replacement.items()
         for module, _, part in [name.rpartition(".")]
     }

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
-from app.core.architectures import FFN_WIDTH, config_value
+from app.core.architectures import FFN_WIDTH, config_value, hidden_size
 from worker.engine.replacements.starts import Start, inherit, zero
 
 
@@ -47,7 +47,7 @@ def build(start: Start) -> nn.Module:
     own_down = layer.get_submodule(family.mlp_down)
     block = FeedForward(
         layer.get_submodule(family.mlp_norm),
-        decoder.config["hidden_size"],
+        hidden_size(decoder.config),
         bias=getattr(own_down, "bias", None) is not None,
         activation=ACT2FN[config_value(decoder.config, family.activation_field)],
     ).to(decoder.device, decoder.dtype)

@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from worker.engine.decoder import hidden_of
 from worker.engine.replacements.starts import Start, inherit
 
 
@@ -22,7 +23,7 @@ class LayerSequence(nn.ModuleList):
     def forward(self, hidden_states: Tensor, per_layer: Sequence[Mapping[str, Any]]) -> Tensor:
         """Run the layers, each with what the model hands to the layer at its place beside the hidden states."""
         for layer, arguments in zip(self, per_layer, strict=True):
-            hidden_states = layer(hidden_states, **arguments)
+            hidden_states = hidden_of(layer(hidden_states, **arguments))
         return hidden_states
 
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from worker.engine.decoder import hidden_of
 from worker.engine.errors import EngineError
 from worker.engine.hidden_states import LayeredModel
 from worker.engine.replacements.least_squares import NormalEquations, Solution, collect, held_out_rows
@@ -63,8 +64,7 @@ def fit(
 
     def visit(first: int, index: int, state: Tensor) -> None:
         def run() -> Tensor:
-            made: Tensor = layer(state, **arguments[len(state)])
-            return made
+            return hidden_of(layer(state, **arguments[len(state)]))
 
         if index == start - 1:
             if not shares:
@@ -111,26 +111,26 @@ def added_share(run: Callable[[], Tensor], down: nn.Module) -> float | None:
     """Return what the output of the projection `down` is multiplied by when it is added to the stream.
 
     That is 1 but for families that scale their branches (Granite). None where the output goes another way, such as
-    through a norm. Tried out: the output is enlarged to the size of the stream, and the stream must follow.
+    through a norm. Tried out: noise of the size of the stream is added to the output, and the stream must follow.
 
     Args:
         run: computes the stream behind the projection, [batch, sequence, hidden].
-        down: a projection whose output is not all zeros; where it is, 1 is returned.
+        down: the projection.
     """
     with _outputs(down) as outputs:
         before = run().double()
-    M = outputs[0].view(before.shape).double()
-    if not M.any():
-        return 1.0
-    factor = float(before.norm() / M.norm())
-    larger = down.register_forward_hook(lambda _, __, output: (1 + factor) * output)
+    # Tokens differ in size: a norm behind the projection would make them alike.
+    noise = torch.randn(before.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    noise *= torch.linspace(0.5, 1.5, noise[..., 0].numel(), dtype=torch.float64).view(*before.shape[:-1], 1)
+    N = noise.to(before.device) * (before.norm() / noise.norm())
+    disturbed = down.register_forward_hook(lambda _, __, output: output + N.view(output.shape).to(output.dtype))
     try:
         added = run().double() - before
     finally:
-        larger.remove()
-    share = float((added * M).sum() / M.square().sum()) / factor
+        disturbed.remove()
+    share = float((added * N).sum() / N.square().sum())
     tolerance = _ROUNDING[outputs[0].dtype]
-    if not (abs(share) > tolerance and float((added - factor * share * M).norm()) <= tolerance * float(added.norm())):
+    if not (abs(share) > tolerance and float((added - share * N).norm()) <= tolerance * float(added.norm())):
         return None
     # One up to rounding is one, so that no rounding gets into the fit.
     return 1.0 if abs(share - 1) < tolerance else share

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from app.core.architectures import Family
+from worker.engine.decoder import hidden_of
 from worker.engine.errors import EngineError
 from worker.engine.recipe import Kind
 from worker.engine.replacements.least_squares import NormalEquations, Solution
@@ -45,7 +46,7 @@ def refit(block: nn.Module, down: nn.Module, pairs: Pairs, arguments: Arguments,
     """
     block.eval()
     one, _ = pairs.store.batch([pairs.train[0]])
-    share = added_share(lambda: block(one, **arguments(1)), down)
+    share = added_share(lambda: hidden_of(block(one, **arguments(1))), down)
     if share is None:
         raise EngineError(
             "replacement_refused",
@@ -57,7 +58,7 @@ def refit(block: nn.Module, down: nn.Module, pairs: Pairs, arguments: Arguments,
         for begin in range(0, len(rows), batch_size):
             before, after = pairs.store.batch(list(rows[begin : begin + batch_size]))
             with _inputs(down) as inputs:
-                wrong = after - block(before, **arguments(len(before)))
+                wrong = after - hidden_of(block(before, **arguments(len(before))))
             features = inputs[0].reshape(*wrong.shape[:2], -1)
             if getattr(down, "bias", None) is not None:
                 features = torch.cat([features, torch.ones_like(features[..., :1])], dim=-1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,19 +50,30 @@ def inherit(start: Start, make: Callable[[nn.Module], nn.Module], place: int | N
     layer = start.decoder.layer
     window = range(start.first, start.end)
     slot = layer(start.first if place is None else place)
+
+    def of_its_kind(indices: Iterable[int]) -> Iterator[tuple[int, nn.Module]]:
+        # Where a model mixes kinds of layers (dense and experts), those of the slot's kind have weights for it.
+        return ((index, found) for index in indices if _shapes(found := layer(index)) == _shapes(slot))
+
     match start.init:
         case "random":
             randomise(slot, start.decoder.model.config, start.seed)
         case "mean":
-            _average(slot, (layer(index) for index in window))
+            _average(slot, (found for _, found in of_its_kind(window)))
         case "last":
-            _filled(slot, layer(start.end - 1))
+            _filled(slot, next(of_its_kind(reversed(window)))[1])
         case "best" | "closed_form" if len(window) > 1:
-            errors = [start.error(make(_filled(copy.deepcopy(slot), layer(index)))) for index in window]
-            _filled(slot, layer(window[errors.index(min(errors))]))
+            tried = [
+                (start.error(make(_filled(copy.deepcopy(slot), found))), index) for index, found in of_its_kind(window)
+            ]
+            _filled(slot, layer(min(tried)[1]))
         case _ if place is not None:
-            _filled(slot, layer(start.first))
+            _filled(slot, next(of_its_kind(window))[1])
     return make(slot)
+
+
+def _shapes(layer: nn.Module) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in layer.state_dict().items()}
 
 
 def _filled(slot: nn.Module, layer: nn.Module) -> nn.Module:
@@ -90,7 +101,9 @@ def randomise(module: nn.Module, config: Any, seed: int) -> None:
         elif name.endswith("bias"):
             parameter.zero_()
         else:
-            parameter.fill_(1.0)
+            # Gemma's norms multiply by one plus their weight.
+            norm = module.get_submodule(name.rpartition(".")[0])
+            parameter.fill_(0.0 if type(norm).__name__.startswith("Gemma") else 1.0)
 
 
 @torch.no_grad()

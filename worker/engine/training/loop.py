@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 import torch
 from torch import Tensor, nn
 
+from worker.engine.decoder import hidden_of
 from worker.engine.errors import EngineError
 from worker.engine.losses import Batch, MeanSquaredError, Objective
 from worker.engine.training.pairs import Arguments, Pairs, autocast
@@ -108,7 +109,7 @@ def train_step(
     total = torch.zeros((), device=batch.before.device)
     for part in _parts(batch, micro_batch or size):
         with autocast(part.before):
-            loss = objective(block(part.before, **arguments(len(part))), part)
+            loss = objective(hidden_of(block(part.before, **arguments(len(part)))), part)
         share = len(part) / size
         (loss * (scale * share)).backward()  # type: ignore[no-untyped-call]
         total += loss.detach() * share

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from worker.engine.activation_store import ActivationStore
+from worker.engine.decoder import hidden_of
 from worker.engine.losses import Batch, MeanSquaredError, Objective
 
 Arguments = Callable[[int], dict[str, Any]]
@@ -66,6 +67,6 @@ class Pairs:
         for begin in range(0, len(self.held_out), batch_size):
             batch = self.batch(list(self.held_out[begin : begin + batch_size]))
             with autocast(batch.before):
-                made = batch.before if block is None else block(batch.before, **arguments(len(batch)))
+                made = batch.before if block is None else hidden_of(block(batch.before, **arguments(len(batch))))
                 total += float(loss(made, batch)) * len(batch)
         return total / len(self.held_out)

@@ -8,7 +8,6 @@ import pytest
 
 from app.core.architectures import (
     FAMILIES,
-    SUPPORTED,
     ArchitectureError,
     BlockKind,
     NativeFormRefused,
@@ -26,7 +25,7 @@ from app.core.architectures import (
     native_refusal,
     outer_tensors,
 )
-from tests.unit.app.core.configs import LLAMA_2_7B, OPT_125M, OPT_350M, PYTHIA_160M, QWEN2_0_5B
+from tests.unit.app.core.configs import LLAMA_2_7B, OPT_125M, OPT_350M, OTHERS, PYTHIA_160M, QWEN2_0_5B
 from tests.unit.worker.engine.tiny_models import make_config
 
 PUBLISHED = [
@@ -35,6 +34,7 @@ PUBLISHED = [
     (OPT_125M, 125_239_296),
     (OPT_350M, 331_196_416),
     (PYTHIA_160M, 162_322_944),
+    *OTHERS.values(),
 ]
 
 
@@ -43,15 +43,26 @@ def test_published_models_count_as_published(config: dict[str, Any], parameters:
     assert dense_parameters(config) == parameters
 
 
-@pytest.mark.parametrize("tied", [False, True])
-@pytest.mark.parametrize("model_type", SUPPORTED)
-def test_names_and_shapes_are_those_that_transformers_builds(model_type: str, tied: bool) -> None:
+VARIANTS: list[tuple[str, dict[str, Any]]] = [
+    *((family, {"tie_word_embeddings": tied}) for family in FAMILIES for tied in (False, True)),
+    ("falcon", {"new_decoder_architecture": True, "num_kv_heads": 2, "bias": True}),
+    ("falcon", {"new_decoder_architecture": True, "num_ln_in_parallel_attn": 1, "ffn_hidden_size": 40}),
+    ("falcon", {"parallel_attn": False, "multi_query": False}),
+    ("cohere", {"use_qk_norm": False, "attention_bias": True}),
+    ("gpt2", {"n_inner": 40}),
+    ("starcoder2", {"use_bias": False}),
+    ("granite", {"mlp_bias": True, "attention_bias": True}),
+]
+
+
+@pytest.mark.parametrize(("model_type", "changes"), VARIANTS, ids=str)
+def test_names_and_shapes_are_those_that_transformers_builds(model_type: str, changes: dict[str, Any]) -> None:
     from transformers import AutoModelForCausalLM
 
-    config = make_config(model_type, tie_word_embeddings=tied)
+    config = make_config(model_type, **changes)
     model = AutoModelForCausalLM.from_config(config)
     plain = config.to_dict()
-    family = FAMILIES[model_type]
+    family = family_of(plain)
     layer = {name: tuple(p.shape) for name, p in model.get_submodule(family.layers)[0].named_parameters()}
     outside = {name: tuple(p.shape) for name, p in model.named_parameters() if not name.startswith(family.layers)}
     assert layer_tensors(plain) == layer
@@ -61,17 +72,18 @@ def test_names_and_shapes_are_those_that_transformers_builds(model_type: str, ti
     assert dense_parameters(plain) == sum(p.numel() for p in model.parameters())
 
 
-@pytest.mark.parametrize("model_type", SUPPORTED)
-def test_named_modules_exist_in_the_model(model_type: str) -> None:
+@pytest.mark.parametrize(("model_type", "changes"), VARIANTS, ids=str)
+def test_named_modules_exist_in_the_model(model_type: str, changes: dict[str, Any]) -> None:
     from transformers import AutoModelForCausalLM
 
-    family = FAMILIES[model_type]
-    model = AutoModelForCausalLM.from_config(make_config(model_type))
+    config = make_config(model_type, **changes)
+    family = family_of(config.to_dict())
+    model = AutoModelForCausalLM.from_config(config)
     assert type(model).__name__ == family.architecture
     for path in (family.embedding, family.final_norm):
         model.get_submodule(path)
     layer = model.get_submodule(family.layers)[0]
-    for path in (family.attention_output, family.mlp_norm, *family.mlp_modules, family.mlp_up, family.mlp_down):
+    for path in (family.attention_output, *family.mlp_steps, family.mlp_norm, family.mlp_up, family.mlp_down):
         layer.get_submodule(path)
 
 

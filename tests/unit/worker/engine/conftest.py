@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from app.core.architectures import SUPPORTED
-from tests.unit.worker.engine.tiny_models import save_model
+from tests.unit.worker.engine.tiny_models import CONFIGS, FURTHER, save_model
 from worker.engine.decoder import Decoder, load_decoder
 
 
@@ -25,9 +24,15 @@ def tiny_directory(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
     return get
 
 
-@pytest.fixture(params=SUPPORTED)
+@pytest.fixture(params=CONFIGS)
 def decoder(request: pytest.FixtureRequest, tiny_directory: Callable[[str], Path]) -> Decoder:
-    """A decoder of each family in turn."""
+    """A decoder of each of the commonest families in turn."""
+    return load_decoder(tiny_directory(request.param), "cpu")
+
+
+@pytest.fixture(params=[*CONFIGS, *FURTHER])
+def any_decoder(request: pytest.FixtureRequest, tiny_directory: Callable[[str], Path]) -> Decoder:
+    """A decoder of each family with a test of its own in turn."""
     return load_decoder(tiny_directory(request.param), "cpu")
 
 

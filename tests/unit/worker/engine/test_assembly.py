@@ -15,7 +15,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from app.core.architectures import family_of, native_refusal
 from app.core.safetensors_file import INDEX_FILE, SINGLE_FILE, Checkpoint, parameter_count, read_checkpoint
@@ -229,6 +229,73 @@ def test_per_layer_settings_follow_the_cut(tmp_path: Path) -> None:
     assemble(source, tmp_path / "two", start=1, end=4, kind="layer", replacement=two)
     assert config_of(tmp_path / "two")["layer_types"] == [types[0], types[1], types[2], types[4]]
     assert config_of(tmp_path / "two")["max_window_layers"] == 2
+
+
+@pytest.mark.parametrize(
+    ("family", "absent", "expected"),
+    [
+        ("gemma2", ("layer_types",), {"layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}),
+        (
+            "gemma3_text", ("layer_types", "_sliding_window_pattern"),
+            {"layer_types": ["sliding_attention"] * 3, "sliding_window_pattern": None},
+        ),
+        ("gpt_oss", ("layer_types",), {"layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}),
+        (
+            "llama4_text", ("no_rope_layers", "moe_layers", "layer_types"),
+            {"no_rope_layers": [1, 0, 1], "moe_layers": [1], "no_rope_layer_interval": None,
+             "interleave_moe_layer_step": None},
+        ),
+        ("qwen3_moe", ("layer_types",), {"mlp_only_layers": [0, 1, 2], "decoder_sparse_step": 1}),
+        ("deepseek_v3", (), {"first_k_dense_replace": 1}),
+    ],
+)  # fmt: skip
+def test_a_pattern_that_a_cut_breaks_is_written_out_layer_by_layer(
+    tmp_path: Path, family: str, absent: tuple[str, ...], expected: dict[str, Any]
+) -> None:
+    source = save_model(tmp_path / "source", family)
+    config = {name: value for name, value in config_of(source).items() if name not in absent}
+    if family == "gemma3_text":
+        config["sliding_window_pattern"] = 3
+    (source / "config.json").write_text(json.dumps(config))
+    assemble(source, tmp_path / "out", start=1, end=3, kind="none")
+    written = config_of(tmp_path / "out")
+    for name, value in expected.items():
+        assert written.get(name) == value, name
+
+
+def test_what_has_nothing_to_do_with_layers_stays_as_it_was(tmp_path: Path) -> None:
+    source = save_model(tmp_path / "source", "llama")
+    config = {name: value for name, value in config_of(source).items() if name != "rope_parameters"}
+    config |= {"rope_theta": 5000.0, "rope_scaling": {"type": "linear", "factor": 2.0}, "eos_token_id": list(range(5))}
+    (source / "config.json").write_text(json.dumps(config))
+    assemble(source, tmp_path / "out", start=1, end=3, kind="none")
+    assert config_of(tmp_path / "out") == config | {"num_hidden_layers": LAYERS - 2}
+
+
+def test_heads_for_further_tokens_are_left_out(tmp_path: Path) -> None:
+    source = save_model(tmp_path / "source", "deepseek_v3")
+    tensors = load_file(source / SINGLE_FILE)
+    bare = parameter_count(read_checkpoint(source))
+    tensors |= {f"model.layers.{LAYERS}.eh_proj.weight": torch.ones(16, 32), "mtp.norm.weight": torch.ones(16)}
+    save_file(tensors, source / SINGLE_FILE, metadata={"format": "pt"})
+    (source / "config.json").write_text(json.dumps(config_of(source) | {"num_nextn_predict_layers": 1}))
+    assemble(source, tmp_path / "out", start=1, end=1, kind="none")
+    assert config_of(tmp_path / "out")["num_nextn_predict_layers"] == 0
+    assert parameter_count(read_checkpoint(tmp_path / "out")) == bare
+
+
+def test_a_gpt2_of_old_is_written_whole_and_without_loss(tmp_path: Path) -> None:
+    """The first GPT-2 is stored without its base module's name, and with its masks."""
+    source = save_model(tmp_path / "source", "gpt2")
+    assemble(source, tmp_path / "whole", start=1, end=2, kind="none")
+    tensors = {name.removeprefix("transformer."): t for name, t in load_file(source / SINGLE_FILE).items()}
+    masks = {f"h.{layer}.attn.bias": torch.ones(1, 1, 8, 8) for layer in range(LAYERS)}
+    save_file(tensors | masks, source / SINGLE_FILE, metadata={"format": "pt"})
+    result = assemble(source, tmp_path / "bare", start=1, end=2, kind="none")
+    bare, whole = (load_file(tmp_path / name / SINGLE_FILE) for name in ("bare", "whole"))
+    assert {name for name in bare if not name.endswith(".attn.bias")} == whole.keys()
+    assert all(torch.equal(bare[name], whole[name]) for name in whole)
+    assert result.parameters == sum(tensor.numel() for tensor in whole.values())
 
 
 def test_too_little_space_is_refused_before_anything_is_written(

@@ -22,6 +22,7 @@ from worker.engine.events import Collected, Emitter
 from worker.engine.execution import choose, left_in_container, resident_model, shared_model, within_memory
 from worker.engine.hidden_states import LayeredModel
 from worker.engine.ledger import Ledger
+from worker.engine.report import metrics
 from worker.engine.request import recipe_from
 
 ROOT = Path(__file__).parents[4]
@@ -65,13 +66,27 @@ def test_a_streamed_run_says_what_it_did_not_measure_and_proves_its_checkpoint(t
     report = run(context_of(model, tmp_path, "streamed"), pipeline.STAGES)
     assert report["verification"]["passed"]
     assert report["verification"]["compute_dtype"] == "bfloat16"
-    metrics = report["metrics"]
-    assert metrics["speedup"] is None
-    assert metrics["decode_tokens_per_second"] is None
-    assert set(metrics["not_measured"]) == {"dense", "pruned"}
-    assert metrics["sparsity"] == pytest.approx(report["selection"]["sparsity"])
+    found = report["metrics"]
+    assert found["speedup"] is None
+    assert found["decode_tokens_per_second"] == {"dense": None, "pruned": None}
+    assert set(found["not_measured"]) == {"dense", "pruned"}
+    assert found["sparsity"] == pytest.approx(report["selection"]["sparsity"])
     assert report["samples"] == []
     assert report["execution"] == {"kind": "streamed", "reason": "the recipe asks for it"}
+
+
+def test_a_pruned_model_that_fits_is_measured_alone_where_the_dense_one_does_not() -> None:
+    spread = {"median": 5.0}
+    measured = {"decode_tokens_per_second": {"pruned": spread}, "peak_memory_bytes": {"pruned": 7}}
+    benchmark = {
+        "batch_sizes": {"1": measured}, "parameters": {"dense": 4, "pruned": 3}, "flops_per_token": {},
+        "checkpoint_bytes": {}, "not_measured": {"dense": "too large"},
+    }  # fmt: skip
+    found = metrics({"benchmark": benchmark}, {})
+    assert found["decode_tokens_per_second"] == {"dense": None, "pruned": 5.0}
+    assert found["time_to_first_token_s"] == {"dense": None, "pruned": None}
+    assert found["speedup"] is None
+    assert found["not_measured"] == {"dense": "too large"}
 
 
 def test_free_memory_decides_and_the_sizes_are_told(
@@ -114,6 +129,20 @@ def test_a_model_that_cannot_be_streamed_runs_resident_unless_streaming_was_aske
     with pytest.raises(EngineError, match="holds it whole") as caught:
         shared_model(context_of(model, tmp_path, "streamed"))
     assert caught.value.code == "cannot_stream"
+
+
+def test_a_dense_model_that_does_not_fit_beside_the_pruned_one_makes_no_streamed_run(
+    tiny_directory: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = context_of(tiny_directory("llama"), tmp_path, kind="none")
+    run(context, WITHOUT_VERIFY[:6])
+    context.memo.pop(execution.DENSE)
+    monkeypatch.setattr(execution, "WORKING_ROOM", 10**18)
+    report = run(context)
+    assert report["execution"]["kind"] == "resident"
+    assert set(report["metrics"]["not_measured"]) == {"dense"}
+    assert report["metrics"]["decode_tokens_per_second"]["pruned"] > 0
+    assert set(report["metrics"]["flops_per_token"]) == {"dense", "pruned"}
 
 
 def test_what_needs_the_whole_model_is_named_where_it_is_streamed(

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from app.core.architectures import SUPPORTED, dense_parameters
-from tests.unit.worker.engine.recipes import make_recipe
+from app.core.architectures import FAMILIES, dense_parameters
+from tests.unit.worker.engine.recipes import make_recipe, recipe_json
 from tests.unit.worker.engine.tiny_models import save_model
 from worker.engine import fetch
 from worker.engine.context import StageContext
@@ -35,7 +35,7 @@ def failure(model: Path, workspace: Path) -> EngineError:
 
 
 @pytest.mark.parametrize("tied", [False, True])
-@pytest.mark.parametrize("model_type", SUPPORTED)
+@pytest.mark.parametrize("model_type", FAMILIES)
 def test_headers_and_formula_count_the_same_parameters(model_type: str, tied: bool, tmp_path: Path) -> None:
     model = save_model(tmp_path / "model", model_type, tie_word_embeddings=tied, shard_bytes=8_000)
     fetch.run(context_for(model, tmp_path))
@@ -87,6 +87,41 @@ def test_an_unsupported_family_is_refused_with_the_supported_ones(model: Path, t
     error = failure(model, tmp_path)
     assert error.code == "unsupported_family"
     assert "llama, mistral, qwen2, qwen3, opt, gpt_neox" in error.detail
+
+
+def change_config(model: Path, **fields: object) -> None:
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | fields))
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "reason"),
+    [
+        ({"quantization_config": {"quant_method": "awq"}}, "unsupported_model", "awq"),
+        ({"num_kv_shared_layers": 2}, "unsupported_model", "num_kv_shared_layers"),
+        ({"layer_types": ["full_attention"]}, "bad_config", "one entry per layer"),
+        ({"model_type": "jamba"}, "unsupported_family", "recurrent state"),
+        ({"text_config": {"model_type": "llama"}, "model_type": "llava"}, "unsupported_family", "multimodal"),
+    ],
+)
+def test_what_cannot_be_cut_is_refused_with_the_reason(
+    model: Path, tmp_path: Path, fields: dict[str, object], code: str, reason: str
+) -> None:
+    change_config(model, **fields)
+    error = failure(model, tmp_path)
+    assert error.code == code
+    assert reason in error.detail
+
+
+def test_a_block_that_the_family_has_no_form_for_is_refused(tmp_path: Path) -> None:
+    model = save_model(tmp_path / "model", "mixtral")
+    for kind in ("swiglu", "ffn"):
+        changes = recipe_json(model, None)["replacement"] | {"kind": kind}
+        recipe = make_recipe(model, None, replacement=changes)
+        context = StageContext(recipe, tmp_path, tmp_path, silent(), "cpu")
+        with pytest.raises(EngineError, match="mixture of experts") as caught:
+            fetch.run(context)
+        assert caught.value.code == "replacement_refused"
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1]", "\ud800".encode("utf-8", "surrogatepass")])

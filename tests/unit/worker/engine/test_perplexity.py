@@ -38,6 +38,12 @@ def windows() -> Tensor:
     return torch.randint(2, 60, (7, 12), generator=torch.Generator().manual_seed(0), dtype=torch.int32)
 
 
+def test_the_head_gives_the_models_own_logits_in_every_family(any_decoder: Decoder, windows: Tensor) -> None:
+    hidden = last_hidden(any_decoder, windows.long())["dense"]
+    with any_decoder.head() as head:
+        torch.testing.assert_close(head(hidden), any_decoder.logits(windows.long()))
+
+
 @pytest.mark.parametrize("logit_bytes", [1, 64 * 4 * 5, 1 << 20])
 def test_chunks_of_any_size_sum_to_the_same(
     decoder: Decoder, windows: Tensor, monkeypatch: pytest.MonkeyPatch, logit_bytes: int

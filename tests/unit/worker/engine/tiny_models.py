@@ -13,6 +13,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from app.core.architectures import FAMILIES, Family, ffn_tensors, layer_tensors, linear_tensors, mlp_half_tensors
+from app.core.family_table import DISCOVERED
 
 LAYERS = 5
 VOCABULARY = 64
@@ -29,9 +30,61 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "gpt_neox": {**_COMMON, "intermediate_size": 64},
 }
 
+_SANDWICH = {**_COMMON, **_GATED, "sliding_window": 6, "query_pre_attn_scalar": 8}
+_EXPERTS = {**_COMMON, **_GATED, "num_experts_per_tok": 2}
+_LATENT = {
+    **_COMMON, "intermediate_size": 24, "moe_intermediate_size": 12, "num_key_value_heads": 2, "kv_lora_rank": 8,
+    "q_lora_rank": 8, "qk_rope_head_dim": 4, "qk_nope_head_dim": 4, "v_head_dim": 8, "n_routed_experts": 4,
+    "n_shared_experts": 1, "num_experts_per_tok": 2, "first_k_dense_replace": 2,
+}  # fmt: skip
+FURTHER: dict[str, dict[str, Any]] = {
+    "gemma": {**_COMMON, **_GATED},
+    "gemma2": _SANDWICH,
+    "gemma3_text": {**_SANDWICH, "sliding_window_pattern": 3},
+    "phi3": {**_COMMON, **_GATED, "original_max_position_embeddings": 64},
+    "gpt2": {"vocab_size": VOCABULARY, "n_embd": 16, "n_head": 2, "n_layer": LAYERS, "n_positions": 64,
+             "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1},
+    "falcon": _COMMON,
+    "starcoder2": {**_COMMON, "intermediate_size": 64, "num_key_value_heads": 1},
+    "olmo2": {**_COMMON, "intermediate_size": 24, "num_key_value_heads": 1},
+    "granite": {**_COMMON, "intermediate_size": 24, "num_key_value_heads": 1, "residual_multiplier": 0.5,
+                "logits_scaling": 2.0, "embedding_multiplier": 3.0, "attention_multiplier": 0.3},
+    "cohere": {**_COMMON, "intermediate_size": 24, "num_key_value_heads": 1, "use_qk_norm": True, "logit_scale": 0.5},
+    "cohere2": {**_COMMON, "intermediate_size": 24, "num_key_value_heads": 1, "sliding_window": 6, "logit_scale": 0.5},
+    "olmo3": {**_COMMON, **_GATED, "sliding_window": 6},
+    "exaone4": {**_COMMON, **_GATED, "sliding_window": 6},
+    "smollm3": {**_COMMON, **_GATED, "no_rope_layer_interval": 2},
+    "ministral": {**_COMMON, **_GATED, "sliding_window": 6},
+    "mixtral": {**_EXPERTS, "num_local_experts": 4},
+    "llama4_text": {**_EXPERTS, "num_local_experts": 4, "num_experts_per_tok": 1, "intermediate_size_mlp": 32,
+                    "interleave_moe_layer_step": 2, "no_rope_layer_interval": 2, "attention_chunk_size": 6},
+    "qwen3_moe": {**_EXPERTS, "moe_intermediate_size": 12, "num_experts": 4, "decoder_sparse_step": 2,
+                  "mlp_only_layers": [3]},
+    "deepseek_v2": {**_LATENT, "n_group": 1, "topk_group": 1},
+    "deepseek_v3": {**_LATENT, "n_group": 2, "topk_group": 1},
+    "gpt_oss": {**_EXPERTS, "num_local_experts": 4, "sliding_window": 6,
+                "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}},
+}  # fmt: skip
+_OLD = {"vocab_size": VOCABULARY, "n_embd": 16, "n_head": 2, "n_layer": LAYERS, "n_positions": 64,
+        "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1}  # fmt: skip
+_ORDINARY = {**_COMMON, **_GATED}
+DISCOVERED_ALONE: dict[str, dict[str, Any]] = {
+    **{name: _ORDINARY for name in DISCOVERED if name not in FURTHER},
+    "qwen2_moe": {**_EXPERTS, "num_experts": 4, "moe_intermediate_size": 12, "shared_expert_intermediate_size": 12},
+    "olmoe": {**_EXPERTS, "num_experts": 4},
+    "flex_olmo": {**_EXPERTS, "num_experts": 4},
+    "granitemoe": {**_EXPERTS, "num_local_experts": 4},
+    "phimoe": {**_EXPERTS, "num_local_experts": 4},
+    "dots1": {**_LATENT, "n_group": 1, "topk_group": 1},
+    "glm4_moe": {**_LATENT, "n_group": 1, "topk_group": 1},
+    "gptj": {**_OLD, "rotary_dim": 4},
+    "gpt_bigcode": _OLD,
+}
+"""Families that need no entry in the table."""
+
 
 def make_config(model_type: str, **changes: Any) -> Any:
-    return AutoConfig.for_model(model_type, **{**CONFIGS[model_type], **changes})
+    return AutoConfig.for_model(model_type, **{**CONFIGS, **FURTHER, **DISCOVERED_ALONE}[model_type] | changes)
 
 
 def save_model(
