@@ -17,8 +17,8 @@ __all__ = [
     "BLOCK_KINDS", "FAMILIES", "FFN_WIDTH", "FITTED_KINDS", "SUPPORTED", "ArchitectureError", "BlockKind",
     "CannotBeCut", "Config", "Family", "NativeFormRefused", "NoFormula", "OutputFormat", "OwnModellingCode",
     "ReplacementRefused", "Shapes", "UnsupportedFamily", "block_parameters", "branch_scale", "config_value",
-    "dense_parameters", "family_of", "ffn_tensors", "field_name", "fold_refusal", "hidden_size", "init_refusal",
-    "kind_refusal", "layer_count", "layer_parameters", "layer_tensors", "linear_tensors", "max_positions",
+    "dense_parameters", "family_of", "ffn_tensors", "field_name", "fold_refusal", "hidden_size",
+   "kind_refusal", "layer_count", "layer_parameters", "layer_tensors", "linear_tensors", "max_positions",
     "mlp_half_tensors", "native_refusal", "outer_tensors", "pre_norm", "refuse_uncuttable", "size_of",
     "tied_embeddings",
 ]  # fmt: skip
@@ -321,21 +321,6 @@ def kind_refusal(config: Config, kind: BlockKind) -> str | None:
     if family.has_formula and not family.mixture:
         return None
     return f"{kind} has no known form in {family.model_type}; use replacement.kind layer or none"
-
-
-def init_refusal(config: Config, kind: BlockKind, init: str) -> str | None:
-    """Say why a kind of replacement cannot start from `init`, or None where it can."""
-    if kind in FITTED_KINDS and init != "closed_form":
-        return f"{kind} is fitted in closed form and starts from nothing else; leave init out or use closed_form"
-    if init != "closed_form":
-        return None
-    if kind == "none":
-        return "none puts nothing in that could be fitted; leave init out"
-    # A block of its own ends in its projection also where the model's layers end in a norm of their sum.
-    ends_as_layers_do = kind == "layer" or (kind == "swiglu" and pre_norm(config))
-    if ends_as_layers_do and (reason := fold_refusal(config)):
-        return f"closed_form fits the down projection of a {kind}, which is not possible here: {reason}; use best"
-    return None
 
 
 def native_refusal(config: Config, kind: BlockKind) -> str | None:

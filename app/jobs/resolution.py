@@ -7,6 +7,7 @@ from typing import Any, Final
 from app.core import architectures, defaults, selection
 from app.core.architectures import ArchitectureError, Config
 from app.core.selection import ParameterCounts, SelectionError
+from app.core.starts import init_refusal
 from app.errors import (
     BadRepoName,
     BadTarget,
@@ -158,7 +159,7 @@ def check_target(request: JobRequest | PlanRequest, facts: ModelFacts) -> None:
     try:
         selection.window_size(facts.config, target_of(request), kind, output_format, facts.counts, layers)
         init = request.replacement.init or defaults.init(kind)
-        if reason := architectures.init_refusal(facts.config, kind, init):
+        if reason := init_refusal(facts.config, kind, init):
             raise ReplacementRefused(f"{reason}.", pointer="/replacement/init")
     except SelectionError as error:
         kind_of_error = BadTarget if error.pointer.startswith("/target") else ConflictingFields

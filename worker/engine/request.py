@@ -16,10 +16,10 @@ from app.core.architectures import (
     Config,
     NoFormula,
     ReplacementRefused,
-    init_refusal,
     max_positions,
 )
 from app.core.selection import SelectionError, Target, window_size
+from app.core.starts import init_refusal
 from worker.engine import fetch
 from worker.engine.errors import EngineError
 from worker.engine.recipe import (

@@ -17,7 +17,6 @@ from app.core.architectures import (
     family_of,
     ffn_tensors,
     fold_refusal,
-    init_refusal,
     kind_refusal,
     layer_count,
     layer_parameters,
@@ -25,6 +24,7 @@ from app.core.architectures import (
     native_refusal,
     outer_tensors,
 )
+from app.core.starts import init_refusal
 from tests.unit.app.core.configs import LLAMA_2_7B, OPT_125M, OPT_350M, OTHERS, PYTHIA_160M, QWEN2_0_5B
 from tests.unit.worker.engine.tiny_models import make_config
 
