@@ -259,10 +259,10 @@ class NativeFormRefused(InvalidRequest):
 
 
 class ReplacementRefused(InvalidRequest):
-    """This kind of replacement makes no sense in the model's family; `detail` names those that do."""
+    """The replacement, or what it is to start from, makes no sense in this family; `detail` says what does."""
 
     code = "replacement_refused"
-    title = "The family has no such replacement"
+    title = "The replacement makes no sense here"
 
 
 class UnknownDataset(InvalidRequest):

@@ -90,7 +90,8 @@ def run(arguments: argparse.Namespace, recipe: str, target: list[str], seed: int
     row: dict[str, Any] = {"recipe": recipe, "target": " ".join(target), "seed": seed}
     if done.returncode:
         return row | {"refused": done.stderr.strip().splitlines()[-1]}
-    return row | json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return row | found
 
 
 def line(row: dict[str, Any]) -> str:

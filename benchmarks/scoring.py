@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 import worker.engine  # noqa: F401 - first: it tells OpenMP how to wait
 from worker.engine.decoder import Decoder, load_decoder
-from worker.engine.scoring.cosine import score_windows
+from worker.engine.scoring.sampling import score_windows
 
 LIMIT = 1.15
 CONFIG: dict[str, Any] = {

@@ -64,7 +64,7 @@ def score(execution: str, source: Path, sequences: int, length: int) -> dict[str
 
     from worker.engine.decoder import load_decoder
     from worker.engine.hidden_states import LayeredModel
-    from worker.engine.scoring.cosine import score_windows
+    from worker.engine.scoring.sampling import score_windows
     from worker.engine.stages import scoring_batch
     from worker.engine.streamed import load_streamed
 

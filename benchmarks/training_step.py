@@ -29,8 +29,8 @@ from worker.engine.losses import MeanSquaredError
 from worker.engine.recipe import Kind
 from worker.engine.replacements import build
 from worker.engine.replacements.starts import Start
-from worker.engine.stages import block_arguments
 from worker.engine.training import Pairs, learning_rate_at, make_optimizer, train_step
+from worker.engine.training.stage import block_arguments
 
 LIMIT = 1.10
 KINDS: tuple[Kind, ...] = ("layer", "swiglu", "ffn")

@@ -51,6 +51,7 @@ REQUEST_ERRORS = (
     errors.ReplacementRefused,
     errors.BadTarget,
     errors.NativeFormRefused,
+    errors.ReplacementRefused,
     errors.UnknownDataset,
     errors.UnknownColumn,
     errors.TextTooShort,

@@ -9,6 +9,7 @@ import typer
 
 from app.cli import exits, keys
 from app.cli.exits import UsageError
+from app.core.architectures import BLOCK_KINDS
 
 application = typer.Typer(
     name="streamline",
@@ -28,6 +29,7 @@ JobArgument = Annotated[str, typer.Argument(metavar="ID", help="The job's id, as
 TimeoutOption = Annotated[
     float | None, typer.Option(help="Stop waiting after this many seconds (exit 3; the job goes on).")
 ]
+KINDS = ", ".join(BLOCK_KINDS)
 DataOption = Annotated[
     Path | None, typer.Option("--data", help="Data directory [STREAMLINE_DATA_DIR; streamline-data].")
 ]
@@ -142,7 +144,10 @@ def submit(
     ] = None,
     layers: Annotated[int | None, typer.Option(help="How many decoder blocks fewer the result has.")] = None,
     window: Annotated[tuple[int, int] | None, typer.Option(help="Replace exactly the layers START to END-1.")] = None,
-    kind: Annotated[str | None, typer.Option(help="What takes the window's place: none, ffn, swiglu, layer.")] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option(help=f"What takes the window's place: {KINDS}."),
+    ] = None,
     calibration: Annotated[str | None, typer.Option(help="Id of a data set, or builtin:self.")] = None,
     evaluate: Annotated[list[str] | None, typer.Option(help="Data set for perplexity; may be repeated.")] = None,
     gate: Annotated[list[str] | None, typer.Option(help="A bar, as max_perplexity_ratio=1.3; may be repeated.")] = None,
@@ -195,7 +200,7 @@ def plan(
     sparsity: Annotated[float | None, typer.Option(help="Share of the parameters to remove.")] = None,
     layers: Annotated[int | None, typer.Option(help="How many decoder blocks fewer.")] = None,
     window: Annotated[tuple[int, int] | None, typer.Option(help="Exactly the layers START to END-1.")] = None,
-    kind: Annotated[str | None, typer.Option(help="none, ffn, swiglu, layer.")] = None,
+    kind: Annotated[str | None, typer.Option(help=f"{KINDS}.")] = None,
     output_format: Annotated[str | None, typer.Option("--format", help="auto or native.")] = None,
     as_json: JsonOption = False,
 ) -> int:

@@ -14,19 +14,22 @@ from app.core.family_table import DISCOVERED, FAMILIES, SUPPORTED
 from app.core.refusals import family_refusal, model_refusal
 
 __all__ = [
-    "BLOCK_KINDS", "FAMILIES", "FFN_WIDTH", "SUPPORTED", "ArchitectureError", "BlockKind", "CannotBeCut", "Config",
-    "Family", "NativeFormRefused", "NoFormula", "OutputFormat", "OwnModellingCode", "ReplacementRefused", "Shapes",
-    "UnsupportedFamily", "block_parameters", "branch_scale", "config_value", "dense_parameters", "family_of",
-    "ffn_tensors", "field_name", "hidden_size", "kind_refusal", "layer_count", "layer_parameters", "layer_tensors",
-    "max_positions", "mlp_half_tensors", "native_refusal", "outer_tensors", "pre_norm", "refuse_uncuttable", "size_of",
+    "BLOCK_KINDS", "FAMILIES", "FFN_WIDTH", "FITTED_KINDS", "SUPPORTED", "ArchitectureError", "BlockKind",
+    "CannotBeCut", "Config", "Family", "NativeFormRefused", "NoFormula", "OutputFormat", "OwnModellingCode",
+    "ReplacementRefused", "Shapes", "UnsupportedFamily", "block_parameters", "branch_scale", "config_value",
+    "dense_parameters", "family_of", "ffn_tensors", "field_name", "fold_refusal", "hidden_size",
+   "kind_refusal", "layer_count", "layer_parameters", "layer_tensors", "linear_tensors", "max_positions",
+    "mlp_half_tensors", "native_refusal", "outer_tensors", "pre_norm", "refuse_uncuttable", "size_of",
     "tied_embeddings",
 ]  # fmt: skip
 
-BlockKind = Literal["none", "ffn", "swiglu", "layer"]
+BlockKind = Literal["none", "ffn", "swiglu", "layer", "linear_merged", "linear_residual"]
 OutputFormat = Literal["auto", "native"]
 Shapes = dict[str, tuple[int, ...]]
 
-BLOCK_KINDS: tuple[BlockKind, ...] = ("none", "ffn", "swiglu", "layer")
+BLOCK_KINDS: tuple[BlockKind, ...] = ("none", "ffn", "swiglu", "layer", "linear_merged", "linear_residual")
+FITTED_KINDS: tuple[BlockKind, ...] = ("linear_merged", "linear_residual")
+"""Kinds that are fitted in closed form while the data stream by: no training, nothing stored."""
 FFN_WIDTH = 4
 """The `ffn` block is d -> 4d -> d (LLM-Streamline, arXiv 2403.19135, section 3.2)."""
 
@@ -76,7 +79,7 @@ class NativeFormRefused(ArchitectureError):  # noqa: N818 - reads as what happen
 
 
 class ReplacementRefused(ArchitectureError):  # noqa: N818 - reads as what happened
-    """This kind of replacement makes no sense in this family."""
+    """This kind of replacement, or this start of it, makes no sense in this family."""
 
     code = "replacement_refused"
 
@@ -271,6 +274,29 @@ def ffn_tensors(config: Config) -> Shapes:
     return shapes
 
 
+def linear_tensors(config: Config) -> Shapes:
+    """Return the tensors of a `linear_residual` block: one d x d map."""
+    return {"proj.weight": (hidden_size(config), hidden_size(config))}
+
+
+def fold_refusal(config: Config) -> str | None:
+    """Say why a linear map behind a layer's MLP cannot be folded into its down projection, or None where it can.
+
+    It can where the down projection's output is added to the residual stream as it is: sequential pre-norm layers, and
+    parallel ones (GPT-NeoX), in which attention and MLP are added side by side.
+    """
+    family = family_of(config)
+    if family.mixture:
+        return f"the MLP of {family.model_type} has no single down projection (mixture of experts)"
+    if not family.has_formula:
+        return f"the MLP of {family.model_type} is not known"
+    if not pre_norm(config):
+        return "a norm follows the MLP (do_layer_norm_before is false)"
+    if not f"{family.mlp_down}.".startswith(f"{family.mlp_modules[-1]}."):
+        return f"a norm follows the MLP in {family.model_type}"
+    return None
+
+
 def branch_scale(config: Config) -> float:
     """Return the factor on what a layer's MLP half adds to the residual stream (Granite), 1 elsewhere."""
     field = family_of(config).branch_scale_field
@@ -282,12 +308,17 @@ def kind_refusal(config: Config, kind: BlockKind) -> str | None:
     family = family_of(config)
     if kind in ("none", "layer"):
         return None
-    if family.mixture:
+    if kind == "linear_merged":
+        if (reason := fold_refusal(config)) is None:
+            return None
+        others = "layer or none" if kind_refusal(config, "linear_residual") else "linear_residual, layer or none"
+        return f"linear_merged cannot be folded in: {reason}; use {others}"
+    if family.mixture and kind != "linear_residual":
         return (
             f"{kind} has no form in {family.model_type}, whose MLP is a mixture of experts and not one MLP; use "
             "replacement.kind layer or none"
         )
-    if family.has_formula:
+    if family.has_formula and not family.mixture:
         return None
     return f"{kind} has no known form in {family.model_type}; use replacement.kind layer or none"
 
@@ -295,8 +326,13 @@ def kind_refusal(config: Config, kind: BlockKind) -> str | None:
 def native_refusal(config: Config, kind: BlockKind) -> str | None:
     """Say why a block has no native form in this family, or None where it has one (method: section 5)."""
     family = family_of(config)
-    if kind in ("none", "layer"):
+    if kind in ("none", "layer", "linear_merged"):
         return None
+    if kind == "linear_residual":
+        return kind_refusal(config, kind) or (
+            "linear_residual has no native form: the norm in front of every stock MLP destroys the scale that a linear "
+            "map of the residual stream needs; use output.format auto, or replacement.kind linear_merged"
+        )
     if reason := kind_refusal(config, kind):
         return reason
     if not pre_norm(config):
@@ -346,12 +382,13 @@ def block_parameters(
         NativeFormRefused: the block has no native form in this family.
         NoFormula: `layer` is None and the family has no formula.
     """
-    if kind == "none":
-        return 0
     if reason := kind_refusal(config, kind):
         raise ReplacementRefused(reason)
+    if kind in ("none", "linear_merged"):
+        return 0
     if output_format == "native" and (reason := native_refusal(config, kind)):
         raise NativeFormRefused(reason)
     if kind == "layer" or output_format == "native":
         return layer_parameters(config) if layer is None else layer
-    return _numbers(mlp_half_tensors(config) if kind == "swiglu" else ffn_tensors(config))
+    tensors = {"swiglu": mlp_half_tensors, "ffn": ffn_tensors, "linear_residual": linear_tensors}
+    return _numbers(tensors[kind](config))

@@ -16,6 +16,9 @@ METRIC: Final = "cosine"
 SCORING_SEQUENCES: Final = 64
 """The best window is stable under few samples (LLM-Streamline, appendix); 64 windows take seconds."""
 
+ADAPTIVE: Final = True
+"""Scoring ends early once a bootstrap interval tells the best window from the runner-up; 8 sequences at least."""
+
 LONGEST_SEQUENCE: Final = 2048
 """Tokens per window at most: what LLM-Streamline and its followers calibrate with."""
 
@@ -30,6 +33,9 @@ KIND: Final[BlockKind] = "layer"
 
 INIT: Final = "best"
 """Inheriting the pruned layer with the lowest held-out error, not the first: see benchmarks/quality.py."""
+
+FITTED_INIT: Final = "closed_form"
+"""What kinds start from that are fitted in closed form: the fit is all there is to them."""
 
 LOSS: Final = "mse"
 """LLM-Streamline, section 3.2: needs the lightweight network only, a tenth of the price of a loss through the model."""
@@ -103,6 +109,11 @@ def learning_rate(config: Config) -> float:
     """
     scaled = _PAPER_LEARNING_RATE * _PAPER_HIDDEN_SIZE / architectures.hidden_size(config)
     return min(_LARGEST_LEARNING_RATE, scaled)
+
+
+def init(kind: BlockKind) -> Literal["best", "closed_form"]:
+    """Return what a replacement of `kind` starts from."""
+    return FITTED_INIT if kind in architectures.FITTED_KINDS else INIT
 
 
 def batch_size(length: int) -> int:

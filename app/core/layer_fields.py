@@ -17,9 +17,9 @@ Rule = Callable[[str, Any, Config, Sequence[int]], Mapping[str, Any]]
 """Field, its value, the dense config and the kept layers -> the fields that change."""
 
 
-def kept_layers(start: int, end: int, layers: int, *, takes_layer: bool) -> list[int]:
-    """Return the kept layers where [start, end) of `layers` go; `takes_layer`: one layer is put in their place."""
-    return [*range(start), *([start] if takes_layer else []), *range(end, layers)]
+def kept_layers(start: int, end: int, layers: int, *, inserted: int) -> list[int]:
+    """Return the kept layers where [start, end) of `layers` go and `inserted` ones take the first of their places."""
+    return [*range(start + inserted), *range(end, layers)]
 
 
 def cut_layer_fields(config: Config, kept: Sequence[int]) -> dict[str, Any]:

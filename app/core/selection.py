@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import Any, Literal, TypeGuard
 
 from app.core import architectures
 from app.core.architectures import BlockKind, Config, OutputFormat
@@ -20,8 +20,12 @@ from app.core.discovery import discover
 MINIMUM_RESULT_LAYERS = 2
 """Decoder blocks, replacement included, that a result must keep."""
 
+Better = Literal["higher", "lower"]
+"""Which scores of a metric mean a window that is worth less."""
+
 _PROCESS_BYTES = 500_000_000  # interpreter, torch and the allocator's slack, as measured on a small model
 _TRAINING_BYTES_PER_PARAMETER = 20  # float32: weight, gradient, two AdamW moments, the best state's copy
+_FIT_BYTES_PER_NUMBER = 64  # float64: two d x d sums of the fitted and of the held-out data, and four to solve with
 
 
 class SelectionError(ValueError):
@@ -123,9 +127,23 @@ class Plan:
         }
 
 
-def blocks_added(kind: BlockKind) -> int:
-    """Return how many decoder blocks a replacement puts in."""
-    return 0 if kind == "none" else 1
+def blocks_added(kind: BlockKind, layers: int = 1) -> int:
+    """Return how many decoder blocks a replacement puts in; `layers` is the number of new layers of kind `layer`.
+
+    Raises:
+        SelectionError: another kind puts one block in at most.
+    """
+    if kind != "layer" and layers != 1:
+        raise SelectionError(
+            "/replacement/layers",
+            f"layers is {layers}, but {kind} is one block at most; leave it out, or use kind layer",
+        )
+    return 0 if kind in ("none", "linear_merged") else layers
+
+
+def first_start(kind: BlockKind) -> int:
+    """Return the lowest layer that a window may start at: `linear_merged` folds into the layer in front of it."""
+    return 1 if kind == "linear_merged" else 0
 
 
 def window_size(
@@ -134,15 +152,16 @@ def window_size(
     kind: BlockKind,
     output_format: OutputFormat = "auto",
     counts: ParameterCounts | None = None,
+    layers: int = 1,
 ) -> WindowSize:
-    """Return how many layers a target removes.
+    """Return how many layers a target removes; `layers` is the number of new layers of kind `layer`.
 
     For a sparsity target the size is the one whose net ratio is closest, the smaller one on a tie, and at least the
     smallest that makes the model smaller at all.
 
     Raises:
         SelectionError: the target is malformed, outside the model, or leaves fewer than two decoder blocks or no
-            original one.
+            original one; or the replacement is larger than the window or does not fit its place.
         ReplacementRefused, NativeFormRefused: the block, or its native form, makes no sense in this family.
         NoFormula: `counts` is None and the config's family has no formula.
     """
@@ -152,11 +171,12 @@ def window_size(
             "/target", f"name exactly one of sparsity, layers and window; {len(given)} were given"
         )  # fmt: skip
     counts = counts or ParameterCounts.from_config(config)
+    blocks = blocks_added(kind, layers)
     # A layer that is put in is as large as the window's first; before scoring only the layers' mean is known.
     mean = round(sum(counts.per_layer) / len(counts.per_layer))
     layer = counts.per_layer[target.window[0]] if _inside(target.window, len(counts.per_layer)) else mean
-    added = architectures.block_parameters(config, kind, output_format, layer)
-    sizes = _Sizes(counts, blocks_added(kind), added)
+    per_block = architectures.block_parameters(config, kind, output_format, layer)
+    sizes = _Sizes(counts, blocks, max(blocks, 1) * per_block, first_start(kind))
     if target.sparsity is not None:
         return sizes.at(sizes.closest(target.sparsity))
     if target.layers is not None:
@@ -176,6 +196,7 @@ class _Sizes:
     counts: ParameterCounts
     blocks: int
     added: int
+    first: int
 
     @property
     def layers(self) -> int:
@@ -207,7 +228,7 @@ class _Sizes:
             raise SelectionError(
                 pointer, f"sparsity must be a number between 0 and 1, both excluded; it is {sparsity!r}"
             )
-        shrinking = [count for count in range(1, self.layers + 1) if self.net(count) > 0]
+        shrinking = [count for count in range(max(1, self.blocks), self.layers + 1) if self.net(count) > 0]
         usable = [count for count in shrinking if count <= self.largest]
         if not usable:
             raise SelectionError(
@@ -252,6 +273,17 @@ class _Sizes:
                 f"window {[start, end]} removes {end - start} of {self.layers} layers; at most {self.largest} may go, "
                 f"so that {MINIMUM_RESULT_LAYERS} decoder blocks stay, one of them original",
             )
+        if end - start < self.blocks:
+            raise SelectionError(
+                "/replacement/layers",
+                f"layers is {self.blocks}, more than the {end - start} of window {[start, end]} that they replace",
+            )
+        if start < self.first:
+            raise SelectionError(
+                pointer,
+                f"window {[start, end]} starts at layer 0, but linear_merged folds into the layer in front of the "
+                "window; start at 1 or later, or use linear_residual",
+            )
         return start, end
 
 
@@ -262,6 +294,7 @@ def make_plan(
     output_format: OutputFormat = "auto",
     *,
     counts: ParameterCounts | None = None,
+    layers: int = 1,
     training_tokens: int = 0,
     stored_bytes: int = 2,
     compute_bytes: int = 4,
@@ -274,6 +307,7 @@ def make_plan(
         kind: the replacement.
         output_format: `native` counts a `swiglu` or `ffn` block as the full layer that it is written as.
         counts: parameters as the headers tell; the family's formula where None.
+        layers: new layers of kind `layer`.
         training_tokens: distinct tokens whose activations are stored, 2 x tokens x hidden x `stored_bytes`.
         stored_bytes: bytes per number in the checkpoint and in the activation store.
         compute_bytes: bytes per number in memory; 4 on CPU, where computing is in float32.
@@ -281,9 +315,11 @@ def make_plan(
     Raises:
         SelectionError, ReplacementRefused, NativeFormRefused, NoFormula: see `window_size`.
     """
-    size = window_size(config, target, kind, output_format, counts)
+    size = window_size(config, target, kind, output_format, counts, layers)
     window = tuple(range(*target.window)) if target.window is not None else None
-    trained = 0 if kind == "none" else training_tokens
+    fitted = kind in architectures.FITTED_KINDS
+    trained = 0 if kind == "none" or fitted else training_tokens
+    fit_bytes = architectures.hidden_size(config) ** 2 * _FIT_BYTES_PER_NUMBER if fitted else 0
     activations = 2 * trained * architectures.hidden_size(config) * stored_bytes
     return Plan(
         removed_layers=window,
@@ -297,25 +333,30 @@ def make_plan(
         # The largest stages: the dense model plus training, or dense and pruned side by side in the benchmark.
         memory_bytes=_PROCESS_BYTES
         + size.dense_parameters * compute_bytes
-        + max(size.added_parameters * _TRAINING_BYTES_PER_PARAMETER, size.pruned_parameters * compute_bytes),
+        + max(size.added_parameters * _TRAINING_BYTES_PER_PARAMETER, fit_bytes, size.pruned_parameters * compute_bytes),
     )
 
 
-def best_window(table: Sequence[Sequence[float | None]], size: int) -> tuple[int, float]:
-    """Return (start, score) of the window of `size` layers with the highest score; the first one on a tie.
+def best_window(
+    table: Sequence[Sequence[float | None]], size: int, better: Better = "higher", first: int = 0
+) -> tuple[int, float]:
+    """Return (start, score) of the window of `size` layers with the best score; the first one on a tie.
 
     Args:
         table: ``table[i][n - 1]`` = score of [i, i + n), None where i + n exceeds the model.
         size: layers in the window, at least 1.
+        better: whether the best score is the highest or the lowest.
+        first: the lowest start that is allowed.
 
     Raises:
         SelectionError: no window of that size fits, or its scores are not finite.
     """
-    scores = [(row[size - 1], start) for start, row in enumerate(table) if size <= len(row)]
+    scores = [(row[size - 1], start) for start, row in enumerate(table) if start >= first and size <= len(row)]
     finite = [(score, start) for score, start in scores if score is not None and math.isfinite(score)]
     if not finite:
         raise SelectionError(
             "/target", f"no window of {size} layers has a finite score in a model of {len(table)} layers"
         )
-    score, start = max(finite, key=lambda pair: (pair[0], -pair[1]))
+    sign = 1 if better == "higher" else -1
+    score, start = max(finite, key=lambda pair: (sign * pair[0], -pair[1]))
     return start, score

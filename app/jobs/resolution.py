@@ -7,9 +7,11 @@ from typing import Any, Final
 from app.core import architectures, defaults, selection
 from app.core.architectures import ArchitectureError, Config
 from app.core.selection import ParameterCounts, SelectionError
+from app.core.starts import init_refusal
 from app.errors import (
     BadRepoName,
     BadTarget,
+    ConflictingFields,
     InvalidRequest,
     NativeFormRefused,
     OutOfRange,
@@ -113,6 +115,7 @@ def resolve(request: JobRequest | PlanRequest, facts: ModelFacts) -> dict[str, A
     filled: dict[str, dict[str, Any]] = {
         "scoring": {
             "metric": defaults.METRIC,
+            "adaptive": defaults.ADAPTIVE,
             "sequences": defaults.SCORING_SEQUENCES,
             "sequence_length": length,
         },
@@ -120,7 +123,7 @@ def resolve(request: JobRequest | PlanRequest, facts: ModelFacts) -> dict[str, A
         "replacement": {
             "kind": kind,
             "layers": 1,
-            "init": defaults.INIT,
+            "init": defaults.init(kind),
             "loss": defaults.LOSS,
             "divergence": defaults.DIVERGENCE,
             "epochs": defaults.EPOCHS,
@@ -147,18 +150,24 @@ def check_target(request: JobRequest | PlanRequest, facts: ModelFacts) -> None:
     """Refuse a target that the model cannot meet, and a replacement that the output format cannot hold.
 
     Raises:
-        NativeFormRefused, ReplacementRefused, BadTarget, UnsupportedFamily, UnreadableModel: as their docstrings say.
+        NativeFormRefused, ReplacementRefused, ConflictingFields, BadTarget, UnsupportedFamily, UnreadableModel: as
+            their docstrings say.
     """
     kind = request.replacement.kind or defaults.KIND
+    layers = request.replacement.layers or 1
     output_format = request.output.format or defaults.OUTPUT_FORMAT
     try:
-        selection.window_size(facts.config, target_of(request), kind, output_format, facts.counts)
+        selection.window_size(facts.config, target_of(request), kind, output_format, facts.counts, layers)
+        init = request.replacement.init or defaults.init(kind)
+        if reason := init_refusal(facts.config, kind, init):
+            raise ReplacementRefused(f"{reason}.", pointer="/replacement/init")
     except SelectionError as error:
-        raise BadTarget(f"{error}.", pointer=error.pointer) from None
-    except architectures.NativeFormRefused as error:
-        raise NativeFormRefused(f"{error}.", pointer="/output/format") from None
+        kind_of_error = BadTarget if error.pointer.startswith("/target") else ConflictingFields
+        raise kind_of_error(f"{error}.", pointer=error.pointer) from None
     except architectures.ReplacementRefused as error:
         raise ReplacementRefused(f"{error}.", pointer="/replacement/kind") from None
+    except architectures.NativeFormRefused as error:
+        raise NativeFormRefused(f"{error}.", pointer="/output/format") from None
     except ArchitectureError as error:
         raise model_problem(error, facts.pointer) from None
     except (ArithmeticError, TypeError, ValueError) as error:
@@ -193,6 +202,7 @@ def plan(request: JobRequest | PlanRequest, facts: ModelFacts, spec: Mapping[str
         spec["replacement"]["kind"],
         spec["output"]["format"],
         counts=facts.counts,
+        layers=spec["replacement"]["layers"],
         training_tokens=spec["replacement"]["tokens"],
         stored_bytes=_DTYPE_BYTES[stored],
     )

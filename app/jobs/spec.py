@@ -105,8 +105,17 @@ class Target(Section):
 class Scoring(Section):
     """How the redundancy of each window of layers is measured."""
 
-    metric: Literal["cosine"] | None = Field(
-        None, description="Default `cosine` (LLM-Streamline, arXiv 2403.19135, section 3.1); others are not available."
+    metric: Literal["cosine", "angular", "euclidean", "dot", "perplexity", "task"] | None = Field(
+        None,
+        description="Default `cosine` (LLM-Streamline, arXiv 2403.19135, section 3.1). `angular` (arXiv 2403.17887), "
+        "`euclidean` and `dot` come out of the same pass; `perplexity` (arXiv 2402.02834) runs the model without each "
+        "window of the size that the target needs; `task` ranks the 5 best windows by cosine by their perplexity after "
+        "a linear patch.",
+    )
+    adaptive: bool | None = Field(
+        None,
+        description="Stop scoring once a bootstrap interval over sequences tells the best window from the runner-up, "
+        "after 8 sequences at least. Default true.",
     )
     sequences: int | None = Field(
         None,
@@ -138,16 +147,21 @@ class Selection(Section):
 class Replacement(Section):
     """What takes the removed layers' place and how it is trained."""
 
-    kind: Literal["none", "ffn", "swiglu", "layer"] | None = Field(
+    kind: Literal["none", "ffn", "swiglu", "layer", "linear_merged", "linear_residual"] | None = Field(
         None,
         description=f"Default `{defaults.KIND}`: one decoder layer keeps most of the accuracy (LLM-Streamline, table "
-        "2) and the checkpoint loads anywhere.",
+        "2) and the checkpoint loads anywhere. The linear kinds are fitted in closed form and not trained (ReplaceMe, "
+        "arXiv 2505.02819): `linear_residual` adds a d x d map, `linear_merged` folds one into the layer in front of "
+        "the window and adds nothing.",
     )
-    layers: Literal[1] | None = Field(None, description="Default 1; several replacement layers are not available.")
-    init: Literal["first", "last", "mean", "random", "best"] | None = Field(
+    layers: int | None = Field(
+        None, ge=1, le=64, description="New decoder layers in place of the window, for kind `layer`. Default 1."
+    )
+    init: Literal["first", "last", "mean", "random", "best", "closed_form"] | None = Field(
         None,
         description=f"What a replacing `layer` inherits. Default `{defaults.INIT}`: the removed layer with the lowest "
-        "error on held-out states (measured: benchmarks/quality.py).",
+        "error on held-out states (measured: benchmarks/quality.py). `closed_form` then fits the block's last "
+        "projection by least squares; for the linear kinds it is the only choice.",
     )
     loss: Literal["mse", "cosine", "lm", "kd", "mse+lm", "mse+kd"] | None = Field(
         None,
@@ -295,8 +309,8 @@ class Output(Section):
     dtype: Literal["float32", "float16", "bfloat16"] | None = Field(None, description="Default: the model's own.")
     format: Literal["auto", "native"] | None = Field(
         None,
-        description="Default `auto`: the smallest checkpoint, with a modelling file for `ffn` and `swiglu`. `native`: "
-        "a stock architecture that needs no code.",
+        description="Default `auto`: the smallest checkpoint, with a modelling file for `ffn`, `swiglu` and "
+        "`linear_residual`. `native`: a stock architecture that needs no code.",
     )
 
 

@@ -239,7 +239,7 @@ class _Renaming:
         if self._window.start <= layer < self._window.end:
             return None
         if layer >= self._window.end:
-            layer += self._insertion.takes_layer - self._window.size
+            layer += self._insertion.layers - self._window.size
         return f"{self.family.layers}.{layer}.{rest}"
 
 
@@ -268,7 +268,8 @@ def _plan(
     wanted = NAMES[getattr(torch, dtype)] if dtype is not None else None
 
     def piece(new_name: str, stored: Stored) -> Piece:
-        return Piece(new_name, stored, wanted if wanted and stored.dtype in CONVERTIBLE else stored.dtype)
+        source = insertion.overwritten.get(new_name, stored)
+        return Piece(new_name, source, wanted if wanted and stored.dtype in CONVERTIBLE else stored.dtype)
 
     home = _home_of_window(checkpoint, names)
     shards: list[list[Piece]] = []

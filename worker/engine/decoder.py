@@ -27,12 +27,9 @@ from worker.engine.device import compute_dtype, stored_dtype
 from worker.engine.errors import EngineError
 from worker.engine.head import Head, head_of
 from worker.engine.hidden_states import VisitLast, VisitWindow
+from worker.engine.stand_ins import After, Alone, Before, Given, PassOn, hidden_of
 
 Visit = Callable[[int, Tensor], None]
-
-
-# The older models of transformers wrap what a layer returns.
-_RETURN_TUPLES = frozenset({"BloomBlock", "CodeGenBlock", "FalconDecoderLayer", "GPTJBlock", "GPTNeoBlock", "MptBlock"})
 
 
 class _Enough(Exception):  # noqa: N818 - a signal, not an error
@@ -170,7 +167,7 @@ class Decoder:
             dense = self._last_hidden(ids)
         visit("dense", first, dense)
         known = kept and end < self.layer_count
-        with self.with_layers(0, end, _Given(kept[0])) if known else self.with_layers(start, end):
+        with self.with_layers(0, end, Given(kept[0])) if known else self.with_layers(start, end):
             visit("cut", first, self._last_hidden(ids))
 
     def _last_hidden(self, ids: Tensor) -> Tensor:
@@ -212,7 +209,7 @@ class Decoder:
             Logits [batch, sequence, vocabulary] in the compute dtype.
         """
         ids = torch.zeros(hidden.shape[:2], dtype=torch.long, device=self.device)
-        with self.with_layers(0, index, _Given(hidden.to(self.dtype))):
+        with self.with_layers(0, index, Given(hidden.to(self.dtype))):
             logits: Tensor = self.model(input_ids=ids, use_cache=False).logits
         return logits
 
@@ -237,7 +234,7 @@ class Decoder:
             del seen["hidden_states"]
             raise _Enough
 
-        stubs = [_PassOn() for _ in range(index)]
+        stubs = [PassOn() for _ in range(index)]
         handle = probe.register_forward_pre_hook(hook, with_kwargs=True)
         try:
             with self._layer_list([*stubs, *list(self.layers)[index:]]), suppress(_Enough):
@@ -260,31 +257,34 @@ class Decoder:
     def with_layers(self, start: int, end: int, block: nn.Module | None = None) -> Iterator[None]:
         """Take layers [start, end) out, and put `block` in their place, until the context ends; then all is as before.
 
-        A decoder layer takes a place in the list. Any other block has no attention and no cache slot: it rides in front
-        of the next layer (behind the last one where the window ends the model), so that masks, per-layer config lists
-        and cache slots stay those of the attention layers, as in the written checkpoint.
+        A decoder layer takes a place in the list, and so does each of a list of them. Any other block has no attention
+        and no cache slot: it rides in front of the next layer (behind the last one where the window ends the model), so
+        that masks, per-layer config lists and cache slots stay those of the attention layers, as in the written
+        checkpoint.
 
         Args:
             start: first layer that goes.
             end: the layer after the last one that goes.
-            block: maps h [batch, sequence, hidden] to h', or None for a plain cut.
+            block: maps h [batch, sequence, hidden] to h', or a list of decoder layers, or None for a plain cut.
         """
         original = list(self.layers)
         front, back = original[:start], original[end:]
         slots = 0
-        if block is not None and isinstance(block, type(original[0])):
+        if isinstance(block, nn.ModuleList):
+            layers, slots = [*front, *block, *back], len(block)
+        elif block is not None and isinstance(block, type(original[0])):
             layers, slots = [*front, block, *back], 1
         elif block is not None and back:
-            layers = [*front, _Before(block, back[0]), *back[1:]]
+            layers = [*front, Before(block, back[0]), *back[1:]]
         elif block is not None and front:
-            layers = [*front[:-1], _After(front[-1], block)]
+            layers = [*front[:-1], After(front[-1], block)]
         elif block is not None:
-            layers, slots = [_Alone(block, type(original[0]))], 1
+            layers, slots = [Alone(block, type(original[0]))], 1
         else:
             layers = [*front, *back]
         with ExitStack() as restore:
             restore.enter_context(self._layer_list(layers))
-            self._cut_config(kept_layers(start, end, len(original), takes_layer=slots == 1), restore)
+            self._cut_config(kept_layers(start, end, len(original), inserted=slots), restore)
             _renumber(layers, restore)
             yield
 
@@ -312,66 +312,6 @@ class Decoder:
                 tensor.data = data
 
 
-class _Given(nn.Module):
-    """Stands in for all layers in front, whose output is known."""
-
-    def __init__(self, hidden: Tensor) -> None:
-        super().__init__()
-        self._hidden = hidden
-
-    def forward(self, *_: Any, **__: Any) -> Tensor:
-        return self._hidden
-
-
-class _PassOn(nn.Module):
-    """Stands in for a layer that need not run."""
-
-    def forward(self, *_: Any, **__: Any) -> _Unread:
-        return _Unread()
-
-
-class _Unread:
-    """Stands in for hidden states that nobody reads: its own first element, where layers return tuples."""
-
-    def __getitem__(self, _: int) -> _Unread:
-        return self
-
-
-class _Before(nn.Module):
-    """A block without attention in front of a decoder layer."""
-
-    def __init__(self, block: nn.Module, layer: nn.Module) -> None:
-        super().__init__()
-        self.block, self.layer = block, layer
-
-    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
-        return self.layer(self.block(hidden_states), *args, **kwargs)
-
-
-class _After(nn.Module):
-    """A block without attention behind a decoder layer."""
-
-    def __init__(self, layer: nn.Module, block: nn.Module) -> None:
-        super().__init__()
-        self.layer, self.block = layer, block
-
-    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
-        output = self.layer(hidden_states, *args, **kwargs)
-        made: Tensor = self.block(hidden_of(output))
-        return (made, *output[1:]) if isinstance(output, tuple) else made
-
-
-class _Alone(nn.Module):
-    """A block without attention where no decoder layer is left."""
-
-    def __init__(self, block: nn.Module, kind: type[nn.Module]) -> None:
-        super().__init__()
-        self.block, self._kind = block, kind
-
-    def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> Any:
-        return output_of(self._kind, self.block(hidden_states))
-
-
 def _renumber(layers: list[nn.Module], restore: ExitStack) -> None:
     """Give the attention modules the cache slots of their new places."""
     for index, layer in enumerate(layers):
@@ -392,17 +332,6 @@ def layers_path(model: nn.Module, layers: int) -> str:
     if not found:
         raise EngineError("unsupported_model", f"{type(model).__name__} has no list of {layers} decoder layers")
     return min(found, key=lambda name: name.count("."))
-
-
-def hidden_of(output: Any) -> Tensor:
-    """Return the hidden states [batch, sequence, hidden] in what a decoder layer returns; Falcon's give a tuple."""
-    hidden: Tensor = output[0] if isinstance(output, tuple) else output
-    return hidden
-
-
-def output_of(kind: type[nn.Module], hidden: Tensor) -> Any:
-    """Return hidden states [batch, sequence, hidden] in the form in which decoder layers of `kind` return theirs."""
-    return (hidden,) if kind.__name__ in _RETURN_TUPLES else hidden
 
 
 def _hidden(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import psutil
 import torch
@@ -20,7 +20,7 @@ from app.core.safetensors_file import read_checkpoint
 from worker.engine.assembly import WRITTEN
 from worker.engine.context import StageContext
 from worker.engine.decoder import Decoder, load_decoder
-from worker.engine.device import compute_dtype, stored_dtype
+from worker.engine.device import autocast, compute_dtype, stored_dtype
 from worker.engine.errors import EngineError
 from worker.engine.export.loading import load_written
 from worker.engine.hidden_states import LayeredModel
@@ -208,6 +208,12 @@ def within_memory(
                 f"scoring.sequence_length{'' if streamed else ' or let execution be auto'}",
                 permanent=False,
             )
+
+
+def precision(context: StageContext) -> Any:
+    """Return the context in which a run's hidden states are computed; see `worker.engine.device.autocast`."""
+    stored = stored_dtype(context.model)
+    return autocast(context.device, stored, compute_dtype(context.device, stored))
 
 
 def is_out_of_memory(error: BaseException) -> bool:

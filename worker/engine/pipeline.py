@@ -19,7 +19,7 @@ from typing import Any
 import app.core
 import worker.engine
 from worker.engine import assembly, benchmark, fetch, verification
-from worker.engine import stages as middle
+from worker.engine import stages as choice
 from worker.engine.activation_store import disk_full
 from worker.engine.context import StageContext, StageFunction, sha256_of
 from worker.engine.errors import EngineError
@@ -28,6 +28,7 @@ from worker.engine.ledger import Entry, Ledger, sha256_of_file
 from worker.engine.recipe import Recipe, Text
 from worker.engine.report import REPORT_FILE, write_report
 from worker.engine.text import SELF_TEXT_FILE
+from worker.engine.training import stage as training
 
 _LOCK_SECONDS = 20.0  # longer than a killed engine needs to be gone
 
@@ -63,7 +64,14 @@ def _model(recipe: Recipe) -> Mapping[str, Any]:
 
 def _target(recipe: Recipe) -> Mapping[str, Any]:
     everything = recipe.to_json()
-    return {"target": everything["target"], "kind": recipe.replacement.kind, "format": recipe.output.format}
+    block = {"kind": recipe.replacement.kind, "layers": recipe.replacement.layers}
+    return {"target": everything["target"], **block, "format": recipe.output.format}
+
+
+def _scoring(recipe: Recipe) -> Mapping[str, Any]:
+    """The table of a metric that scores all windows alike depends on no target, unless its sample does."""
+    one_size = recipe.scoring.adaptive or recipe.scoring.metric in ("perplexity", "task")
+    return {"scoring": recipe.to_json()["scoring"], **(_target(recipe) if one_size else {})}
 
 
 def _text(text: Text) -> Mapping[str, Any]:
@@ -89,42 +97,42 @@ STAGES: tuple[Stage, ...] = (
     Stage("fetch", fetch.run, _model, (), (fetch.OUTPUT,)),
     Stage(
         "score",
-        middle.score,
-        lambda recipe: {"scoring": recipe.to_json()["scoring"], **_calibration(recipe)},
+        choice.score,
+        lambda recipe: {**_scoring(recipe), **_calibration(recipe)},
         (fetch.OUTPUT,),
-        (middle.SCORES, SELF_TEXT_FILE),
+        (choice.SCORES, SELF_TEXT_FILE),
     ),
-    Stage("select", middle.select, _target, (fetch.OUTPUT, middle.SCORES), (middle.SELECTION,)),
+    Stage("select", choice.select, _target, (fetch.OUTPUT, choice.SCORES), (choice.SELECTION,)),
     Stage(
         "train",
-        middle.train,
+        training.train,
         lambda recipe: {
             "replacement": recipe.to_json()["replacement"],
             "dtype": recipe.output.dtype,
             **_calibration(recipe),
         },
-        (fetch.OUTPUT, middle.SELECTION, SELF_TEXT_FILE),
-        (middle.TRAINING, middle.REPLACEMENT),
+        (fetch.OUTPUT, choice.SELECTION, SELF_TEXT_FILE),
+        (training.TRAINING, training.REPLACEMENT),
     ),
     Stage(
         "assemble",
         assembly.run,
         lambda recipe: {"output": recipe.to_json()["output"], "kind": recipe.replacement.kind},
-        (fetch.OUTPUT, middle.SELECTION, middle.REPLACEMENT),
+        (fetch.OUTPUT, choice.SELECTION, training.REPLACEMENT),
         ("checkpoint",),
     ),
     Stage(
         "verify",
         verification.run,
         lambda recipe: {"seed": recipe.seed},
-        (fetch.OUTPUT, middle.SELECTION, middle.REPLACEMENT, "checkpoint"),
+        (fetch.OUTPUT, choice.SELECTION, training.REPLACEMENT, "checkpoint"),
         ("verification.json", verification.PROBE),
     ),
     Stage(
         "evaluate",
         evaluation.run,
         lambda recipe: {"texts": [_text(text) for text in recipe.evaluation], **_calibration(recipe)},
-        (fetch.OUTPUT, middle.SELECTION, SELF_TEXT_FILE, "checkpoint"),
+        (fetch.OUTPUT, choice.SELECTION, SELF_TEXT_FILE, "checkpoint"),
         ("evaluation.json",),
     ),
     Stage(
@@ -199,7 +207,7 @@ def _run(stage: Stage, inputs: str, context: StageContext, ledger: Ledger) -> En
     for name in stage.outputs:
         _remove(context.workspace / name)
     _remove(context.workspace / "tmp")
-    middle.seed_everything(context, stage.name)
+    choice.seed_everything(context, stage.name)
     began = time.monotonic()
     try:
         stage.run(context)

@@ -16,11 +16,11 @@ from typing import Any, Literal, TypeVar
 from app.core.selection import Target
 from worker.engine.errors import EngineError
 
-Kind = Literal["none", "ffn", "swiglu", "layer"]
-Init = Literal["first", "last", "mean", "random", "best"]
+Kind = Literal["none", "ffn", "swiglu", "layer", "linear_merged", "linear_residual"]
+Init = Literal["first", "last", "mean", "random", "best", "closed_form"]
 Loss = Literal["mse", "cosine", "lm", "kd", "mse+lm", "mse+kd"]
 Divergence = Literal["forward", "reverse", "skewed_forward", "skewed_reverse"]
-Metric = Literal["cosine"]
+Metric = Literal["cosine", "angular", "euclidean", "dot", "perplexity", "task"]
 Format = Literal["auto", "native"]
 Dtype = Literal["float32", "float16", "bfloat16"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -38,11 +38,12 @@ class ModelSource:
 
 @dataclass(frozen=True)
 class Scoring:
-    """How windows are scored: `sequences` windows of `sequence_length` tokens each."""
+    """How windows are scored: on `sequences` windows of `sequence_length` tokens each, fewer where `adaptive`."""
 
     metric: Metric
     sequences: int
     sequence_length: int
+    adaptive: bool
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ class Replacement:
 
     Attributes:
         kind: the block.
-        init: what it inherits.
+        layers: new layers of kind `layer`.
+        init: what it starts from.
         loss: what it is trained for; `a+b` is two steps, first a, then b from where a ended.
         divergence: of `kd`; see `worker.engine.losses.kd`.
         epochs: passes over the training tokens.
@@ -63,6 +65,7 @@ class Replacement:
     """
 
     kind: Kind
+    layers: int
     init: Init
     loss: Loss
     divergence: Divergence

@@ -10,8 +10,16 @@ from pathlib import Path
 from typing import TypeVar, get_args
 
 from app.core import defaults
-from app.core.architectures import BLOCK_KINDS, ArchitectureError, Config, NoFormula, max_positions
+from app.core.architectures import (
+    BLOCK_KINDS,
+    ArchitectureError,
+    Config,
+    NoFormula,
+    ReplacementRefused,
+    max_positions,
+)
 from app.core.selection import SelectionError, Target, window_size
+from app.core.starts import init_refusal
 from worker.engine import fetch
 from worker.engine.errors import EngineError
 from worker.engine.recipe import (
@@ -23,6 +31,7 @@ from worker.engine.recipe import (
     Format,
     Init,
     Loss,
+    Metric,
     ModelSource,
     Output,
     Recipe,
@@ -60,7 +69,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     target.add_argument("--window", type=int, nargs=2, metavar=("A", "B"), help="replace exactly layers A to B - 1")
     block = parser.add_argument_group("what comes in their place")
     block.add_argument("--kind", choices=BLOCK_KINDS, default=defaults.KIND, help="replacement (default: %(default)s)")
-    block.add_argument("--init", choices=get_args(Init), default=defaults.INIT, help="inherited layer (%(default)s)")
+    block.add_argument("--replacement-layers", type=int, default=1, metavar="K", help="of kind layer (%(default)s)")
+    block.add_argument("--init", choices=get_args(Init), help="what it starts from (default: best, or the fit itself)")
     block.add_argument("--loss", choices=get_args(Loss), default=defaults.LOSS, help="trained for (%(default)s)")
     block.add_argument(
         "--divergence", choices=get_args(Divergence), default=defaults.DIVERGENCE, help="of kd (%(default)s)"
@@ -79,7 +89,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--evaluate", type=Path, nargs="+", default=[], metavar="FILE", help="perplexity (default: held out)"
     )
     data.add_argument("--column", default=defaults.TEXT_COLUMN, help="field of a JSONL row (%(default)s)")
+    data.add_argument("--metric", choices=get_args(Metric), default=defaults.METRIC, help="of windows (%(default)s)")
     data.add_argument("--sequences", type=int, default=defaults.SCORING_SEQUENCES, help="to score with (%(default)s)")
+    data.add_argument("--no-adaptive", action="store_true", help="score all of them, also when fewer tell the best")
     data.add_argument("--sequence-length", type=int, metavar="N", help="tokens per window")
     speed = parser.add_argument_group("benchmark")
     speed.add_argument("--benchmark-batch-sizes", type=int, nargs="+", default=list(defaults.BENCHMARK_BATCH_SIZES))
@@ -119,10 +131,11 @@ def recipe_from(options: argparse.Namespace) -> Recipe:
     return Recipe(
         model=ModelSource(path=str(options.model.resolve()), name=name, revision="local"),
         target=Target(options.sparsity, options.layers, tuple(options.window) if options.window else None),
-        scoring=Scoring(defaults.METRIC, options.sequences, length),
+        scoring=Scoring(options.metric, options.sequences, length, defaults.ADAPTIVE and not options.no_adaptive),
         replacement=Replacement(
             kind=options.kind,
-            init=options.init,
+            layers=options.replacement_layers,
+            init=options.init or defaults.init(options.kind),
             loss=options.loss,
             divergence=options.divergence,
             epochs=options.epochs,
@@ -164,9 +177,14 @@ def check(recipe: Recipe) -> None:
         EngineError: naming the field and the allowed range.
     """
     config = fetch.read_config(Path(recipe.model.path))
+    if recipe.replacement.layers < 1:
+        raise EngineError("bad_recipe", f"replacement.layers is {recipe.replacement.layers} but must be at least 1")
     try:
+        block = recipe.replacement
         with suppress(NoFormula):  # the fetch stage counts by the weights' headers
-            window_size(config, recipe.target, recipe.replacement.kind, recipe.output.format)
+            window_size(config, recipe.target, block.kind, recipe.output.format, layers=block.layers)
+        if reason := init_refusal(config, block.kind, block.init):
+            raise ReplacementRefused(f"replacement.init: {reason}")
     except (ArchitectureError, SelectionError) as error:
         raise EngineError(error.code, str(error)) from error
     _check_numbers(recipe, config)

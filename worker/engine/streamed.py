@@ -28,11 +28,12 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from app.core.architectures import Family, family_of, hidden_size, layer_count
-from worker.engine.decoder import hidden_of, layers_path, output_of
+from worker.engine.decoder import layers_path
 from worker.engine.device import compute_dtype, stored_dtype
 from worker.engine.export import modeling_streamline
 from worker.engine.head import Head, head_of
 from worker.engine.hidden_states import VisitLast, VisitWindow
+from worker.engine.stand_ins import hidden_of, output_of
 from worker.engine.state_buffer import StateBuffer
 from worker.engine.weights import Weights, parameters_on_meta
 
@@ -305,8 +306,10 @@ class StreamedDecoder:
         def put_in(hidden: Tensor) -> Tensor:
             if block is None:
                 return hidden
-            is_layer = isinstance(block, type(self._layers[0]))
-            return _called(block, hidden, own[start] if is_layer else ((), {}))
+            for place, one in enumerate(block if isinstance(block, nn.ModuleList) else [block], start=start):
+                is_layer = isinstance(one, type(self._layers[0]))
+                hidden = _called(one, hidden, own[place] if is_layer else ((), {}))
+            return hidden
 
         for index, layer in self._loaded([i for i in range(self.layer_count) if not start <= i < end]):
             hidden = _called(layer, put_in(hidden) if index == end else hidden, own[index])

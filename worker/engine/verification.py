@@ -28,7 +28,7 @@ from worker.engine.device import dtype_of
 from worker.engine.errors import EngineError
 from worker.engine.execution import DENSE, shared_model
 from worker.engine.hidden_states import LayeredModel
-from worker.engine.replacements import build
+from worker.engine.replacements import build, stands_for
 from worker.engine.replacements.starts import Start
 from worker.engine.streamed import load_streamed
 
@@ -96,8 +96,9 @@ def make_probe(context: StageContext, decoder: LayeredModel) -> dict[str, Tensor
     prompt = max(2, length // 3)
     lengths = torch.tensor([prompt, max(1, round(prompt * SHORT_PROMPT_SHARE))])
     block = trained_block(context, decoder, start, end)
+    first, end = stands_for(context.recipe.replacement.kind, start, end)
     rounded = context.recipe.output.dtype
-    with decoder.rounded(dtype_of(rounded)) if rounded else nullcontext(), decoder.with_layers(start, end, block):
+    with decoder.rounded(dtype_of(rounded)) if rounded else nullcontext(), decoder.with_layers(first, end, block):
         logits = decoder.logits(ids)[0].float().cpu()
         tokens = ids[:, :prompt]
         for _ in range(new):
@@ -112,15 +113,21 @@ def make_probe(context: StageContext, decoder: LayeredModel) -> dict[str, Tensor
 
 def trained_block(context: StageContext, decoder: LayeredModel, start: int, end: int) -> nn.Module | None:
     """Return the replacement with the weights that the train stage kept, None for `none`."""
-    kind = context.recipe.replacement.kind
+    recipe = context.recipe
+    kind = recipe.replacement.kind
     if kind == "none":
         return None
-    # The weights inherited here are all overwritten.
-    block = build(kind, Start(decoder, start, end, "first", context.recipe.seed, lambda _: 0.0))
+    # The weights inherited here are all overwritten, but for the rest of the layer that a map is folded into.
+    start_from = Start(decoder, start, end, "first", recipe.seed, lambda _: 0.0, recipe.replacement.layers)
+    block = build(kind, start_from)
     assert block is not None
-    block.load_state_dict(load_file(context.workspace / "replacement.safetensors"))
-    block.to(written_dtype(context, decoder)).to(decoder.device, decoder.dtype).eval()
-    return block
+    wanted = written_dtype(context, decoder)
+    tensors = load_file(context.workspace / "replacement.safetensors")
+    rounded = {name: tensor.to(wanted) for name, tensor in tensors.items()}
+    block.load_state_dict(rounded, strict=kind != "linear_merged")
+    if recipe.output.dtype is not None:
+        block.to(wanted)
+    return block.to(decoder.device, decoder.dtype).eval()
 
 
 def written_dtype(context: StageContext, decoder: LayeredModel) -> torch.dtype:

@@ -46,7 +46,7 @@ def test_a_submitted_job_is_accepted_with_its_place_and_every_default(service: S
     assert spec["target"] == {"sparsity": 0.25}
     assert len(spec["model"]["revision"]) == 40, "the commit, so that a moving branch changes nothing"
     assert spec["output"] == {"repo": f"{MODEL}-streamlined", "dtype": "bfloat16", "format": "auto"}
-    assert spec["scoring"] == {"metric": "cosine", "sequences": 64, "sequence_length": 256}
+    assert spec["scoring"] == {"metric": "cosine", "adaptive": True, "sequences": 64, "sequence_length": 256}
     assert spec["calibration"] == {"dataset": "builtin:self", "column": "text"}
     assert spec["replacement"]["tokens"] == 131_072
     unset = [f"{section}.{name}" for section in ("scoring", "replacement", "benchmark", "output") for name, value in spec[section].items() if value is None]  # fmt: skip  # noqa: E501

@@ -28,7 +28,8 @@ def insertion_of(
     """Return what takes the window's place, for a trained replacement of `kind` written in format `fmt`.
 
     `replacement` is empty for `none`; `stored` are the tensors of the window's first layer in the source, by their
-    names relative to it. Raises EngineError `replacement_refused`, `native_form_refused` or `bad_replacement`.
+    names relative to it. Raises EngineError `bad_window`, `replacement_refused`, `native_form_refused` or
+    `bad_replacement`.
     """
     if window.kept < 1:
         raise EngineError("bad_window", "at least one layer must stay; choose a smaller window")
@@ -39,7 +40,9 @@ def insertion_of(
     if not replacement:
         raise EngineError("bad_replacement", f"no trained tensors for the {kind} replacement; run the train stage")
     if kind == "layer":
-        return stock.layer(family, config, window, replacement, stored)
+        return stock.layers(family, config, window, replacement, stored)
+    if kind == "linear_merged":
+        return stock.merged(family, config, window, replacement, stored)
     if fmt == "native":
         return stock.native_block(family, config, window, kind, replacement, stored)
     return custom_code.custom_block(family, config, window, kind, replacement)

@@ -17,11 +17,11 @@ from worker.engine.recipe import Dtype
 def cut_config(config: Config, window: Window, insertion: Insertion, *, dtype: Dtype | None) -> dict[str, Any]:
     """Return the config of the checkpoint without the window's layers and with the insertion.
 
-    An inserted layer takes over the per-layer settings of the window's first layer, whose place it has. Raises
+    Inserted layers take over the per-layer settings of the window's first layers, whose places they have. Raises
     EngineError `bad_config` where a per-layer list does not have one entry per layer, or a pattern cannot be cut.
     """
     unlisted = _unlisted(config)
-    kept = kept_layers(window.start, window.end, window.layers, takes_layer=insertion.takes_layer)
+    kept = kept_layers(window.start, window.end, window.layers, inserted=insertion.layers)
     try:
         changed = cut_layer_fields({**config, **unlisted}, kept)
     except ArchitectureError as error:

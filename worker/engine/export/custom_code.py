@@ -6,12 +6,22 @@ window, or after the last layer where the window reaches to the end.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from app.core.architectures import Config, Family, branch_scale, config_value, ffn_tensors, mlp_half_tensors
+from app.core.architectures import (
+    Config,
+    Family,
+    Shapes,
+    branch_scale,
+    config_value,
+    ffn_tensors,
+    linear_tensors,
+    mlp_half_tensors,
+)
 from worker.engine.export.insertion import Insertion, Window
 from worker.engine.export.stock import check_tensors
 from worker.engine.recipe import Kind
@@ -20,16 +30,19 @@ MODELLING_FILE = Path(__file__).with_name("modeling_streamline.py")
 FORMAT_VERSION = 2  # 1 had `modules` behind one norm, in place of `steps` and `scale`
 # transformers renames GPT-NeoX' stored `embed_out` to its module `lm_head` for its own classes, not for custom code.
 _HEAD_MODULE = "lm_head"
+_SHAPES: Mapping[Kind, Callable[[Config], Shapes]] = {
+    "ffn": ffn_tensors, "swiglu": mlp_half_tensors, "linear_residual": linear_tensors,
+}  # fmt: skip
 
 
 def custom_block(
     family: Family, config: Config, window: Window, kind: Kind, replacement: Mapping[str, torch.Tensor]
 ) -> Insertion:
-    """Return the insertion of a `swiglu` or `ffn` block with the modelling file that runs it.
+    """Return the insertion of a `swiglu`, `ffn` or `linear_residual` block with the modelling file that runs it.
 
     Raises EngineError `bad_replacement` where the tensors are not those of the family's block.
     """
-    check_tensors(replacement, mlp_half_tensors(config) if kind == "swiglu" else ffn_tensors(config), f"{kind} block")
+    check_tensors(replacement, _SHAPES[kind](config), f"{kind} block")
     at_end = window.end == window.layers
     position = window.start - 1 if at_end else window.start
     spec = {
@@ -38,16 +51,11 @@ def custom_block(
         "layers": family.layers,
         "position": position,
         "side": "after" if at_end else "before",
-        "norm": family.mlp_norm,
-        "steps": list(family.mlp_steps),
-        "scale": branch_scale(config) if kind == "swiglu" else 1.0,
-        "hidden_act": config_value(config, family.activation_field),
-        "intermediate_size": int(replacement[f"{_up(family, kind)}.weight"].shape[0]),
-        "bias": f"{_up(family, kind)}.bias" in replacement,
+        **({} if kind == "linear_residual" else _of_mlp(family, config, kind, replacement)),
     }
     class_name = f"Streamline{family.architecture}"
     return Insertion(
-        takes_layer=False,
+        layers=0,
         tensors={f"{family.layers}.{position}.streamline_block.{name}": tensor for name, tensor in replacement.items()},
         config={
             "streamline": spec,
@@ -59,5 +67,13 @@ def custom_block(
     )
 
 
-def _up(family: Family, kind: Kind) -> str:
-    return "up_proj" if kind == "ffn" else family.mlp_up
+def _of_mlp(family: Family, config: Config, kind: Kind, replacement: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    up = "up_proj" if kind == "ffn" else family.mlp_up
+    return {
+        "norm": family.mlp_norm,
+        "steps": list(family.mlp_steps),
+        "scale": branch_scale(config) if kind == "swiglu" else 1.0,
+        "hidden_act": config_value(config, family.activation_field),
+        "intermediate_size": int(replacement[f"{up}.weight"].shape[0]),
+        "bias": f"{up}.bias" in replacement,
+    }

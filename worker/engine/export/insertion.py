@@ -33,16 +33,18 @@ class Insertion:
     """What is put in the window's place.
 
     Attributes:
-        takes_layer: whether it is a full decoder layer, with a place of its own in the layer list.
+        layers: how many full decoder layers it has, each with a place of its own in the layer list.
         tensors: name in the written checkpoint -> tensor.
+        overwritten: name in the written checkpoint of a tensor that stays -> what it holds from now on.
         copied: name in the written checkpoint -> (source layer, name relative to it), copied from the source as bytes.
         config: config fields that change because of it.
         files: further files of the checkpoint, name -> contents.
         renamed_head: the name that the head's tensors get, None = as in the source.
     """
 
-    takes_layer: bool
+    layers: int
     tensors: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    overwritten: Mapping[str, torch.Tensor] = field(default_factory=dict)
     copied: Mapping[str, tuple[int, str]] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, bytes] = field(default_factory=dict)

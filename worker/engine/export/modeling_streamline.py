@@ -1,16 +1,18 @@
 """A causal language model in which one trained block stands where a run of decoder layers was removed.
 
 This file travels with the checkpoint: `AutoModelForCausalLM.from_pretrained(..., trust_remote_code=True)` loads it, and
-it needs torch and transformers only. The block computes h + MLP(norm(h)) on the hidden state [batch, sequence, hidden].
-It has no attention, so it is no entry of the layer list: it hangs on a neighbouring decoder layer, and
-`num_hidden_layers` stays the number of attention layers. Key-value caches number their slots by attention layer; a
-block with a slot of its own would leave that slot empty, which breaks static caches and token-by-token decoding.
+it needs torch and transformers only. The block computes h + MLP(norm(h)), or h + a linear map of h, on the hidden state
+h [batch, sequence, hidden]. It has no attention, so it is no entry of the layer list: it hangs on a neighbouring
+decoder layer, and `num_hidden_layers` stays the number of attention layers. Key-value caches number their slots by
+attention layer; a block with a slot of its own would leave that slot empty, which breaks static caches and
+token-by-token decoding.
 
 `config.streamline` describes it:
     layers        path of the layer list ("model.layers")
     position      index of the decoder layer that the block hangs on
     side          "before" or "after" that layer's own computation
-    block         "swiglu" (the family's own MLP half) or "ffn" (hidden -> intermediate_size -> hidden)
+    block         "swiglu" (the family's own MLP half), "ffn" (hidden -> intermediate_size -> hidden), or
+                  "linear_residual" (hidden -> hidden), which needs none of the fields below
     steps         swiglu: names of the decoder layer's modules that make up its MLP half, norms included, in order
     scale         swiglu: factor on what they compute
     norm          ffn: name of the decoder layer's norm whose kind and epsilon the block's norm has
@@ -62,7 +64,20 @@ class FeedForwardBlock(nn.Module):
         return hidden_states + update
 
 
-BLOCKS = {"swiglu": MLPHalfBlock, "ffn": FeedForwardBlock}
+class LinearResidualBlock(nn.Module):
+    """h + proj(h), one linear map without a norm in front."""
+
+    def __init__(self, config: PreTrainedConfig, _: type[nn.Module]) -> None:
+        super().__init__()
+        self.proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Map hidden states [batch, sequence, hidden] to the same shape and dtype."""
+        update: torch.Tensor = self.proj(hidden_states)
+        return hidden_states + update
+
+
+BLOCKS = {"swiglu": MLPHalfBlock, "ffn": FeedForwardBlock, "linear_residual": LinearResidualBlock}
 
 
 def with_block(layer_class: type[nn.Module], *, before: bool) -> type[nn.Module]:

@@ -1,4 +1,4 @@
-"""Replacements that leave a stock architecture: nothing, a trained decoder layer, or a block in its native form.
+"""Replacements that leave a stock architecture: nothing, decoder layers, a folded map, or a block in its native form.
 
 The native form of a block is a full decoder layer whose attention is switched off by a zero output projection, so that
 only its MLP half h + MLP(norm(h)) is left. That is exact for pre-norm layers, sequential or parallel, and impossible
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import torch
 
-from app.core.architectures import Config, Family, Shapes, native_refusal
+from app.core.architectures import Config, Family, Shapes, kind_refusal, native_refusal
 from app.core.families import Linear
 from worker.engine.errors import EngineError
 from worker.engine.export.insertion import Insertion, Window
@@ -21,21 +21,49 @@ from worker.engine.recipe import Kind
 
 def nothing() -> Insertion:
     """Return the insertion of `none`: the layers are just cut."""
-    return Insertion(takes_layer=False)
+    return Insertion(layers=0)
 
 
-def layer(
+def layers(
     family: Family, config: Config, window: Window, replacement: Mapping[str, torch.Tensor], stored: Shapes
 ) -> Insertion:
-    """Return the insertion of one trained decoder layer, in the place of the window's first layer.
+    """Return the insertion of trained decoder layers, in the places of the window's first layers.
 
-    `stored` are the tensors of that layer in the source. Raises EngineError `bad_replacement` where the replacement's
-    are not the same.
+    One layer's tensors have the layer's own names, those of several their number in front. `stored` are the tensors of
+    the window's first layer in the source. Raises EngineError `bad_replacement` where the replacement's are not the
+    same.
     """
-    tensors = as_stored(config, window.start, replacement, stored)
-    check_tensors(tensors, stored, "decoder layer")
-    place = f"{family.layers}.{window.start}"
-    return Insertion(takes_layer=True, tensors={f"{place}.{name}": tensor for name, tensor in tensors.items()})
+    numbers = {name.partition(".")[0] for name in replacement}
+    several = all(number.isdigit() for number in numbers)
+    if len(numbers) > window.size and several:
+        raise EngineError("bad_replacement", f"{len(numbers)} trained layers do not fit a window of {window.size}")
+    tensors: dict[str, torch.Tensor] = {}
+    for number in sorted(map(int, numbers)) if several else [0]:
+        prefix = f"{number}." if several else ""
+        own = {name.removeprefix(prefix): value for name, value in replacement.items() if name.startswith(prefix)}
+        own = as_stored(config, window.start + number, own, stored)
+        check_tensors(own, stored, "decoder layer")
+        tensors |= {f"{family.layers}.{window.start + number}.{name}": value for name, value in own.items()}
+    return Insertion(layers=len(numbers) if several else 1, tensors=tensors)
+
+
+def merged(
+    family: Family, config: Config, window: Window, replacement: Mapping[str, torch.Tensor], stored: Shapes
+) -> Insertion:
+    """Return the insertion of a map that is folded into the down projection of the layer in front of the window.
+
+    `stored` are the tensors of the window's first layer, which is built alike. Raises EngineError `bad_window` where no
+    layer is in front, `replacement_refused` where its family has no place for it, `bad_replacement` where the tensors
+    are not those of its down projection.
+    """
+    if window.start == 0:
+        raise EngineError("bad_window", "no layer is in front of the window to fold into; start at layer 1 or later")
+    if reason := kind_refusal(config, "linear_merged"):
+        raise EngineError("replacement_refused", reason)
+    down = f"{family.mlp_down}."
+    check_tensors(replacement, {n: shape for n, shape in stored.items() if n.startswith(down)}, "down projection")
+    place = f"{family.layers}.{window.start - 1}"
+    return Insertion(layers=0, overwritten={f"{place}.{name}": tensor for name, tensor in replacement.items()})
 
 
 def native_block(
@@ -69,7 +97,7 @@ def native_block(
         {name: shape for name, shape in shapes.items() if f"{place}.{name}" in tensors},
         "decoder layer",
     )
-    return Insertion(takes_layer=True, tensors=tensors, copied=copied)
+    return Insertion(layers=1, tensors=tensors, copied=copied)
 
 
 def as_mlp_half(family: Family, replacement: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

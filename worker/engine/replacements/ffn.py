@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
 from app.core.architectures import FFN_WIDTH, config_value, hidden_size
-from worker.engine.replacements.starts import Start, inherit
-from worker.engine.replacements.swiglu import zero
+from worker.engine.replacements.starts import Start, inherit, zero
 
 
 class FeedForward(nn.Module):
@@ -39,11 +38,12 @@ class FeedForward(nn.Module):
 def build(start: Start) -> nn.Module:
     """Return the block; `init` tells which layer's MLP norm it inherits, the up projection is always drawn anew.
 
-    A norm has no error of its own to compare, so `best` takes the first layer's.
+    A norm has no error of its own to compare, so `best` and `closed_form` take the first layer's.
     """
     decoder = start.decoder
     family = decoder.family
-    layer = inherit(replace(start, init="first") if start.init == "best" else start, lambda layer: layer)
+    chosen = replace(start, init="first") if start.init in ("best", "closed_form") else start
+    layer = inherit(chosen, lambda layer: layer)
     own_down = layer.get_submodule(family.mlp_down)
     block = FeedForward(
         layer.get_submodule(family.mlp_norm),

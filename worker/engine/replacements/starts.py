@@ -26,8 +26,10 @@ class Start:
         first: first layer of the window.
         end: the layer after the last one.
         init: `first`, `last`, `mean` of the window, `random`, or `best`: the layer with the lowest `error`.
+            `closed_form` starts from the best one too; see `worker.engine.replacements.refit` for what follows.
         seed: for what is drawn at random.
-        error: called for `best` only.
+        error: called for `best` and `closed_form` only.
+        layers: decoder layers to put in, for kind `layer`.
     """
 
     decoder: LayeredModel
@@ -36,17 +38,21 @@ class Start:
     init: Init
     seed: int
     error: HeldOutError
+    layers: int = 1
 
 
-def inherit(start: Start, make: Callable[[nn.Module], nn.Module]) -> nn.Module:
-    """Return a fresh block; `make` turns a decoder layer (a copy, free to be taken apart) into it."""
+def inherit(start: Start, make: Callable[[nn.Module], nn.Module], place: int | None = None) -> nn.Module:
+    """Return a fresh block; `make` turns a decoder layer (a copy, free to be taken apart) into it.
+
+    The slot's place-bound parts (cache slot, attention type) are those of the layer at `place`, by default the
+    window's first; only weights are inherited.
+    """
     layer = start.decoder.layer
     window = range(start.first, start.end)
-    # The first layer's copy gives the slot its place-bound parts (cache slot, attention type); only weights differ.
-    slot = layer(start.first)
+    slot = layer(start.first if place is None else place)
 
     def of_its_kind(indices: Iterable[int]) -> Iterator[tuple[int, nn.Module]]:
-        # Where a model mixes kinds of layers (dense and experts), those of the first one's kind have weights for it.
+        # Where a model mixes kinds of layers (dense and experts), those of the slot's kind have weights for it.
         return ((index, found) for index in indices if _shapes(found := layer(index)) == _shapes(slot))
 
     match start.init:
@@ -56,11 +62,13 @@ def inherit(start: Start, make: Callable[[nn.Module], nn.Module]) -> nn.Module:
             _average(slot, (found for _, found in of_its_kind(window)))
         case "last":
             _filled(slot, next(of_its_kind(reversed(window)))[1])
-        case "best" if len(window) > 1:
+        case "best" | "closed_form" if len(window) > 1:
             tried = [
                 (start.error(make(_filled(copy.deepcopy(slot), found))), index) for index, found in of_its_kind(window)
             ]
             _filled(slot, layer(min(tried)[1]))
+        case _ if place is not None:
+            _filled(slot, next(of_its_kind(window))[1])
     return make(slot)
 
 
@@ -96,3 +104,10 @@ def randomise(module: nn.Module, config: Any, seed: int) -> None:
             # Gemma's norms multiply by one plus their weight.
             norm = module.get_submodule(name.rpartition(".")[0])
             parameter.fill_(0.0 if type(norm).__name__.startswith("Gemma") else 1.0)
+
+
+@torch.no_grad()
+def zero(projection: nn.Module) -> None:
+    """Set a projection's weight and bias to zero: the residual block starts as the identity."""
+    for parameter in projection.parameters():
+        parameter.zero_()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from app.core.architectures import Family, branch_scale
-from worker.engine.replacements.starts import Start, inherit
+from worker.engine.replacements.starts import Start, inherit, zero
 
 
 class MlpHalf(nn.Module):
@@ -43,13 +43,6 @@ def build(start: Start) -> nn.Module:
     else:
         zero(block.get_submodule(family.mlp_down))
     return block
-
-
-@torch.no_grad()
-def zero(projection: nn.Module) -> None:
-    """Set a projection's weight and bias to zero: the residual block starts as the identity."""
-    for parameter in projection.parameters():
-        parameter.zero_()
 
 
 @torch.no_grad()

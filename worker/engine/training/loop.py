@@ -16,10 +16,10 @@ from dataclasses import asdict, dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
-from worker.engine.decoder import hidden_of
 from worker.engine.device import autocast
 from worker.engine.errors import EngineError
 from worker.engine.losses import Batch, MeanSquaredError, Objective
+from worker.engine.stand_ins import hidden_of
 from worker.engine.training.pairs import Arguments, Pairs
 from worker.engine.training.state import Keeper
 

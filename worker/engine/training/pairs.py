@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from worker.engine.activation_store import ActivationStore
-from worker.engine.decoder import hidden_of
 from worker.engine.device import autocast
 from worker.engine.losses import Batch, MeanSquaredError, Objective
+from worker.engine.stand_ins import hidden_of
 
 Arguments = Callable[[int], dict[str, Any]]
 """Batch size -> what the block is called with beside the hidden states."""

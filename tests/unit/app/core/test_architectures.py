@@ -9,18 +9,22 @@ import pytest
 from app.core.architectures import (
     FAMILIES,
     ArchitectureError,
+    BlockKind,
     NativeFormRefused,
     UnsupportedFamily,
     block_parameters,
     dense_parameters,
     family_of,
     ffn_tensors,
+    fold_refusal,
+    kind_refusal,
     layer_count,
     layer_parameters,
     layer_tensors,
     native_refusal,
     outer_tensors,
 )
+from app.core.starts import init_refusal
 from tests.unit.app.core.configs import LLAMA_2_7B, OPT_125M, OPT_350M, OTHERS, PYTHIA_160M, QWEN2_0_5B
 from tests.unit.worker.engine.tiny_models import make_config
 
@@ -117,6 +121,44 @@ def test_ffn_is_native_only_where_the_family_has_such_an_mlp() -> None:
 def test_post_norm_has_no_native_blocks() -> None:
     assert "post-norm" in str(native_refusal(OPT_350M, "swiglu"))
     assert native_refusal(OPT_350M, "layer") is None
+
+
+def test_a_linear_map_has_no_native_form_and_a_merged_one_no_parameters() -> None:
+    assert block_parameters(LLAMA_2_7B, "linear_residual") == 4096 * 4096
+    assert block_parameters(LLAMA_2_7B, "linear_merged") == block_parameters(LLAMA_2_7B, "linear_merged", "native") == 0
+    with pytest.raises(NativeFormRefused, match="norm in front"):
+        block_parameters(LLAMA_2_7B, "linear_residual", "native")
+
+
+@pytest.mark.parametrize("config", [LLAMA_2_7B, QWEN2_0_5B, OPT_125M, PYTHIA_160M, OPT_350M])
+def test_a_map_folds_into_every_mlp_that_no_norm_follows(config: dict[str, Any]) -> None:
+    follows = config.get("do_layer_norm_before") is False
+    assert ("a norm follows" in str(fold_refusal(config))) == follows
+    assert (kind_refusal(config, "linear_merged") is None) != follows
+    assert kind_refusal(config, "linear_residual") is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "init", "reason"),
+    [
+        ("linear_merged", "first", "starts from nothing else"),
+        ("linear_residual", "random", "starts from nothing else"),
+        ("none", "closed_form", "nothing in that could be fitted"),
+        ("linear_residual", "closed_form", None),
+        ("none", "best", None),
+        ("ffn", "closed_form", None),
+        ("swiglu", "closed_form", None),
+        ("layer", "closed_form", None),
+    ],
+)
+def test_starts_that_mean_nothing_are_refused(kind: BlockKind, init: str, reason: str | None) -> None:
+    found = init_refusal(LLAMA_2_7B, kind, init)
+    assert found is None if reason is None else reason in str(found)
+
+
+def test_a_layer_that_ends_in_a_norm_has_no_projection_to_fit() -> None:
+    assert "a norm follows" in str(init_refusal(OPT_350M, "layer", "closed_form"))
+    assert init_refusal(OPT_350M, "swiglu", "closed_form") is None
 
 
 def test_ffn_has_biases_where_the_family_has_them() -> None:

@@ -18,20 +18,20 @@ def config(**fields: Any) -> dict[str, Any]:
     return {"model_type": "llama", "num_hidden_layers": LAYERS, **fields}
 
 
-def cut(start: int, end: int, fields: dict[str, Any], *, takes_layer: bool = False) -> dict[str, Any]:
-    return cut_layer_fields(config(**fields), kept_layers(start, end, LAYERS, takes_layer=takes_layer))
+def cut(start: int, end: int, fields: dict[str, Any], *, inserted: int = 0) -> dict[str, Any]:
+    return cut_layer_fields(config(**fields), kept_layers(start, end, LAYERS, inserted=inserted))
 
 
 @pytest.mark.parametrize("name", ["layer_types", "mlp_layer_types", "no_rope_layers"])
 def test_a_list_with_one_entry_per_layer_loses_those_of_the_window(name: str) -> None:
     assert cut(2, 5, {name: list("abcdefgh")}) == {name: list("abfgh")}
-    assert cut(2, 5, {name: list("abcdefgh")}, takes_layer=True) == {name: list("abcfgh")}
+    assert cut(2, 5, {name: list("abcdefgh")}, inserted=1) == {name: list("abcfgh")}
 
 
 @pytest.mark.parametrize("name", ["first_k_dense_replace", "max_window_layers"])
 def test_a_number_of_first_layers_counts_those_that_are_left(name: str) -> None:
     assert cut(1, 3, {name: 2}) == {name: 1}
-    assert cut(1, 3, {name: 2}, takes_layer=True) == {name: 2}
+    assert cut(1, 3, {name: 2}, inserted=1) == {name: 2}
     assert cut(0, 3, {name: 2}) == {name: 0}
     assert cut(4, 6, {name: 2}) == {name: 2}
     assert cut(4, 6, {name: 28}) == {name: 28}, "more than there are stays more than there are"
@@ -39,23 +39,23 @@ def test_a_number_of_first_layers_counts_those_that_are_left(name: str) -> None:
 
 def test_numbers_of_layers_are_numbered_anew() -> None:
     assert cut(2, 4, {"moe_layers": [1, 3, 5, 7]}) == {"moe_layers": [1, 3, 5]}
-    assert cut(1, 4, {"moe_layers": [1, 3, 5, 7]}, takes_layer=True) == {"moe_layers": [1, 3, 5]}
+    assert cut(1, 4, {"moe_layers": [1, 3, 5, 7]}, inserted=1) == {"moe_layers": [1, 3, 5]}
 
 
 @given(
     start=st.integers(0, LAYERS - 1),
     size=st.integers(1, LAYERS - 1),
-    takes_layer=st.booleans(),
+    inserted=st.integers(0, 1),
     step=st.integers(1, 4),
     dense=st.sets(st.integers(0, LAYERS - 1)),
 )
 def test_the_same_layers_have_experts_after_any_cut(
-    start: int, size: int, takes_layer: bool, step: int, dense: set[int]
+    start: int, size: int, inserted: int, step: int, dense: set[int]
 ) -> None:
     def experts(step: int, dense: list[int], layers: int) -> list[bool]:
         return [layer not in dense and (layer + 1) % step == 0 for layer in range(layers)]
 
-    kept = kept_layers(start, min(start + size, LAYERS), LAYERS, takes_layer=takes_layer)
+    kept = kept_layers(start, min(start + size, LAYERS), LAYERS, inserted=inserted)
     before = experts(step, sorted(dense), LAYERS)
     changed = cut_layer_fields(config(decoder_sparse_step=step, mlp_only_layers=sorted(dense)), kept)
     after = experts(changed["decoder_sparse_step"], changed["mlp_only_layers"], len(kept))

@@ -6,8 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.core.architectures import BLOCK_KINDS
 from app.core.selection import ParameterCounts
-from app.errors import BadRepoName, BadTarget, OutOfRange, UnreadableModel
+from app.errors import (
+    BadRepoName,
+    BadTarget,
+    ConflictingFields,
+    OutOfRange,
+    ReplacementRefused,
+    UnreadableModel,
+)
 from app.jobs.resolution import ModelFacts, inline_facts, resolve
 from app.jobs.spec import JobRequest
 
@@ -67,15 +75,40 @@ def test_whatever_is_accepted_fits_the_models_positions(
         st.builds(lambda value: {"layers": value}, st.integers(1, 12)),
         st.builds(lambda a, b: {"window": [a, b]}, st.integers(0, 14), st.integers(0, 14)),
     ),
-    kind=st.sampled_from([None, "none", "ffn", "swiglu", "layer"]),
+    kind=st.sampled_from([None, *BLOCK_KINDS]),
+    layers=st.sampled_from([None, 1, 2]),
 )
-def test_resolving_a_resolved_request_changes_nothing(target: dict[str, Any], kind: str | None) -> None:
+def test_resolving_a_resolved_request_changes_nothing(
+    target: dict[str, Any], kind: str | None, layers: int | None
+) -> None:
     try:
-        spec = resolve(request(target=target, replacement={"kind": kind}), facts())
-    except BadTarget:
+        spec = resolve(request(target=target, replacement={"kind": kind, "layers": layers}), facts())
+    except (BadTarget, ConflictingFields):
         return
     again = JobRequest.model_validate(spec)
     assert resolve(again, facts()) == spec
+
+
+@pytest.mark.parametrize(
+    ("replacement", "error", "pointer"),
+    [
+        ({"kind": "ffn", "layers": 2}, ConflictingFields, "/replacement/layers"),
+        ({"kind": "linear_merged", "init": "first"}, ReplacementRefused, "/replacement/init"),
+        ({"kind": "none", "init": "closed_form"}, ReplacementRefused, "/replacement/init"),
+    ],
+)
+def test_replacements_that_mean_nothing_are_refused_by_the_field(
+    replacement: dict[str, Any], error: type[Exception], pointer: str
+) -> None:
+    with pytest.raises(error) as caught:
+        resolve(request(replacement=replacement), facts())
+    assert getattr(caught.value, "pointer", None) == pointer
+
+
+def test_a_kind_that_is_fitted_starts_from_the_fit() -> None:
+    spec = resolve(request(replacement={"kind": "linear_residual"}), facts())
+    assert spec["replacement"]["init"] == "closed_form"
+    assert spec["scoring"]["adaptive"] is True
 
 
 def test_the_outputs_name_comes_from_the_models() -> None:

@@ -24,9 +24,9 @@ def recipe_json(model: Path, text: Path | None, **changes: Any) -> dict[str, Any
     return {
         "model": {"path": str(model), "name": "tiny", "revision": "main"},
         "target": {"layers": 2},
-        "scoring": {"metric": "cosine", "sequences": 4, "sequence_length": 16},
-        "replacement": {"kind": "layer", "init": "best", "loss": "mse", "divergence": "forward", "second_epochs": 1,
-                        "second_learning_rate": 3e-4, "epochs": 2, "learning_rate": 1e-3,
+        "scoring": {"metric": "cosine", "sequences": 4, "sequence_length": 16, "adaptive": False},
+        "replacement": {"kind": "layer", "layers": 1, "init": "best", "loss": "mse", "divergence": "forward",
+                        "second_epochs": 1, "second_learning_rate": 3e-4, "epochs": 2, "learning_rate": 1e-3,
                         "tokens": 256, "batch_size": 2},
         "calibration": source,
         "evaluation": [],

@@ -17,20 +17,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from app.core.architectures import (
-    block_parameters,
-    dense_parameters,
-    family_of,
-    layer_parameters,
-    native_refusal,
-)
+from app.core.architectures import family_of, native_refusal
 from app.core.safetensors_file import INDEX_FILE, SINGLE_FILE, Checkpoint, parameter_count, read_checkpoint
+from app.core.selection import Target, blocks_added, first_start, window_size
 from tests.unit.worker.engine.tiny_models import CONFIGS, LAYERS, random_replacement, save_model
 from worker.engine.assembly import assemble
 from worker.engine.errors import EngineError
 from worker.engine.recipe import Format, Kind
 
-KINDS: tuple[Kind, ...] = ("none", "layer", "ffn", "swiglu")
+KINDS: tuple[Kind, ...] = ("none", "layer", "ffn", "swiglu", "linear_merged", "linear_residual")
 FORMATS: tuple[Format, ...] = ("auto", "native")
 
 
@@ -73,19 +68,20 @@ def test_any_window_keeps_every_kept_tensor_bit_for_bit_and_weighs_what_the_plan
     fmt: Format = data.draw(st.sampled_from(FORMATS))
     if fmt == "native" and native_refusal(config, kind):
         fmt = "auto"
-    start = data.draw(st.integers(0, LAYERS - 1))
+    start = data.draw(st.integers(first_start(kind), LAYERS - 1))
     end = data.draw(st.integers(start + 1, LAYERS))
-    if end - start == LAYERS:
-        end -= 1
-    replacement = random_replacement(config, kind)
+    end = min(end, start + LAYERS - (1 if blocks_added(kind) else 2))
+    layers = data.draw(st.integers(1, end - start)) if kind == "layer" else 1
+    replacement = random_replacement(config, kind, layers=layers)
 
     result = assemble(source, tmp_path / "out", start=start, end=end, kind=kind, fmt=fmt, replacement=replacement)
 
     removed = end - start
-    planned = dense_parameters(config) - removed * layer_parameters(config) + block_parameters(config, kind, fmt)
+    planned = window_size(config, Target(window=(start, end)), kind, fmt, layers=layers).pruned_parameters
     assert result.parameters == planned == parameter_count(read_checkpoint(tmp_path / "out"))
     before, after = read_checkpoint(source), read_checkpoint(tmp_path / "out")
-    takes_layer = kind == "layer" or (fmt == "native" and kind != "none")
+    takes_layer = layers if kind == "layer" else int(fmt == "native" and kind in ("ffn", "swiglu"))
+    overwritten = {f"{family.layers}.{start - 1}.{name}" for name in replacement} if kind == "linear_merged" else set()
     assert config_of(tmp_path / "out")["num_hidden_layers"] == LAYERS - removed + takes_layer
     for name in before.tensor_file:
         new_name = name
@@ -98,7 +94,7 @@ def test_any_window_keeps_every_kept_tensor_bit_for_bit_and_weighs_what_the_plan
                 new_name = f"{family.layers}.{layer - removed + takes_layer}.{rest}"
         elif name == "embed_out.weight" and new_name not in after.tensor_file:
             new_name = "lm_head.weight"  # the name that custom code needs
-        assert raw(after, new_name) == raw(before, name)
+        assert (raw(after, new_name) == raw(before, name)) == (name not in overwritten)
         assert after.entry(new_name).shape == before.entry(name).shape
     for file in after.files:
         assert file.header.metadata == {"format": "pt"}
@@ -229,6 +225,10 @@ def test_per_layer_settings_follow_the_cut(tmp_path: Path) -> None:
     assemble(source, tmp_path / "layer", start=1, end=3, kind="layer", replacement=layer)
     assert config_of(tmp_path / "layer")["layer_types"] == [types[0], types[1], types[3], types[4]]
     assert config_of(tmp_path / "layer")["max_window_layers"] == 2
+    two = random_replacement(config_of(source), "layer", layers=2)
+    assemble(source, tmp_path / "two", start=1, end=4, kind="layer", replacement=two)
+    assert config_of(tmp_path / "two")["layer_types"] == [types[0], types[1], types[2], types[4]]
+    assert config_of(tmp_path / "two")["max_window_layers"] == 2
 
 
 @pytest.mark.parametrize(
@@ -363,6 +363,7 @@ def test_the_native_form_is_refused_with_its_reason(tmp_path: Path, models: dict
     cases: tuple[tuple[Path, Kind, str], ...] = (
         (post_norm, "swiglu", "post-norm"),
         (models["llama"], "ffn", "gated"),
+        (models["llama"], "linear_residual", "norm in front"),
     )
     for source, kind, reason in cases:
         replacement = random_replacement(config_of(source), kind)
@@ -383,6 +384,18 @@ def test_a_window_outside_the_model_or_over_all_of_it_is_refused(models: dict[st
         with pytest.raises(EngineError) as caught:
             assemble(models["llama"], tmp_path / "out", start=start, end=end, kind="none")
         assert caught.value.code == "bad_window"
+
+
+def test_a_map_without_a_layer_in_front_or_more_layers_than_the_window_are_refused(
+    models: dict[str, Path], tmp_path: Path
+) -> None:
+    source = models["llama"]
+    merged = random_replacement(config_of(source), "linear_merged")
+    with pytest.raises(EngineError, match="no layer is in front"):
+        assemble(source, tmp_path / "out", start=0, end=2, kind="linear_merged", replacement=merged)
+    three = random_replacement(config_of(source), "layer", layers=3)
+    with pytest.raises(EngineError, match="3 trained layers do not fit a window of 2"):
+        assemble(source, tmp_path / "out", start=1, end=3, kind="layer", replacement=three)
 
 
 def test_leftovers_of_a_killed_run_are_replaced(models: dict[str, Path], tmp_path: Path) -> None:

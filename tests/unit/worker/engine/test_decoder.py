@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from tests.unit.worker.engine.tiny_models import CONFIGS, FURTHER, LAYERS, save_model
-from worker.engine.decoder import Decoder, hidden_of, load_decoder
+from worker.engine.decoder import Decoder, load_decoder
 from worker.engine.device import stored_dtype
+from worker.engine.stand_ins import hidden_of
 
 
 def model_of(decoder: Decoder) -> Any:

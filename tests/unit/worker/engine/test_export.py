@@ -90,7 +90,7 @@ def write(source: Path, out: Path, window: tuple[int, int], kind: Any, fmt: Any 
 
 
 @pytest.mark.parametrize("window", WINDOWS)
-@pytest.mark.parametrize("kind", ["ffn", "swiglu"])
+@pytest.mark.parametrize("kind", ["ffn", "swiglu", "linear_residual"])
 @pytest.mark.parametrize("family", CONFIGS)
 def test_a_block_with_custom_code_is_exact_and_generates_the_same_in_every_way(
     models: dict[tuple[str, bool], Path], tmp_path: Path, family: str, kind: str, window: str
@@ -130,7 +130,23 @@ def test_a_stock_or_native_checkpoint_needs_no_custom_code_and_is_exact(
         assert type(model).__module__.startswith("transformers.")
 
 
-@pytest.mark.parametrize("kind", ["layer", "ffn", "swiglu"])
+@pytest.mark.parametrize("family", CONFIGS)
+@pytest.mark.parametrize(("kind", "layers"), [("linear_merged", 1), ("layer", 2)])
+def test_merged_maps_and_several_layers_need_no_custom_code_and_are_exact(
+    models: dict[tuple[str, bool], Path], tmp_path: Path, family: str, kind: Any, layers: int
+) -> None:
+    source = models[family, True]
+    config = json.loads((source / "config.json").read_text())
+    for name, (start, end) in {**WINDOWS, "start": (1, 3) if kind == "linear_merged" else (0, 3)}.items():
+        replacement = random_replacement(config, kind, layers=layers)
+        assemble(source, tmp_path / "out", start=start, end=end, kind=kind, replacement=replacement)
+        model = load(tmp_path / "out", trust=False)
+        expected = reference_logits(source, IDS, start, end, kind, replacement, layers)
+        with torch.no_grad():
+            torch.testing.assert_close(model(input_ids=IDS).logits, expected, rtol=1e-4, atol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize("kind", ["layer", "ffn", "swiglu", "linear_residual"])
 def test_a_post_norm_model_keeps_its_own_layer_and_runs_blocks_by_custom_code(tmp_path: Path, kind: str) -> None:
     source = save_model(tmp_path / "source", "opt", do_layer_norm_before=False, word_embed_proj_dim=8)
     replacement = write(source, tmp_path / "out", (1, 3), kind)

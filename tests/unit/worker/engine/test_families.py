@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from app.core import defaults
 from app.core.architectures import field_name, kind_refusal, native_refusal
 from app.core.discovery import discover
 from app.core.family_table import SUPPORTED
@@ -37,6 +38,8 @@ CASES: tuple[tuple[Kind, Format, tuple[int, int]], ...] = (
     ("swiglu", "auto", (0, 2)),
     ("swiglu", "native", (2, 4)),
     ("ffn", "native", (1, 3)),
+    ("linear_merged", "auto", (1, 3)),
+    ("linear_residual", "auto", (2, 5)),
 )
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     **{family: (family, {}) for family in SUPPORTED},
@@ -81,7 +84,7 @@ def test_any_window_of_any_family_keeps_the_rest_bit_for_bit_and_weighs_what_the
     }
     written = assemble(source, tmp_path / "out", start=start, end=end, kind=kind, replacement=replacement)
     after = load_file(tmp_path / "out" / SINGLE_FILE)
-    kept = kept_layers(start, end, LAYERS, takes_layer=kind == "layer")
+    kept = kept_layers(start, end, LAYERS, inserted=int(kind == "layer"))
     expected = {name: tensor for name, tensor in before.items() if not name.startswith(f"{layers}.")}
     for place, layer in enumerate(kept):
         put_in = kind == "layer" and layer == start
@@ -108,7 +111,8 @@ def run(
     text = write_text(out.with_suffix(".jsonl"), rows=96)
     recipe = make_recipe(
         source, text, target={"window": list(window)}, output={"dtype": dtype, "format": form},
-        replacement=recipe_json(source, text)["replacement"] | {"kind": kind, "epochs": 1, "tokens": 64},
+        replacement=recipe_json(source, text)["replacement"]
+        | {"kind": kind, "init": defaults.init(kind), "epochs": 1, "tokens": 64},
     )  # fmt: skip
     context = StageContext(recipe, out, out.with_name("cache"), Emitter(Collected()), "cpu", memo=memo)
     pipeline.run_pipeline(context, STAGES)
@@ -129,14 +133,14 @@ def test_a_family_is_scored_cut_replaced_written_and_loaded_the_same(
         form: Format = "auto" if native_refusal(config, kind) else wanted
         out = tmp_path / f"{kind}-{wanted}"
         run(source, out, kind, form, window, memo)
-        custom = form == "auto" and kind in ("swiglu", "ffn")
+        custom = form == "auto" and kind in ("swiglu", "ffn", "linear_residual")
         found = fresh.findings(out / "checkpoint", out / "probe.safetensors", trust=custom)
         verification.judge(found, torch.float32)
         assert found["load_warnings"] == []
         planned = json.loads((out / "selection.json").read_text())["parameters"]["pruned"]
         assert parameter_count(read_checkpoint(out / "checkpoint")) == planned
         written = config_of(out / "checkpoint")
-        put_in = 0 if kind == "none" or custom else 1
+        put_in = 0 if kind in ("none", "linear_merged") or custom else 1
         assert written[field_name(written, "num_hidden_layers")] == LAYERS - (window[1] - window[0]) + put_in
 
 

@@ -43,11 +43,22 @@ def model(tiny_directory: Callable[[str], Path]) -> Path:
 def test_flags_resolve_every_default(model: Path, tmp_path: Path) -> None:
     recipe = resolved("--model", model, "--out", tmp_path, "--sparsity", 0.3)
     assert recipe.calibration.path is None
-    assert recipe.replacement.kind == "layer"
+    assert (recipe.replacement.kind, recipe.replacement.layers, recipe.replacement.init) == ("layer", 1, "best")
+    assert (recipe.scoring.metric, recipe.scoring.adaptive) == ("cosine", True)
     assert recipe.replacement.tokens == 131_072
     assert recipe.scoring.sequence_length == 64
     assert recipe.benchmark.prompt_tokens + recipe.benchmark.new_tokens <= 64
     assert Recipe.from_json(recipe.to_json()) == recipe
+
+
+def test_flags_of_scoring_and_of_kinds_without_training_are_taken(model: Path, tmp_path: Path) -> None:
+    flags = ["--layers", 1, "--kind", "linear_merged", "--metric", "angular", "--no-adaptive"]
+    recipe = resolved("--model", model, "--out", tmp_path, *flags)
+    assert (recipe.replacement.init, recipe.scoring.metric, recipe.scoring.adaptive) == (
+        "closed_form",
+        "angular",
+        False,
+    )
 
 
 @pytest.mark.parametrize(
@@ -70,6 +81,12 @@ def test_flags_resolve_every_default(model: Path, tmp_path: Path) -> None:
         (["--layers", "1", "--prompt-tokens", "0"], "benchmark.prompt_tokens is 0 but must be from 1 to"),
         (["--layers", "1", "--new-tokens", "0"], "benchmark.new_tokens is 0 but must be from 2 to"),
         (["--layers", "1", "--epochs", "-1"], "at least 0"),
+        (["--layers", "1", "--kind", "linear_residual", "--format", "native"], "has no native form"),
+        (["--window", "0", "2", "--kind", "linear_merged"], "start at 1 or later"),
+        (["--layers", "1", "--replacement-layers", "0"], "replacement.layers is 0 but must be at least 1"),
+        (["--layers", "1", "--replacement-layers", "2", "--kind", "ffn"], "one block at most"),
+        (["--layers", "1", "--init", "closed_form", "--kind", "none"], "replacement.init: none puts nothing in"),
+        (["--layers", "1", "--metric", "magic"], "invalid choice"),
         (["--layers", "1", "--sparsity", "0.2"], "not allowed with"),
         (["--layers", "one"], "invalid int"),
         (["--kind", "magic"], "invalid choice"),

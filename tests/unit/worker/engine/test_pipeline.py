@@ -147,11 +147,45 @@ def test_a_full_disk_in_any_stage_tells_needed_and_free(copied: tuple[Recipe, Pa
     assert not (workspace / "tmp").exists()
 
 
-@pytest.mark.parametrize("kind", ["none", "ffn", "swiglu"])
-def test_every_kind_goes_all_the_way(tiny_directory: Callable[[str], Path], tmp_path: Path, kind: str) -> None:
-    changes = recipe_json(tmp_path, None)["replacement"] | {"kind": kind}
+KINDS: list[dict[str, Any]] = [
+    {"kind": "none"}, {"kind": "ffn"}, {"kind": "swiglu"}, {"kind": "linear_merged", "init": "closed_form"},
+    {"kind": "linear_residual", "init": "closed_form"}, {"kind": "layer", "layers": 2, "init": "closed_form"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind["kind"])
+def test_every_kind_goes_all_the_way(
+    tiny_directory: Callable[[str], Path], tmp_path: Path, kind: dict[str, Any]
+) -> None:
+    changes = recipe_json(tmp_path, None)["replacement"] | kind
     recipe = make_recipe(tiny_directory("opt"), write_text(tmp_path / "t.jsonl"), replacement=changes)
     assert ran(run(recipe, tmp_path / "run", WITHOUT_VERIFY)) == [name for name in NAMES if name != "verify"]
+    selection, report = (
+        json.loads((tmp_path / "run" / f"{name}.json").read_text()) for name in ("selection", "report")
+    )
+    assert report["metrics"]["parameters"] == selection["parameters"]
+    assert report["training"]["kept"] in ("nothing", "trained", "start", "closed_form")
+
+
+@pytest.mark.parametrize("metric", ["angular", "euclidean", "dot", "perplexity", "task"])
+def test_every_metric_selects_the_window_that_its_table_says(
+    tiny_directory: Callable[[str], Path], tmp_path: Path, metric: str
+) -> None:
+    scoring = {"metric": metric, "sequences": 16, "sequence_length": 16, "adaptive": True}
+    replacement = recipe_json(tmp_path, None)["replacement"] | {"kind": "linear_merged", "init": "closed_form"}
+    recipe = make_recipe(
+        tiny_directory("llama"), write_text(tmp_path / "t.jsonl"), scoring=scoring, replacement=replacement
+    )
+    run(recipe, tmp_path / "run", pipeline.STAGES[:3])
+    scores, selection = (
+        json.loads((tmp_path / "run" / f"{name}.json").read_text()) for name in ("scores", "selection")
+    )
+    allowed = {start: scores["table"][start][1] for start in range(1, 4)}
+    pick = max if scores["better"] == "higher" else min
+    assert selection["score"] == pick(value for value in allowed.values() if value is not None)
+    assert allowed[selection["start"]] == selection["score"]
+    assert 8 <= scores["sequences"] <= scores["sequences_available"]
+    assert str(scores["sequences"]) in scores["stopped"]
 
 
 def test_text_from_the_model_itself_is_sampled_once_and_kept(

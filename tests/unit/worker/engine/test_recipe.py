@@ -36,7 +36,11 @@ def changed(path: str, value: Any) -> dict[str, Any]:
     [
         ("surprise", 1, "/surprise: is unknown"),
         ("scoring/depth", 1, "/scoring/depth: is unknown"),
-        ("replacement/kind", "magic", "/replacement/kind: is 'magic'; allowed: none, ffn, swiglu, layer"),
+        (
+            "replacement/kind",
+            "magic",
+            "/replacement/kind: is 'magic'; allowed: none, ffn, swiglu, layer, linear_merged",
+        ),
         ("replacement/epochs", "2", "/replacement/epochs: is '2' but must be of type int"),
         ("replacement/epochs", True, "must be of type int"),
         ("seed", 1.5, "/seed: is 1.5 but must be of type int"),

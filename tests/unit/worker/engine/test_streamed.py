@@ -24,9 +24,10 @@ from worker.engine.benchmark import flops_per_token
 from worker.engine.decoder import Decoder, load_decoder
 from worker.engine.errors import EngineError
 from worker.engine.hidden_states import LayeredModel
-from worker.engine.replacements import build
+from worker.engine.replacements import build, linear_merged, linear_residual
 from worker.engine.replacements.starts import Start
-from worker.engine.scoring.cosine import score_windows
+from worker.engine.scoring import METRICS
+from worker.engine.scoring.sampling import score_windows
 from worker.engine.streamed import StreamedDecoder, load_streamed
 
 Pair = tuple[Decoder, StreamedDecoder]
@@ -123,6 +124,28 @@ def test_scores_are_the_same_numbers(pair: Pair, ids: Tensor) -> None:
     resident, streamed = (score_windows(model, ids, 2) for model in pair)
     assert streamed.scores() == resident.scores()
     assert all(map(torch.equal, streamed.sequences, resident.sequences))
+
+
+def test_every_metric_of_one_pass_scores_the_same(pair: Pair, ids: Tensor) -> None:
+    for metric in ("angular", "euclidean", "dot"):
+        resident, streamed = (score_windows(model, ids, 2, metric=METRICS[metric]) for model in pair)
+        assert streamed.scores() == resident.scores()
+
+
+def test_maps_in_closed_form_are_the_same_numbers(pair: Pair, ids: Tensor) -> None:
+    for kind in (linear_residual, linear_merged):
+        resident, streamed = (kind.fit(model, ids, 1, 3, 2) for model in pair)
+        assert same(streamed[0], resident[0]), kind
+        assert streamed[1].held_out == resident[1].held_out
+
+
+def test_several_layers_in_place_of_a_window_have_the_same_logits(pair: Pair, ids: Tensor) -> None:
+    found = []
+    for model in pair:
+        block = build("layer", Start(model, 1, 4, "last", 3, lambda _: 0.0, 2))
+        with model.with_layers(1, 4, block):
+            found.append(model.logits(ids))
+    assert torch.equal(found[0], found[1])
 
 
 def test_captured_pairs_are_the_same_bytes(pair: Pair, ids: Tensor, tmp_path: Path) -> None:

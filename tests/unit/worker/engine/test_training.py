@@ -19,7 +19,6 @@ from worker.engine.errors import EngineError
 from worker.engine.losses import Batch, MeanSquaredError
 from worker.engine.replacements import build
 from worker.engine.replacements.starts import Start
-from worker.engine.stages import block_arguments
 from worker.engine.training import (
     Arguments,
     History,
@@ -32,6 +31,7 @@ from worker.engine.training import (
     train_step,
 )
 from worker.engine.training.loop import CHECKS, PATIENCE
+from worker.engine.training.stage import block_arguments
 
 START, END = 1, 4
 

@@ -13,13 +13,14 @@ from safetensors.torch import load_file, save_file
 
 from app.core.safetensors_file import SINGLE_FILE
 from tests.unit.worker.engine.tiny_models import LAYERS, random_replacement, save_model
-from worker.engine import assembly, benchmark, evaluation, verification
+from worker.engine import assembly, benchmark, evaluation, verification, verification_script
 from worker.engine.context import StageContext
 from worker.engine.errors import EngineError
 from worker.engine.events import Collected, Emitter
-from worker.engine.execution import resident_model
+from worker.engine.execution import resident_model, shared_model
 from worker.engine.recipe import Recipe
 from worker.engine.report import write_report
+from worker.engine.training import stage as training_stage
 
 GOOD: dict[str, Any] = {
     "project_importable": False, "loading": {}, "logits_max_difference": 0.0, "logits_max_magnitude": 10.0,
@@ -27,14 +28,14 @@ GOOD: dict[str, Any] = {
 }  # fmt: skip
 
 
-def recipe(model: Path, text: Path, kind: str, fmt: str = "auto", dtype: str | None = None) -> Recipe:
+def recipe(model: Path, text: Path, kind: str, fmt: str = "auto", dtype: str | None = None, layers: int = 1) -> Recipe:
     return Recipe.from_json(
         {
             "model": {"path": str(model), "name": "tiny", "revision": "main"},
             "target": {"window": [1, 3]},
-            "scoring": {"metric": "cosine", "sequences": 2, "sequence_length": 16},
-            "replacement": {"kind": kind, "init": "first", "loss": "mse", "divergence": "forward", "second_epochs": 1,
-                        "second_learning_rate": 3e-4, "epochs": 1, "learning_rate": 1e-3,
+            "scoring": {"metric": "cosine", "sequences": 2, "sequence_length": 16, "adaptive": False},
+            "replacement": {"kind": kind, "layers": layers, "init": "first", "loss": "mse", "divergence": "forward",
+                            "second_epochs": 1, "second_learning_rate": 3e-4, "epochs": 1, "learning_rate": 1e-3,
                             "tokens": 256, "batch_size": 2},
             "calibration": {"path": str(text), "column": "text", "name": "calibration"},
             "evaluation": [{"path": str(text), "column": "text", "name": "words"}],
@@ -45,18 +46,27 @@ def recipe(model: Path, text: Path, kind: str, fmt: str = "auto", dtype: str | N
     )  # fmt: skip
 
 
-def make_context(directory: Path, family: str, kind: str, **output: Any) -> StageContext:
+def unassembled(
+    directory: Path, family: str, kind: str, window: tuple[int, int] = (1, 3), **changes: Any
+) -> StageContext:
     source = save_model(directory / "model", family)
     words = random.Random(0)
     rows = [{"text": " ".join(f"w{words.randrange(2, 64)}" for _ in range(40))} for _ in range(6)]
     text = directory / "text.jsonl"
     text.write_text("\n".join(map(json.dumps, rows)))
     workspace = directory / "workspace"
-    context = StageContext(recipe(source, text, kind, **output), workspace, directory, Emitter(Collected()), "cpu")
-    context.write_json("selection.json", {"start": 1, "end": 3, "removed_layers": [1, 2], "sparsity": 0.3})
+    context = StageContext(recipe(source, text, kind, **changes), workspace, directory, Emitter(Collected()), "cpu")
+    start, end = window
+    removed = list(range(start, end))
+    context.write_json("selection.json", {"start": start, "end": end, "removed_layers": removed, "sparsity": 0.3})
+    return context
+
+
+def make_context(directory: Path, family: str, kind: str, **output: Any) -> StageContext:
+    context = unassembled(directory, family, kind, **output)
     if kind != "none":
-        block = random_replacement(json.loads((source / "config.json").read_text()), kind)
-        save_file(block, workspace / "replacement.safetensors")
+        block = random_replacement(json.loads((context.model / "config.json").read_text()), kind)
+        save_file(block, context.workspace / "replacement.safetensors")
     assembly.run(context)
     return context
 
@@ -90,6 +100,47 @@ def test_the_model_in_memory_is_as_before_the_probe(finished: StageContext) -> N
     stored = load_file(finished.model / SINGLE_FILE)["model.decoder.embed_tokens.weight"]
     assert torch.equal(decoder.model.get_input_embeddings().weight, stored)  # type: ignore[operator]
     assert len(decoder.layers) == LAYERS
+
+
+NEW_KINDS = {"linear_residual": 1, "linear_merged": 1, "layer": 2}
+WINDOWS = {"start": (0, 3), "middle": (1, 4), "end": (2, LAYERS)}
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+@pytest.mark.parametrize("kind", NEW_KINDS)
+@pytest.mark.parametrize("family", ["llama", "opt", "gpt_neox"])
+def test_what_was_fitted_is_what_was_written_wherever_the_window_is(
+    tmp_path: Path, family: str, kind: str, window: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.syspath_prepend(str(tmp_path / "modules"))
+    place = (1, 3) if (kind, window) == ("linear_merged", "start") else WINDOWS[window]
+    dtype = "bfloat16" if window == "middle" else None
+    context = unassembled(tmp_path, family, kind, place, layers=NEW_KINDS[kind], dtype=dtype)
+    training_stage.train(context)
+    assembly.run(context)
+    probe = context.workspace / verification.PROBE
+    save_file(verification.make_probe(context, shared_model(context)), probe)
+    checkpoint = context.workspace / "checkpoint"
+    findings = verification_script.check(checkpoint, probe, "float32", "cpu", trust=kind == "linear_residual")
+    # The same checks as in a process of their own, which take seconds to start.
+    assert verification.judge({**findings, "project_importable": False}, torch.float32)["passed"]
+    assert findings["load_warnings"] == []
+    assert len(findings["generation"]) == 6
+
+
+@pytest.mark.parametrize(
+    ("family", "kind", "window"),
+    [("opt", "linear_residual", "end"), ("gpt_neox", "linear_merged", "middle"), ("llama", "layer", "start")],
+)
+def test_a_fresh_process_agrees_for_every_new_kind(tmp_path: Path, family: str, kind: str, window: str) -> None:
+    context = unassembled(tmp_path, family, kind, WINDOWS[window], layers=NEW_KINDS[kind])
+    training_stage.train(context)
+    assembly.run(context)
+    verification.run(context)
+    found = context.read_json("verification.json")
+    assert found["passed"]
+    assert found["model_class"].startswith("Streamline") == (kind == "linear_residual")
 
 
 def test_a_checkpoint_with_one_wrong_weight_fails_with_the_difference(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from tokenizers.pre_tokenizers import Whitespace
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from app.core.architectures import FAMILIES, Family, ffn_tensors, layer_tensors, mlp_half_tensors
+from app.core.architectures import FAMILIES, Family, ffn_tensors, layer_tensors, linear_tensors, mlp_half_tensors
 from app.core.family_table import DISCOVERED
 
 LAYERS = 5
@@ -117,11 +117,24 @@ def save_tokenizer(directory: Path) -> None:
     fast.save_pretrained(directory)
 
 
-def random_replacement(config: Any, kind: str, *, seed: int = 1) -> dict[str, torch.Tensor]:
+def down_tensors(config: Any) -> dict[str, tuple[int, ...]]:
+    down = f"{FAMILIES[config['model_type']].mlp_down}."
+    return {name: shape for name, shape in layer_tensors(config).items() if name.startswith(down)}
+
+
+SHAPES = {
+    "layer": layer_tensors, "swiglu": mlp_half_tensors, "ffn": ffn_tensors, "linear_residual": linear_tensors,
+    "linear_merged": down_tensors,
+}  # fmt: skip
+
+
+def random_replacement(config: Any, kind: str, *, seed: int = 1, layers: int = 1) -> dict[str, torch.Tensor]:
     """Tensors with the names and shapes that a trained block of `kind` has; empty for `none`."""
     if kind == "none":
         return {}
-    shapes = {"layer": layer_tensors, "swiglu": mlp_half_tensors, "ffn": ffn_tensors}[kind](config)
+    shapes = SHAPES[kind](config)
+    if layers > 1:
+        shapes = {f"{i}.{name}": shape for i in range(layers) for name, shape in shapes.items()}
     generator = torch.Generator().manual_seed(seed)
     return {name: torch.randn(shape, generator=generator) * 0.3 for name, shape in shapes.items()}
 
@@ -134,17 +147,19 @@ class ReferenceBlock(nn.Module):
         layer = type(model.get_submodule(family.layers)[0])(model.config, 0)
         self.norm = getattr(layer, family.mlp_norm)
         self.kind, self.family = kind, family
+        self.act: Any = next(m for n, m in layer.named_modules() if n in ("activation_fn", "mlp.act_fn", "mlp.act"))
         if kind == "swiglu":
             self.layer = layer
             state = {**layer.state_dict(), **tensors}
             layer.load_state_dict(state)
-        else:
+        elif kind == "ffn":
             norm = {name.removeprefix("norm."): t for name, t in tensors.items() if name.startswith("norm.")}
             self.norm.load_state_dict(norm)
         self.tensors = tensors
-        self.act: Any = next(m for n, m in layer.named_modules() if n in ("activation_fn", "mlp.act_fn", "mlp.act"))
 
     def forward(self, h: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+        if self.kind == "linear_residual":
+            return h + h @ self.tensors["proj.weight"].T
         x: torch.Tensor = self.norm(h)
         if self.kind == "swiglu":
             for name in self.family.mlp_modules:
@@ -157,7 +172,7 @@ class ReferenceBlock(nn.Module):
 
 @torch.no_grad()
 def reference_logits(
-    source: Path, ids: torch.Tensor, start: int, end: int, kind: str, tensors: dict[str, torch.Tensor]
+    source: Path, ids: torch.Tensor, start: int, end: int, kind: str, tensors: dict[str, torch.Tensor], count: int = 1
 ) -> torch.Tensor:
     """Logits [batch, sequence, vocabulary] of the dense model with its window swapped in memory, without a cache."""
     model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
@@ -165,9 +180,13 @@ def reference_logits(
     layers = model.get_submodule(family.layers)
     put_in: list[nn.Module] = []
     if kind == "layer":
-        layer = type(layers[0])(model.config, start)
-        layer.load_state_dict(tensors)
-        put_in = [layer]
+        for i in range(count):
+            layer = type(layers[0])(model.config, start + i)
+            prefix = f"{i}." if count > 1 else ""
+            layer.load_state_dict({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
+            put_in.append(layer)
+    elif kind == "linear_merged":
+        layers[start - 1].load_state_dict(tensors, strict=False)
     elif kind != "none":
         put_in = [ReferenceBlock(model, family, kind, tensors)]
     parent, _, name = family.layers.rpartition(".")

@@ -17,8 +17,8 @@ from worker.engine.losses import Batch, Objective, objective_of
 from worker.engine.recipe import Divergence
 from worker.engine.replacements import build
 from worker.engine.replacements.starts import Start
-from worker.engine.stages import block_arguments
 from worker.engine.training import Pairs, Plan, fit
+from worker.engine.training.stage import block_arguments
 
 START, END = 1, 3
 DIVERGENCES = get_args(Divergence)

@@ -14,6 +14,7 @@ from app.core.architectures import (
     block_parameters,
     ffn_tensors,
     layer_tensors,
+    linear_tensors,
     mlp_half_tensors,
 )
 from worker.engine.decoder import Decoder
@@ -21,8 +22,10 @@ from worker.engine.recipe import Init
 from worker.engine.replacements import build
 from worker.engine.replacements.starts import Start
 
-NAMES = {"ffn": ffn_tensors, "swiglu": mlp_half_tensors, "layer": layer_tensors}
-BLOCKS: tuple[BlockKind, ...] = ("ffn", "swiglu", "layer")
+NAMES = {
+    "ffn": ffn_tensors, "swiglu": mlp_half_tensors, "layer": layer_tensors, "linear_residual": linear_tensors
+}  # fmt: skip
+BLOCKS: tuple[BlockKind, ...] = ("ffn", "swiglu", "layer", "linear_residual")
 
 
 def made(decoder: Decoder, kind: BlockKind, init: Init = "first", seed: int = 0, error: Any = None) -> nn.Module:
@@ -51,8 +54,8 @@ def test_state_names_shapes_and_count_are_those_of_the_plan(decoder: Decoder, ki
     assert sum(p.numel() for p in block.parameters()) == block_parameters(decoder.config, kind)
 
 
-@pytest.mark.parametrize("init", ["first", "last", "mean", "random", "best"])
-@pytest.mark.parametrize("kind", ["ffn", "swiglu"])
+@pytest.mark.parametrize("init", ["first", "last", "mean", "random", "best", "closed_form"])
+@pytest.mark.parametrize("kind", ["ffn", "swiglu", "linear_residual"])
 def test_residual_blocks_start_as_the_plain_cut(decoder: Decoder, kind: BlockKind, init: Init) -> None:
     h = torch.randn(2, 7, 16)
     assert torch.equal(made(decoder, kind, init)(h), h)
