@@ -4,7 +4,8 @@ SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
-# Half of what the tests do is waiting for processes to start; two at a time suit two cores as well as eight.
+# Half of what the tests do is waiting for processes to start; two at a time suit two cores as well as eight, and tiny
+# models have nothing to gain from threads.
 TEST_PROCESSES ?= 2
 STAMP := $(VENV)/.installed
 SOURCES := app worker migrations benchmarks tests
@@ -34,7 +35,7 @@ up: $(STAMP) ## start the service on this machine: http://127.0.0.1:8000
 
 test: $(STAMP) ## the walls, then every test that this machine allows
 	@$(BIN)/lint-imports
-	@$(BIN)/pytest -n $(TEST_PROCESSES) --dist loadgroup
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/pytest -n $(TEST_PROCESSES) --dist loadgroup
 
 lint: $(STAMP) ## ruff, mypy --strict, the walls, Dockerfile and compose file
 	@$(BIN)/ruff check .
