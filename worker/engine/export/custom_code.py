@@ -27,7 +27,10 @@ from worker.engine.export.stock import check_tensors
 from worker.engine.recipe import Kind
 
 MODELLING_FILE = Path(__file__).with_name("modeling_streamline.py")
-FORMAT_VERSION = 2  # 1 had `modules` behind one norm, in place of `steps` and `scale`
+FORMAT_VERSION = 3  # 1 had `modules` behind one norm; 2 left the config's activation readable
+# Without the modelling file a library would find its own architecture and leave the block out, without an error. With
+# this in the place of the activation's name it stops, and says what to do.
+ACTIVATION_GUARD = "known to this checkpoint's own code: load it with trust_remote_code=True"
 # transformers renames GPT-NeoX' stored `embed_out` to its module `lm_head` for its own classes, not for custom code.
 _HEAD_MODULE = "lm_head"
 _SHAPES: Mapping[Kind, Callable[[Config], Shapes]] = {
@@ -51,6 +54,8 @@ def custom_block(
         "layers": family.layers,
         "position": position,
         "side": "after" if at_end else "before",
+        "activation_field": family.activation_field,
+        "hidden_act": config_value(config, family.activation_field),
         **({} if kind == "linear_residual" else _of_mlp(family, config, kind, replacement)),
     }
     class_name = f"Streamline{family.architecture}"
@@ -59,6 +64,7 @@ def custom_block(
         tensors={f"{family.layers}.{position}.streamline_block.{name}": tensor for name, tensor in replacement.items()},
         config={
             "streamline": spec,
+            family.activation_field: ACTIVATION_GUARD,
             "architectures": [class_name],
             "auto_map": {"AutoModelForCausalLM": f"{MODELLING_FILE.stem}.{class_name}"},
         },
@@ -73,7 +79,6 @@ def _of_mlp(family: Family, config: Config, kind: Kind, replacement: Mapping[str
         "norm": family.mlp_norm,
         "steps": list(family.mlp_steps),
         "scale": branch_scale(config) if kind == "swiglu" else 1.0,
-        "hidden_act": config_value(config, family.activation_field),
         "intermediate_size": int(replacement[f"{up}.weight"].shape[0]),
         "bias": f"{up}.bias" in replacement,
     }

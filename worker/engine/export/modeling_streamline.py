@@ -11,12 +11,14 @@ token-by-token decoding.
     layers        path of the layer list ("model.layers")
     position      index of the decoder layer that the block hangs on
     side          "before" or "after" that layer's own computation
+    activation_field, hidden_act    the config field of the model's own activation, and what belongs there: in
+                  config.json a sentence stands in its place, so that nothing loads the model without this file
     block         "swiglu" (the family's own MLP half), "ffn" (hidden -> intermediate_size -> hidden), or
                   "linear_residual" (hidden -> hidden), which needs none of the fields below
     steps         swiglu: names of the decoder layer's modules that make up its MLP half, norms included, in order
     scale         swiglu: factor on what they compute
     norm          ffn: name of the decoder layer's norm whose kind and epsilon the block's norm has
-    hidden_act, intermediate_size, bias    ffn: activation, width, and whether its two maps have biases
+    intermediate_size, bias    ffn: width, and whether its two maps have biases
 """
 
 from typing import Any
@@ -102,8 +104,9 @@ class StreamlineMixin(nn.Module):
     """Hangs the block that `config.streamline` describes on its decoder layer."""
 
     def __init__(self, config: PreTrainedConfig, *args: Any, **kwargs: Any) -> None:
-        super().__init__(config, *args, **kwargs)
         spec = config.streamline
+        setattr(config, spec["activation_field"], spec["hidden_act"])
+        super().__init__(config, *args, **kwargs)
         layer: Any = self.get_submodule(f"{spec['layers']}.{spec['position']}")
         layer_class = type(layer)
         layer.streamline_block = BLOCKS[spec["block"]](config, layer_class)

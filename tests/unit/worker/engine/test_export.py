@@ -191,6 +191,15 @@ def test_hidden_states_and_gradients_flow_through_the_block(
     assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in block.parameters())
 
 
+@pytest.mark.parametrize("family", CONFIGS)
+def test_without_its_code_a_checkpoint_is_refused_and_not_loaded_as_another_model(
+    models: dict[tuple[str, bool], Path], tmp_path: Path, family: str
+) -> None:
+    write(models[family, False], tmp_path / "out", (1, 3), "swiglu")
+    with pytest.raises(KeyError, match="trust_remote_code=True"):
+        load(tmp_path / "out", trust=False)
+
+
 def test_the_tokenizer_of_a_custom_checkpoint_loads_without_trusting_its_code(
     models: dict[tuple[str, bool], Path], tmp_path: Path
 ) -> None:
