@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 failed (the last event says why), 64 bad usage (one senten
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -140,5 +141,17 @@ def _read_recipe(path: Path) -> Any:
         raise EngineError("bad_recipe", f"recipe {path} cannot be read: {error}") from error
 
 
+def _leave(code: int) -> NoReturn:
+    """End the process without the interpreter's finalization.
+
+    Nothing is left to be done, and a library's thread that comes back from C++ while the interpreter is being taken
+    apart ends in ``std::terminate``: a run that was stopped in order, or is done, would look like a crash.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # the reader may be gone
+            stream.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    _leave(main())
