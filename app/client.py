@@ -58,9 +58,12 @@ class Streamline:
     """
 
     def __init__(self, url: str | None = None, api_key: str | None = None) -> None:
-        self.url = (url or os.environ.get("STREAMLINE_URL") or DEFAULT_URL).rstrip("/")
+        given = (url or os.environ.get("STREAMLINE_URL") or DEFAULT_URL).rstrip("/")
+        self.url = given if "://" in given else f"http://{given}"
         self.api_key = api_key or os.environ.get("STREAMLINE_API_KEY")
         headers = {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
+        self.on_silence: Callable[[str], None] | None = None
+        """Told a sentence, once, when a service that is waited for does not answer."""
         self.trust_env = not _is_loopback(self.url)
         """Whether proxy variables apply: a proxy knows nothing of this machine's own addresses."""
         self._http = httpx.Client(
@@ -197,6 +200,7 @@ class Streamline:
         """Send a harmless request until it is answered: connections drop, and services restart."""
         give_up = time.monotonic() + _GIVE_UP_SECONDS
         pause = 0.2
+        told = False
         while True:
             try:
                 answer = request()
@@ -206,6 +210,9 @@ class Streamline:
                 pass
             if time.monotonic() > give_up:
                 raise UnreachableError(self.url)
+            if self.on_silence and not told and pause > 1:  # a second or two are a restart
+                told = True
+                self.on_silence(f"{self.url} does not answer; trying for {_GIVE_UP_SECONDS:.0f} s.")
             time.sleep(pause)
             pause = min(2 * pause, 5.0)
 

@@ -59,6 +59,8 @@ def _sentence(error: typer.TyperException) -> str:
 
 
 def _known_failure(error: Exception) -> int:
+    from sqlalchemy.exc import OperationalError
+
     from app.client import ProblemError, UnreachableError
     from app.settings import SettingsError
 
@@ -67,6 +69,8 @@ def _known_failure(error: Exception) -> int:
             return _say(str(error), exits.NOT_ALLOWED)
         case ProblemError() | UnreachableError() | SettingsError():
             return _say(str(error), exits.BAD_USAGE)
+        case OperationalError():
+            return _say("The database does not answer; look at STREAMLINE_DATABASE_URL.", exits.BAD_USAGE)
     raise error
 
 

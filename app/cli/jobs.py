@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from app.cli import exits
-from app.client import Job, Streamline, WaitTimeoutError
+from app.client import FINAL_STATES, Job, Streamline, WaitTimeoutError
 
 _EXIT_OF_STATE = {"failed": exits.FAILED_OR_GATE_MISSED, "cancelled": exits.CANCELLED}
 
@@ -31,19 +31,26 @@ def exit_code(job: Mapping[str, Any]) -> int:
 def follow(service: Streamline, job_id: str, *, timeout: float | None, as_json: bool) -> int:
     """Show a job's progress until it is final; the exit code. Ctrl-C stops the waiting and cancels nothing."""
     console = Console(stderr=True)
+    service.on_silence = lambda sentence: _hint(console, sentence)
     try:
         job = _watch(service, job_id, timeout, console)
     except KeyboardInterrupt:
-        console.print(f"Stopped waiting; the job goes on. Attach again with: streamline wait {job_id}")
+        _hint(console, f"Stopped waiting; the job goes on. Attach again with: streamline wait {job_id}")
         return exits.INTERRUPTED
     except WaitTimeoutError:
-        console.print(f"Not finished after {timeout:g} s; the job goes on. Attach again with: streamline wait {job_id}")
+        _hint(
+            console, f"Not finished after {timeout:g} s; the job goes on. Attach again with: streamline wait {job_id}"
+        )
         return exits.TIMED_OUT
     if as_json:
         sys.stdout.write(json.dumps(job, indent=2) + "\n")
     else:
         show_job(job)
     return exit_code(job)
+
+
+def _hint(console: Console, sentence: str) -> None:
+    console.print(sentence, highlight=False, soft_wrap=True)  # one line, so that it can be pasted
 
 
 def _watch(service: Streamline, job_id: str, timeout: float | None, console: Console) -> Job:
@@ -83,6 +90,9 @@ def show_job(job: Mapping[str, Any]) -> None:
     """One job: its state, and dense against pruned when it has a result."""
     console = Console()
     console.print(f"job {job['id']}  {job['state']}" + (f", verdict {job['verdict']}" if job["verdict"] else ""))
+    if job["state"] not in FINAL_STATES:
+        where = f"{job['stage'] or 'waiting'}, {job['progress']:.0%}, attempt {job['attempt']}"
+        console.print(f"{job['spec']['model']['repo']}, {_target(job)}: {where}", highlight=False, soft_wrap=True)
     if job["error"]:
         console.print(f"{job['error']['code']} in {job['error']['stage']}: {job['error']['detail']}", style="red")
     for gate in job["gates"]:
@@ -92,6 +102,10 @@ def show_job(job: Mapping[str, Any]) -> None:
         console.print(metrics_table(job["result"]["metrics"]))
         where = f"checkpoint: {job['result']['repo']} at {job['result']['revision']}"
         console.print(where, highlight=False, soft_wrap=True)
+
+
+def _target(job: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in job["spec"]["target"].items() if value is not None)
 
 
 def metrics_table(metrics: Mapping[str, Any]) -> Table:
@@ -122,18 +136,17 @@ def _number(value: float | None, form: str, missing: str = "not a number") -> st
 
 def show_jobs(jobs: Iterable[Mapping[str, Any]]) -> None:
     """The list, newest first."""
-    table = Table()
-    for column in ("id", "state", "stage", "progress", "verdict", "model", "created"):
-        table.add_column(column, no_wrap=column == "id")
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    for column in ("id", "state", "done", "verdict", "created", "model"):
+        table.add_column(column, no_wrap=column != "model", overflow="fold")
     for job in jobs:
         table.add_row(
             job["id"],
             job["state"],
-            job["stage"] or "",
             f"{job['progress']:.0%}",
             job["verdict"] or "",
+            job["created_at"][5:16].replace("T", " "),
             job["spec"]["model"]["repo"],
-            job["created_at"],
         )
     Console().print(table)
 

@@ -2,7 +2,9 @@
 
 import contextlib
 import json
+import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -19,13 +21,19 @@ commands = typer.Typer(
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on standard output.")]
 
 
+DataOption = Annotated[
+    Path | None, typer.Option("--data", help="Data directory of the service [STREAMLINE_DATA_DIR; streamline-data].")
+]
+_LONGEST_DAYS = 36_500
+
+
 @contextlib.contextmanager
-def _session() -> "Iterator[Session]":
+def _session(data: Path | None) -> "Iterator[Session]":
     from app.db.migrate import migrate
     from app.db.session import connect, session_factory
     from app.settings import load_settings
 
-    settings = load_settings()
+    settings = load_settings(data_dir=data)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     migrate(settings.database)
     engine = connect(settings.database)
@@ -41,23 +49,33 @@ def create(
     name: Annotated[str, typer.Argument(help="Whose key it is, for the list.")],
     scope: Annotated[Scope, typer.Option(help="What it allows; each includes the ones before it.")] = Scope.SUBMIT,
     days: Annotated[float | None, typer.Option(help="Valid for this many days; default: until revoked.")] = None,
+    data: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make a key and print it; it is shown this once."""
     from app.auth import keys
+    from app.settings import load_settings
 
-    with _session() as session:
+    if not name.strip():
+        raise UsageError("A key needs a name, for the list.")
+    if days is not None and not (math.isfinite(days) and 0 < days <= _LONGEST_DAYS):
+        raise UsageError(f"--days must be more than 0 and at most {_LONGEST_DAYS:,}, not {days:g}.")
+    with _session(data) as session:
         row, key = keys.create(session, name, scope, valid_days=days)
         made = {"id": row.id, "name": row.name, "scope": row.scope, "key": key}
     typer.echo(json.dumps(made) if as_json else key)
+    # A key for another directory than the service's would protect nothing.
+    where = load_settings(data_dir=data)
+    if where.database_url is None:
+        typer.echo(f"It is a key of the service that keeps its data in {where.data_dir.absolute()}.", err=True)
 
 
 @commands.command("list")
-def list_(as_json: JsonOption = False) -> None:
+def list_(data: DataOption = None, as_json: JsonOption = False) -> None:
     """List the keys."""
     from app.auth import keys
 
-    with _session() as session:
+    with _session(data) as session:
         rows = [
             {"id": row.id, "name": row.name, "scope": row.scope, "revoked": row.revoked_at is not None}
             for row in keys.listing(session)
@@ -70,13 +88,15 @@ def list_(as_json: JsonOption = False) -> None:
 
 @commands.command()
 def revoke(
-    key_id: Annotated[str, typer.Argument(metavar="ID", help="As `keys list` shows it.")], as_json: JsonOption = False
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="As `keys list` shows it.")],
+    data: DataOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Make a key worthless from now on."""
     from app.auth import keys
 
     bare = key_id.removeprefix("hf_").removesuffix("...")
-    with _session() as session:
+    with _session(data) as session:
         if not keys.revoke(session, bare):
             raise UsageError(f"There is no key {key_id}; `streamline keys list` shows them.")
     typer.echo(json.dumps({"id": bare, "revoked": True}) if as_json else "Revoked.")

@@ -18,6 +18,10 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageError(f"There is no file {path}.") from None
+    except IsADirectoryError:
+        raise UsageError(f"{path} is a directory; name the file in it.") from None
+    except RecursionError:
+        raise UsageError(f"{path} is nested too deeply to be a request.") from None
     except ValueError as error:
         raise UsageError(f"{path} is not JSON: {error}.") from None
     if not isinstance(value, dict):
@@ -70,10 +74,18 @@ def build(
         request.setdefault("labels", {}).update(_pairs("--label", labels))
     if seed is not None:
         request["seed"] = seed
+    _refuse_what_json_cannot_say(request)
     for needed, how in (("model", "--model team/name"), ("target", "--sparsity 0.25")):
         if needed not in request:
             raise UsageError(f"The request names no {needed}: add {how}, or give a SPEC.json that has it.")
     return request
+
+
+def _refuse_what_json_cannot_say(request: Mapping[str, Any]) -> None:
+    try:
+        json.dumps(request, allow_nan=False)
+    except ValueError:
+        raise UsageError("The request holds a number that is not finite (NaN, infinity, or too large).") from None
 
 
 def _pairs(option: str, texts: Sequence[str]) -> list[tuple[str, str]]:

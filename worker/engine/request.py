@@ -116,6 +116,8 @@ def recipe_from(options: argparse.Namespace) -> Recipe:
     """
     if options.model is None:
         raise EngineError("bad_usage", "name a model with --model DIR, or a recipe with --recipe FILE; see --help")
+    if options.out.exists() and not options.out.is_dir():
+        raise EngineError("bad_usage", f"--out {options.out} is a file; name a directory, which may be new")
     if options.sparsity is None and options.layers is None and options.window is None:
         raise EngineError("bad_usage", "say how much to remove: one of --sparsity F, --layers N, --window A B")
     config = fetch.read_config(options.model)

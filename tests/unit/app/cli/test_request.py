@@ -58,6 +58,12 @@ def test_options_win_over_the_file(tmp_path: Path) -> None:
         (["submit", "--model", "a/b", "--sparsity", "0.2", "--gate", "min_speedup=fast"], "takes a number"),
         (["submit", "nowhere.json"], "no file nowhere.json"),
         (["submit", "--modell", "a/b"], "Possible options: --model"),
+        (["submit", "--model", "a/b", "--sparsity", "nan"], "not finite"),
+        (["submit", "--model", "a/b", "--layers", "2", "--gate", "min_speedup=inf"], "not finite"),
+        (["plan", "."], "is a directory"),
+        (["keys", "create", " "], "needs a name"),
+        (["keys", "create", "ci", "--days", "0"], "more than 0"),
+        (["keys", "create", "ci", "--days", "nan"], "more than 0"),
         (["frobnicate"], "frobnicate"),
         (["up", "--host", "0.0.0.0"], "Refusing to listen"),
     ],
@@ -84,7 +90,40 @@ def test_no_service_at_the_address_says_which_and_how_to_start_one(
 
 def test_a_file_that_holds_something_else_is_refused(tmp_path: Path) -> None:
     spec = tmp_path / "spec.json"
-    for content, said in (("[1]", "one JSON object"), ("{", "not JSON")):
+    for content, said in (("[1]", "one JSON object"), ("{", "not JSON"), ("[" * 100_000, "too deeply")):
         spec.write_text(content)
         with pytest.raises(UsageError, match=said):
             build(spec, model=None, target=NO_TARGET, kind=None)
+
+
+def test_a_key_is_made_for_the_data_directory_that_is_named(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("STREAMLINE_DATABASE_URL", raising=False)
+    assert run(["keys", "create", "ci", "--data", str(tmp_path / "there")]) == exits.PASSED
+    made = capsys.readouterr()
+    assert made.out.startswith("hf_")
+    assert str(tmp_path / "there") in made.err
+    assert run(["keys", "list", "--data", str(tmp_path / "there"), "--json"]) == exits.PASSED
+    assert [key["name"] for key in json.loads(capsys.readouterr().out)] == ["ci"]
+    assert not (tmp_path / "streamline-data").exists()
+
+
+def test_a_database_that_does_not_answer_is_one_sentence(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("STREAMLINE_DATABASE_URL", "postgresql://nobody:secret@127.0.0.1:9/none")
+    assert run(["migrate"]) == exits.BAD_USAGE
+    assert (said := capsys.readouterr().err).count("\n") == 1
+    assert "STREAMLINE_DATABASE_URL" in said
+    assert "secret" not in said
+
+
+def test_an_address_without_a_scheme_is_understood(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STREAMLINE_URL", "127.0.0.1:9")
+    assert run(["status"]) == exits.BAD_USAGE
+    assert "http://127.0.0.1:9" in capsys.readouterr().err
