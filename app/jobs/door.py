@@ -6,7 +6,8 @@ with no database connection held.
 
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.core import defaults
-from app.core.architectures import ArchitectureError, Config, layer_count, refuse_uncuttable
+from app.core.architectures import ArchitectureError, Config, layer_count, max_positions, refuse_uncuttable
 from app.core.layer_fields import cut_layer_fields
 from app.core.safetensors_file import Header
 from app.core.selection import ParameterCounts
@@ -27,6 +28,7 @@ from app.errors import (
     InvalidRequest,
     ModelNotAllowed,
     NoSafetensors,
+    NotAvailable,
     TextTooShort,
     UnknownColumn,
     UnknownDataset,
@@ -40,7 +42,7 @@ from app.hub.access import Caller, check_may_publish, readable
 from app.hub.names import check_repo_name
 from app.hub.revisions import DEFAULT_BRANCH
 from app.jobs import resolution
-from app.jobs.resolution import ModelFacts
+from app.jobs.resolution import ModelFacts, RivalFacts
 from app.jobs.spec import JobRequest, PlanRequest
 from app.storage.blobs import BlobNotFound, BlobStore
 
@@ -68,14 +70,17 @@ class Facts:
     texts: tuple[TextFacts, ...]
     tokenizer: Path | None
     """None where the model has no tokenizer.json; the engine then finds out by itself."""
+    rivals: tuple[RivalFacts, ...] = ()
 
 
 class Door:
     """Refuses what cannot work, and resolves what can."""
 
-    def __init__(self, read_sessions: sessionmaker[Session], store: BlobStore) -> None:
+    def __init__(self, read_sessions: sessionmaker[Session], store: BlobStore, *, vllm: bool | None = None) -> None:
+        """`vllm` says whether the workers have vLLM; None where nobody here can know."""
         self._sessions = read_sessions
         self._store = store
+        self._vllm = vllm
 
     def admit(self, request: JobRequest, who: Caller) -> dict[str, Any]:
         """The resolved specification of a job that this caller may have queued.
@@ -103,7 +108,13 @@ class Door:
         return resolution.plan(request, facts.model, self._resolve(request, facts)).to_json()
 
     def _resolve(self, request: JobRequest | PlanRequest, facts: Facts) -> dict[str, Any]:
-        spec = resolution.resolve(request, facts.model)
+        if request.benchmark.backend == "vllm" and self._vllm is False:
+            raise NotAvailable(
+                "vllm is not installed on this machine, where the worker runs too; install it there, or leave backend "
+                "out to measure with transformers.",
+                pointer="/benchmark/backend",
+            )
+        spec = resolution.resolve(request, facts.model, facts.rivals)
         _check_texts(facts, length=spec["scoring"]["sequence_length"], column=spec["calibration"]["column"])
         return spec
 
@@ -116,22 +127,27 @@ class Door:
 
     def _facts(self, request: JobRequest | PlanRequest, who: Caller, repo: str, revision: str | None) -> Facts:
         with self._sessions() as session:
-            try:
-                check_repo_name(repo)
+            with _named_by("/model/repo", repo, revision_pointer="/model/revision"):
                 readable(session, who, repo, files=True)
                 model = self._model(session, repo, revision or DEFAULT_BRANCH)
                 tokenizer = self._tokenizer(session, repo, model.commit or "")
-            except hub_errors.BadName as error:
-                raise BadRepoName(str(error), pointer="/model/repo") from None
-            except hub_errors.RepositoryNotFound:
-                raise UnknownModel(_how_to_import(repo), pointer="/model/repo") from None
-            except hub_errors.GatedRepository as error:
-                raise ModelNotAllowed(str(error), pointer="/model/repo") from None
-            except hub_errors.RevisionNotFound as error:
-                raise UnknownRevision(str(error), pointer="/model/revision") from None
-            except (hub_errors.UnreadableModel, hub_errors.EntryNotFound, BlobNotFound) as error:
-                raise UnreadableModel(f"{error} Import it again.", pointer="/model/repo") from None
-            return Facts(model, self._texts(session, request), tokenizer)
+            names = request.benchmark.rivals or ()
+            rivals = tuple(
+                self._rival(session, who, name, f"/benchmark/rivals/{index}") for index, name in enumerate(names)
+            )
+            return Facts(model, self._texts(session, request), tokenizer, rivals)
+
+    def _rival(self, session: Session, who: Caller, name: str, pointer: str) -> RivalFacts:
+        repo, _, revision = name.partition("@")
+        with _named_by(pointer, repo):
+            readable(session, who, repo, files=True)
+            commit, config = catalog.config_of(session, self._store, repo, revision or DEFAULT_BRANCH)
+            if not catalog.tensor_headers_of(session, self._store, repo, commit):
+                raise NoSafetensors(f"{repo} at {commit[:12]} has no safetensors weights to time.", pointer=pointer)
+        try:
+            return RivalFacts(repo, commit, max_positions(config))
+        except ArchitectureError as error:
+            raise resolution.model_problem(error, pointer) from None
 
     def _model(self, session: Session, repo: str, revision: str) -> ModelFacts:
         commit, config = catalog.config_of(session, self._store, repo, revision)
@@ -196,6 +212,24 @@ class Door:
         except BlobNotFound as error:
             raise UnknownDataset(f"{row.name}: {error}", pointer=pointer) from None
         return TextFacts(pointer, row.name, "jsonl" if row.format == "jsonl" else "text", path, sequences)
+
+
+@contextmanager
+def _named_by(pointer: str, repo: str, *, revision_pointer: str | None = None) -> Iterator[None]:
+    """Turn the hub's errors about a model into the request's, under the pointer of the field that names it."""
+    try:
+        check_repo_name(repo)
+        yield
+    except hub_errors.BadName as error:
+        raise BadRepoName(str(error), pointer=pointer) from None
+    except hub_errors.RepositoryNotFound:
+        raise UnknownModel(_how_to_import(repo), pointer=pointer) from None
+    except hub_errors.GatedRepository as error:
+        raise ModelNotAllowed(str(error), pointer=pointer) from None
+    except hub_errors.RevisionNotFound as error:
+        raise UnknownRevision(str(error), pointer=revision_pointer or pointer) from None
+    except (hub_errors.UnreadableModel, hub_errors.EntryNotFound, BlobNotFound) as error:
+        raise UnreadableModel(f"{error} Import it again.", pointer=pointer) from None
 
 
 def _how_to_import(repo: str) -> str:
