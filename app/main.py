@@ -15,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from app.api import artefacts, datasets, events, health, imports, jobs, plans, schemas
 from app.api.body_limit import BodyLimitMiddleware
 from app.api.deps import Services
-from app.api.hub import install_hub
+from app.api.hub.application import install_hub
 from app.api.nul_guard import NulGuardMiddleware
 from app.api.problems import Problem, install_problems
 from app.api.request_log import RequestLogMiddleware

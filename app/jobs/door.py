@@ -26,6 +26,7 @@ from app.errors import (
     BadRepoName,
     ConflictingFields,
     InvalidRequest,
+    ModelNotAllowed,
     NoSafetensors,
     NotAvailable,
     TextTooShort,
@@ -37,6 +38,7 @@ from app.errors import (
 )
 from app.hub import catalog
 from app.hub import errors as hub_errors
+from app.hub.access import Caller, check_may_publish, readable
 from app.hub.names import check_repo_name
 from app.hub.revisions import DEFAULT_BRANCH
 from app.jobs import resolution
@@ -80,15 +82,17 @@ class Door:
         self._store = store
         self._vllm = vllm
 
-    def admit(self, request: JobRequest) -> dict[str, Any]:
-        """The resolved specification of a job that may be queued.
+    def admit(self, request: JobRequest, who: Caller) -> dict[str, Any]:
+        """The resolved specification of a job that this caller may have queued.
 
         Raises:
             InvalidRequest: what is wrong, where, and what to do.
         """
-        return self._resolve(request, self._facts(request, request.model.repo, request.model.revision))
+        spec = self._resolve(request, self._facts(request, who, request.model.repo, request.model.revision))
+        self._check_output(spec["output"]["repo"], who)
+        return spec
 
-    def plan(self, request: PlanRequest) -> dict[str, Any]:
+    def plan(self, request: PlanRequest, who: Caller) -> dict[str, Any]:
         """The answer to a dry run, after the same checks that a job would have to pass.
 
         Raises:
@@ -100,7 +104,7 @@ class Door:
             facts = Facts(resolution.inline_facts(request.model.config), (), None)
         else:
             assert request.model.repo is not None, "the model is a repo or a config"
-            facts = self._facts(request, request.model.repo, request.model.revision)
+            facts = self._facts(request, who, request.model.repo, request.model.revision)
         return resolution.plan(request, facts.model, self._resolve(request, facts)).to_json()
 
     def _resolve(self, request: JobRequest | PlanRequest, facts: Facts) -> dict[str, Any]:
@@ -114,18 +118,29 @@ class Door:
         _check_texts(facts, length=spec["scoring"]["sequence_length"], column=spec["calibration"]["column"])
         return spec
 
-    def _facts(self, request: JobRequest | PlanRequest, repo: str, revision: str | None) -> Facts:
+    def _check_output(self, repo: str, who: Caller) -> None:
+        with self._sessions() as session:
+            try:
+                check_may_publish(session, who, repo)
+            except hub_errors.NotAllowed as error:
+                raise ModelNotAllowed(str(error), pointer="/output/repo") from None
+
+    def _facts(self, request: JobRequest | PlanRequest, who: Caller, repo: str, revision: str | None) -> Facts:
         with self._sessions() as session:
             with _named_by("/model/repo", repo, revision_pointer="/model/revision"):
+                readable(session, who, repo, files=True)
                 model = self._model(session, repo, revision or DEFAULT_BRANCH)
                 tokenizer = self._tokenizer(session, repo, model.commit or "")
             names = request.benchmark.rivals or ()
-            rivals = tuple(self._rival(session, name, f"/benchmark/rivals/{index}") for index, name in enumerate(names))
+            rivals = tuple(
+                self._rival(session, who, name, f"/benchmark/rivals/{index}") for index, name in enumerate(names)
+            )
             return Facts(model, self._texts(session, request), tokenizer, rivals)
 
-    def _rival(self, session: Session, name: str, pointer: str) -> RivalFacts:
+    def _rival(self, session: Session, who: Caller, name: str, pointer: str) -> RivalFacts:
         repo, _, revision = name.partition("@")
         with _named_by(pointer, repo):
+            readable(session, who, repo, files=True)
             commit, config = catalog.config_of(session, self._store, repo, revision or DEFAULT_BRANCH)
             if not catalog.tensor_headers_of(session, self._store, repo, commit):
                 raise NoSafetensors(f"{repo} at {commit[:12]} has no safetensors weights to time.", pointer=pointer)
@@ -209,6 +224,8 @@ def _named_by(pointer: str, repo: str, *, revision_pointer: str | None = None) -
         raise BadRepoName(str(error), pointer=pointer) from None
     except hub_errors.RepositoryNotFound:
         raise UnknownModel(_how_to_import(repo), pointer=pointer) from None
+    except hub_errors.GatedRepository as error:
+        raise ModelNotAllowed(str(error), pointer=pointer) from None
     except hub_errors.RevisionNotFound as error:
         raise UnknownRevision(str(error), pointer=revision_pointer or pointer) from None
     except (hub_errors.UnreadableModel, hub_errors.EntryNotFound, BlobNotFound) as error:
