@@ -14,7 +14,7 @@ import torch
 from worker.engine.context import StageContext
 
 REPORT_FILE = "report.json"
-_STAGE_FILES = ("execution", "selection", "scores", "training", "verification", "evaluation", "benchmark")
+_STAGE_FILES = ("execution", "selection", "scores", "training", "healing", "verification", "evaluation", "benchmark")
 _PACKAGES = ("torch", "transformers", "safetensors", "tokenizers", "numpy")
 
 

@@ -69,11 +69,19 @@ class Stored:
 
 
 @dataclass(frozen=True)
+class Computed:
+    """A tensor that is made when its turn to be written has come, so that no two of them are in memory."""
+
+    shape: tuple[int, ...]
+    make: Callable[[], torch.Tensor]
+
+
+@dataclass(frozen=True)
 class Piece:
     """One tensor of the file to be written, with the dtype that it shall have there."""
 
     name: str
-    source: Stored | torch.Tensor
+    source: Stored | Computed | torch.Tensor
     dtype: str
 
     @property
@@ -102,6 +110,22 @@ def layout(pieces: Sequence[Piece]) -> tuple[list[Piece], bytes]:
         entries[piece.name] = TensorEntry(piece.dtype, piece.shape, position, position + piece.nbytes)
         position += piece.nbytes
     return ordered, encode_header(entries, METADATA)
+
+
+def read_tensor(stored: Stored) -> torch.Tensor:
+    """Return a stored tensor in memory.
+
+    Raises EngineError `corrupt_model` where the file is shorter than its header said.
+    """
+    raw = bytearray(tensor_bytes(stored.dtype, stored.shape))
+    with stored.path.open("rb", buffering=0) as file:
+        view = memoryview(raw)
+        while view:
+            count = os.preadv(file.fileno(), [view], stored.offset + len(raw) - len(view))
+            if count == 0:
+                raise EngineError("corrupt_model", f"{stored.path.name} became shorter while it was read")
+            view = view[count:]
+    return torch.frombuffer(raw, dtype=TORCH_DTYPES[stored.dtype]).view(stored.shape)
 
 
 class BackgroundFlush:
@@ -172,7 +196,8 @@ def write_file(path: Path, pieces: Sequence[Piece], flush: BackgroundFlush, prog
             elif isinstance(first.source, Stored):
                 _convert(first.name, first.source, first.dtype, target, written)
             else:
-                _write_tensor(first.name, first.source, first.dtype, target, written)
+                tensor = first.source.make() if isinstance(first.source, Computed) else first.source
+                _write_tensor(first.name, tensor, first.dtype, target, written)
         flush.finished(target)
 
 
