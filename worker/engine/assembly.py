@@ -129,8 +129,8 @@ def assemble(
     """Write to `out` the checkpoint in `source` without the layers [start, end) and with the replacement.
 
     `replacement` has the names that the block's builder gives (relative to a decoder layer, or to the `ffn` block);
-    `updates` are added to tensors that stay, by their stored names; `dtype` None keeps every tensor's own. An `out` that
-    is already there is replaced at the very end. Raises EngineError as `run` does; whatever happens, nothing
+    `updates` are added to tensors that stay, by their stored names; `dtype` None keeps every tensor's own. An `out`
+    that is already there is replaced at the very end. Raises EngineError as `run` does; whatever happens, nothing
     half-written stays.
     """
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
