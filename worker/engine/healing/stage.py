@@ -84,7 +84,7 @@ def heal(context: StageContext) -> None:
             "kept": history.kept,
             "diverged": history.diverged,
             "seconds": history.seconds,
-            "history": found,
+            "phases": [{"loss": "lm", **found, "kept": history.kept}],
         },
     )
     shutil.rmtree(context.workspace / STATES, ignore_errors=True)

@@ -176,7 +176,7 @@ def test_a_run_killed_while_it_heals_goes_on_to_the_same_checkpoint(
     finished: tuple[Recipe, StageContext, list[Event]], tmp_path: Path, last: bool
 ) -> None:
     recipe, context, _ = finished
-    steps = [step["step"] for step in context.read_json("healing.json")["history"]["steps"]]
+    steps = [step["step"] for step in context.read_json("healing.json")["phases"][0]["steps"]]
     killed_at = steps[-1] if last else steps[len(steps) // 2]
     with pytest.raises(Killed):
         run(recipe, tmp_path / "run", HealingSteps(killed_at), save_every_seconds=0.0)
