@@ -7,7 +7,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.report.versions import schema_names, schema_text
@@ -103,6 +103,7 @@ def found_by_stages(draw: st.DrawFn) -> dict[str, Any]:
     return {name: parts[name] if draw(st.booleans()) else None for name in STAGE_FILES}
 
 
+@settings(deadline=None)
 @given(parts=found_by_stages(), seconds=st.dictionaries(st.sampled_from(["fetch", "score"]), st.floats(0, 1e6)))
 def test_whatever_the_stages_found_the_report_has_the_published_form(
     parts: dict[str, Any], seconds: dict[str, float]
