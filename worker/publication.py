@@ -4,19 +4,24 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.core.gates import judge
+from app.datasets import repository as datasets
+from app.hub import directory
+from app.hub.card import CARD_FILE, BadCard, model_tags, parse_card, read_card
 from app.hub.publishing import StagedFile, commit_files, stage_directory
 from app.jobs import repository
 from app.jobs.repository import LeaseLostError
+from app.report.versions import upgraded
 from app.storage.artefacts import LocalArtefactStore
 from app.storage.blobs import BlobStore
 from worker.lease import AttemptEndedError, Lease
+from worker.model_card import CardFacts, model_card
 from worker.progress import Progress
 
 # What a person may want to look at later; the rest of a workspace is scaffolding.
@@ -59,7 +64,11 @@ def publish(
     lease.advance(**progress.drain())
     report = json.loads((workspace / "report.json").read_text())
     verdict, gates = judge(spec["gates"], report["metrics"])
-    staged = stage_directory(store, workspace / "checkpoint")
+    beside = workspace / "card"  # not among the checkpoint's files, which the ledger knows by their hashes
+    beside.mkdir(exist_ok=True)
+    (beside / CARD_FILE).write_text(_card(sessions, workspace, spec, report, gates), encoding="utf-8")
+    staged = [*stage_directory(store, workspace / "checkpoint"), *stage_directory(store, beside)]
+    card = read_card(store, staged)
     artefacts.write(job_id, {name: workspace / name for name in _ARTEFACTS if (workspace / name).is_file()})
     if lease.lost.is_set():
         raise LeaseLostError(job_id)
@@ -68,6 +77,8 @@ def publish(
     metrics = report["metrics"]
     metrics["stage_seconds"]["publish"] = round(time.monotonic() - began, 3)
     with sessions.begin() as session:
+        source = directory.find_repo(session, spec["model"]["repo"])
+        job = repository.get(session, job_id)
         commit = commit_files(
             session,
             spec["output"]["repo"],
@@ -76,6 +87,9 @@ def publish(
             ref="main" if verdict == "pass" else None,
             tag=f"job-{job_id}",
             job_id=job_id,
+            private=source is None or source.private,  # what comes out of a private model is private
+            owner=job.owner if job else "",
+            tags=model_tags(staged, card, _recipe_tags(spec)),
         )
         result = {
             "repo": commit.repo,
@@ -88,10 +102,39 @@ def publish(
     shutil.rmtree(workspace, ignore_errors=True)
 
 
+def _card(
+    sessions: sessionmaker[Session],
+    workspace: Path,
+    spec: Mapping[str, Any],
+    report: Mapping[str, Any],
+    gates: Sequence[Mapping[str, Any]],
+) -> str:
+    used = [spec["calibration"]["dataset"], *(spec["evaluation"]["perplexity"] or ())]
+    with sessions() as session:
+        names = {row.id: row.name for id_ in used if (row := datasets.get(session, id_)) is not None}
+    own = workspace / "source" / CARD_FILE
+    try:
+        base = parse_card(own.read_text(encoding="utf-8", errors="replace")).metadata if own.is_file() else {}
+    except BadCard:
+        base = {}
+    custom_code = any((workspace / "checkpoint").glob("*.py"))
+    return model_card(CardFacts(spec, upgraded(report), gates, base, names, custom_code))
+
+
 def checkpoint_hash(files: Iterable[StagedFile]) -> str:
-    """One sha256 for all files: over their names and sha256s in order. Equal exactly if every byte is."""
-    lines = sorted(f"{file.sha256}  {file.path}\n" for file in files)
+    """One sha256 for all files but the card, which tells measured speeds: over their names and sha256s in order.
+
+    Equal exactly if every byte of the model is.
+    """
+    lines = sorted(f"{file.sha256}  {file.path}\n" for file in files if file.path != CARD_FILE)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _recipe_tags(spec: Mapping[str, Any]) -> list[str]:
+    """What a list of models finds the result by, besides what its card says."""
+    model = spec["model"]["repo"]
+    tags = ["streamline", f"base_model:{model}", f"replacement:{spec['replacement']['kind']}"]
+    return [*tags, f"scoring:{spec['scoring']['metric']}", f"dataset:{spec['calibration']['dataset']}"]
 
 
 def _message(spec: Mapping[str, Any], report: Mapping[str, Any], verdict: str) -> str:
