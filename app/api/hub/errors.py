@@ -18,6 +18,7 @@ from app.hub.errors import (
     BadFile,
     BadName,
     BadRequest,
+    BadXetObject,
     ContentMismatch,
     EntryNotFound,
     ForbiddenPullRequest,
@@ -96,7 +97,7 @@ def _status_and_code(error: HubError, *, has_token: bool) -> tuple[int, str | No
             return 422, None
         case InvalidCredentials():
             return 401, None
-        case BadName() | BadRequest() | ForbiddenPullRequest():
+        case BadName() | BadRequest() | BadXetObject() | ForbiddenPullRequest():
             return 400, None
         case _:
             return 500, None
