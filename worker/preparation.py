@@ -9,10 +9,12 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from app.core import defaults
 from app.datasets import repository as datasets
+from app.db.models import DatasetRow
 from app.hub import catalog
 from app.jobs.repository import Claim
 from app.settings import Settings
 from app.storage.blobs import BlobStore
+from app.storage.register import hold_for_job
 
 
 def prepare(
@@ -22,7 +24,7 @@ def prepare(
 
     Raises:
         HubError: the model's revision is no longer there.
-        BlobNotFound: bytes of the model or of a data set are no longer there.
+        BlobNotFound, BlobCollected, BlobCorrupt: bytes of the model or of a data set are no longer there.
     """
     spec = claim.spec
     source, data = workspace / "source", workspace / "data"
@@ -30,10 +32,16 @@ def prepare(
         directory.mkdir(parents=True, exist_ok=True)
     model = spec["model"]
     column = spec["calibration"]["column"]
-    with sessions() as session:
-        commit = catalog.materialize(session, store, model["repo"], model["revision"], source)
-        calibration = _text(session, store, data, spec["calibration"]["dataset"], column)
-        evaluation = [_text(session, store, data, name, column) for name in spec["evaluation"]["perplexity"]]
+    with sessions.begin() as session:
+        commit, files = catalog.files_of(session, model["repo"], model["revision"])
+        named = dict.fromkeys([spec["calibration"]["dataset"], *spec["evaluation"]["perplexity"]])
+        texts = {name: _dataset(session, name) for name in named if name != defaults.SELF_TEXT}
+        # From here on nothing of it is collected, even if the model's repository is removed.
+        sizes = {file.sha256: file.size for file in files} | {row.sha256: row.size for row in texts.values()}
+        hold_for_job(session, claim.job_id, sizes)
+    catalog.materialize(store, files, source)
+    calibration = _text(store, data, texts, spec["calibration"]["dataset"], column)
+    evaluation = [_text(store, data, texts, name, column) for name in spec["evaluation"]["perplexity"]]
     recipe = _recipe(spec, settings) | {
         "model": {"path": str(source), "name": model["repo"], "revision": commit},
         "calibration": calibration,
@@ -66,16 +74,20 @@ def _recipe(spec: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
     }
 
 
-def _text(session: Session, store: BlobStore, directory: Path, dataset: str, column: str) -> dict[str, Any]:
-    """A text source of the recipe; the suffix of the link tells the engine how to read it."""
-    if dataset == defaults.SELF_TEXT:
-        return {"path": None, "column": column, "name": dataset}
+def _dataset(session: Session, dataset: str) -> DatasetRow:
     row = datasets.get(session, dataset)
     if row is None:
         raise LookupError(f"data set {dataset} is gone")
-    link = directory / f"{row.id}.{'jsonl' if row.format == 'jsonl' else 'txt'}"
-    staged = link.with_suffix(".staged")
-    staged.unlink(missing_ok=True)
-    staged.symlink_to(store.local_path(row.sha256).absolute())
-    staged.replace(link)
-    return {"path": str(link), "column": column, "name": row.id}
+    return row
+
+
+def _text(
+    store: BlobStore, directory: Path, rows: Mapping[str, DatasetRow], dataset: str, column: str
+) -> dict[str, Any]:
+    """A text source of the recipe; the suffix of the file tells the engine how to read it."""
+    if dataset == defaults.SELF_TEXT:
+        return {"path": None, "column": column, "name": dataset}
+    row = rows[dataset]
+    file = directory / f"{row.id}.{'jsonl' if row.format == 'jsonl' else 'txt'}"
+    store.place(row.sha256, file)
+    return {"path": str(file), "column": column, "name": row.id}

@@ -16,7 +16,7 @@ from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request, Respons
 from fastapi.responses import JSONResponse
 from sqlalchemy.orm import Session
 
-from app.api.blob_response import BlobResponse
+from app.api.blob_response import BlobResponse, redirect_to_store
 from app.api.hub_errors import HubRoute
 from app.auth.callers import BadKeyError, identify
 from app.auth.loopback import NotFromThisMachine
@@ -119,7 +119,7 @@ def resolve_file(
     etag = f'"{file.etag}"'
     headers = {"X-Repo-Commit": commit.oid, "ETag": etag, "Accept-Ranges": "bytes"}
     try:  # also before a HEAD: it must not promise what the GET cannot keep
-        blob = context.store.local_path(file.sha256)
+        context.store.direct_path(file.sha256)
     except BlobNotFound:
         log.error("blob_lost", repo=repo.name, commit=commit.oid, path=file.path, sha256=file.sha256)
         raise ContentLost(repo.name, commit.oid, file.path) from None
@@ -130,6 +130,9 @@ def resolve_file(
     media_type = _TEXT.get(PurePosixPath(file.path).suffix, "application/octet-stream")
     if request.method == "HEAD":  # ranges are defined for GET alone
         return Response(headers=headers | {"Content-Length": str(file.size)}, media_type=media_type)
+    filename = PurePosixPath(file.path).name
+    if away := redirect_to_store(context.store, file.sha256, filename=filename, headers=headers, media_type=media_type):
+        return away
     try:
         part = parse_range(range_header if if_range in {None, etag} else None, file.size)
     except RangeNotSatisfiable:
@@ -138,7 +141,9 @@ def resolve_file(
     headers["Content-Length"] = str(end - start)
     if part:
         headers["Content-Range"] = part.content_range
-    return BlobResponse(blob, start, end, status_code=206 if part else 200, headers=headers, media_type=media_type)
+    return BlobResponse(
+        context.store, file.sha256, start, end, status_code=206 if part else 200, headers=headers, media_type=media_type
+    )
 
 
 def _disposition(file: TreeFile) -> str:
