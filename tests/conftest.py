@@ -11,6 +11,8 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 
+from tests.s3_server import CREDENTIALS, s3_server
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 DATABASE_URL = os.environ.get("STREAMLINE_TEST_DATABASE_URL", "postgresql+psycopg://postgres@127.0.0.1:5432/postgres")
 BROKER_URL = os.environ.get("STREAMLINE_TEST_BROKER_URL", "redis://127.0.0.1:6379/9")
@@ -42,12 +44,14 @@ def _redis_answers() -> bool:
         return False
 
 
-MISSING = [name for name, answers in (("PostgreSQL", _postgres_answers), ("Redis", _redis_answers)) if not answers()]
+CHROMIUM = Path("/usr/bin/chromium")
+SERVICES = {"PostgreSQL": _postgres_answers, "Redis": _redis_answers, "Chromium": CHROMIUM.is_file}
+MISSING = [name for name, answers in SERVICES.items() if not answers()]
 
 
 def pytest_report_header() -> list[str]:
     if not MISSING:
-        return ["real services: PostgreSQL and Redis answer"]
+        return [f"real services: {', '.join(SERVICES)} are there"]
     return [f"!!! {name} was not found: every test that needs it is skipped !!!" for name in MISSING]
 
 
@@ -57,7 +61,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    needs = {"postgres": "PostgreSQL", "redis": "Redis"}
+    needs = {"postgres": "PostgreSQL", "redis": "Redis", "chromium": "Chromium"}
     for item in items:
         for marker, service in needs.items():
             if item.get_closest_marker(marker) and service in MISSING:
@@ -123,3 +127,14 @@ def empty_redis() -> str:
 def redis_url() -> str:
     """The URL of an empty Redis database."""
     return empty_redis()
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """The URL of a real S3 server, with credentials for it in the environment."""
+    with pytest.MonkeyPatch.context() as patch, s3_server() as endpoint:
+        for name in [name for name in os.environ if name.startswith("AWS_")]:
+            patch.delenv(name)
+        for name, value in CREDENTIALS.items():
+            patch.setenv(name, value)
+        yield endpoint

@@ -1,7 +1,7 @@
 """From a job's specification to the engine's arguments: model and texts as local files, and the recipe beside them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from app.core import defaults
 from app.datasets import repository as datasets
 from app.db.models import DatasetRow
 from app.hub import catalog
+from app.hub.objects import TreeFile
 from app.jobs.repository import Claim
 from app.settings import Settings
 from app.storage.blobs import BlobStore
@@ -34,11 +35,13 @@ def prepare(
     column = spec["calibration"]["column"]
     with sessions.begin() as session:
         commit, files = catalog.files_of(session, model["repo"], model["revision"])
+        rivals = {name: catalog.files_of(session, *_rival(name)) for name in spec["benchmark"].get("rivals") or ()}
         named = dict.fromkeys([spec["calibration"]["dataset"], *spec["evaluation"]["perplexity"]])
         texts = {name: _dataset(session, name) for name in named if name != defaults.SELF_TEXT}
         # From here on nothing of it is collected, even if the model's repository is removed.
-        sizes = {file.sha256: file.size for file in files} | {row.sha256: row.size for row in texts.values()}
-        hold_for_job(session, claim.job_id, sizes)
+        trees = [files, *(tree for _, tree in rivals.values())]
+        sizes = {file.sha256: file.size for tree in trees for file in tree}
+        hold_for_job(session, claim.job_id, sizes | {row.sha256: row.size for row in texts.values()})
     catalog.materialize(store, files, source)
     calibration = _text(store, data, texts, spec["calibration"]["dataset"], column)
     evaluation = [_text(store, data, texts, name, column) for name in spec["evaluation"]["perplexity"]]
@@ -47,6 +50,7 @@ def prepare(
         "calibration": calibration,
         "evaluation": evaluation,
     }
+    recipe["benchmark"] |= {"rivals": [_lay_out_rival(store, workspace, name, *rivals[name]) for name in rivals]}
     recipe_file = workspace / "job.json"
     staged = recipe_file.with_suffix(".staged")
     staged.write_text(json.dumps(recipe, indent=1, sort_keys=True))
@@ -66,12 +70,41 @@ def _recipe(spec: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
         "target": {name: value for name, value in spec["target"].items() if value is not None},
         "scoring": spec["scoring"],
         "replacement": spec["replacement"],
-        "benchmark": spec["benchmark"] | {"repeats": defaults.BENCHMARK_REPEATS},
+        "benchmark": _benchmark(spec["benchmark"]),
         "output": {"dtype": spec["output"]["dtype"], "format": spec["output"]["format"]},
         "seed": spec["seed"],
         "device": settings.device,
         "trust_remote_code": spec["model"]["repo"] in settings.trust_remote_code,
     }
+
+
+def _benchmark(wanted: Mapping[str, Any]) -> dict[str, Any]:
+    # A job of an older version has neither other lengths nor a backend.
+    lengths = dict.fromkeys([wanted["prompt_tokens"], *(wanted.get("other_prompt_tokens") or ())])
+    return {
+        "batch_sizes": wanted["batch_sizes"],
+        "prompt_tokens": list(lengths),
+        "new_tokens": wanted["new_tokens"],
+        "repeats": defaults.BENCHMARK_REPEATS,
+        "backend": wanted.get("backend") or defaults.BENCHMARK_BACKEND,
+    }
+
+
+def _rival(name: str) -> tuple[str, str]:
+    """Repository and commit of a rival of the benchmark, `repo@commit`."""
+    repo, _, revision = name.partition("@")
+    return repo, revision
+
+
+def _lay_out_rival(
+    store: BlobStore, workspace: Path, name: str, commit: str, files: Sequence[TreeFile]
+) -> dict[str, Any]:
+    """A rival of the benchmark as a directory of read-only files."""
+    repo, _ = _rival(name)
+    directory = workspace / "rivals" / repo
+    directory.mkdir(parents=True, exist_ok=True)
+    catalog.materialize(store, files, directory)
+    return {"path": str(directory), "name": repo, "revision": commit}
 
 
 def _dataset(session: Session, dataset: str) -> DatasetRow:

@@ -296,6 +296,27 @@ def retry(job_id: JobArgument, as_json: JsonOption = False) -> int:
     return exits.PASSED
 
 
+@application.command()
+def stability(
+    dense: Annotated[Path, typer.Argument(help="The dense model's samples (lm-eval JSONL), or OpenCompass folder.")],
+    pruned: Annotated[Path, typer.Argument(help="The same of the compressed model.")],
+    tokenizer: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Directory with tokenizer.json; sample files of lm-eval need it.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Compare two models' answers: stability, accuracy and flips. Needs no service and no model.
+
+    Takes two sample files of lm-evaluation-harness (`--log_samples`) of the same task, or two folders of OpenCompass
+    predictions with a TASK.json each.
+    """
+    from app.cli.stability import measure, show
+
+    found = measure(dense, pruned, tokenizer)
+    _print_json(found) if as_json else show(found)
+    return exits.PASSED
+
+
 # --- the store -----------------------------------------------------------------------------------------------------
 
 

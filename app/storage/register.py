@@ -18,12 +18,12 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.db.clock import db_now
-from app.db.models import Base, BlobHoldRow, BlobRow, CommitFileRow, DatasetRow, JobRow
+from app.db.models import Base, BlobHoldRow, BlobRow, CommitFileRow, DatasetRow, JobRow, UploadRow
 from app.jobs.states import State
 from app.storage.blobs import Blob, BlobCollected, Register
 
 _BATCH = 500
-_NAMED_IN = (CommitFileRow.sha256, DatasetRow.sha256)
+_NAMED_IN = (CommitFileRow.sha256, DatasetRow.sha256, UploadRow.sha256)
 """Columns whose blobs are kept for as long as the row is there."""
 
 _OPEN = (State.QUEUED, State.RUNNING)

@@ -1,8 +1,7 @@
 """Both kinds of store behind one set of fixtures: a directory, and a bucket of a real S3 server."""
 
-import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from app.storage.bucket import Bucket
 from app.storage.cache import BlobCache
 from app.storage.local import LocalBlobStore
 from app.storage.s3 import S3ArtefactStore, S3BlobStore
-from tests.s3_server import CREDENTIALS, make_bucket, s3_server
+from tests.s3_server import make_bucket
 
 
 @dataclass(frozen=True)
@@ -60,16 +59,6 @@ class Place:
             return sorted(key for key, _ in self.bucket().keys(""))
         root = Path(self.url)
         return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
-
-
-@pytest.fixture(scope="session")
-def s3_endpoint() -> Iterator[str]:
-    with pytest.MonkeyPatch.context() as patch, s3_server() as endpoint:
-        for name in [name for name in os.environ if name.startswith("AWS_")]:
-            patch.delenv(name)
-        for name, value in CREDENTIALS.items():
-            patch.setenv(name, value)
-        yield endpoint
 
 
 @pytest.fixture(params=["local", "s3"])

@@ -231,7 +231,7 @@ def test_a_put_that_is_killed_at_any_step_shows_nothing_and_can_be_done_again(
         assert check(store, place.artefacts(), nothing_named).clean
         step += 1
     killed.close()
-    assert step > 5
+    assert step >= 5
     assert seen < step
     assert list(store.blobs()) == [(sha256, len(BIG))]
     assert store.collect_abandoned() == 0
