@@ -18,7 +18,7 @@ from app.hub.publishing import StagedFile, commit_files, stage_directory
 from app.jobs import repository
 from app.jobs.repository import LeaseLostError
 from app.report.versions import upgraded
-from app.storage.artefacts import LocalArtefactStore
+from app.storage.artefacts import ArtefactStore
 from app.storage.blobs import BlobStore
 from worker.lease import AttemptEndedError, Lease
 from worker.model_card import CardFacts, model_card
@@ -31,6 +31,7 @@ _ARTEFACTS = (
     "scores.json",
     "selection.json",
     "training.json",
+    "healing.json",
     "verification.json",
     "probe.safetensors",
     "evaluation.json",
@@ -44,7 +45,7 @@ def publish(
     lease: Lease,
     sessions: sessionmaker[Session],
     store: BlobStore,
-    artefacts: LocalArtefactStore,
+    artefacts: ArtefactStore,
     workspace: Path,
     progress: Progress,
 ) -> None:
@@ -141,8 +142,9 @@ def _message(spec: Mapping[str, Any], report: Mapping[str, Any], verdict: str) -
     removed = report["removed_layers"]
     replacement = spec["replacement"]
     trained = "" if replacement["kind"] == "none" else f", {replacement['loss']}, {replacement['epochs']} epoch(s)"
+    healed = ", healed by LoRA" if spec.get("healing") else ""  # absent in jobs that are older than it
     return (
         f"Replace layers {removed[0]} to {removed[-1]} of {spec['model']['repo']} by {replacement['kind']}\n\n"
-        f"{report['metrics']['sparsity']:.1%} smaller; scored by {spec['scoring']['metric']}{trained}; "
+        f"{report['metrics']['sparsity']:.1%} smaller; scored by {spec['scoring']['metric']}{trained}{healed}; "
         f"calibrated on {spec['calibration']['dataset']}; seed {spec['seed']}; verdict {verdict}.\n"
     )
