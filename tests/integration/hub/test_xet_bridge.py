@@ -76,7 +76,7 @@ def test_a_shard_that_names_what_is_not_there_is_refused(
     assert bridge.shard(shard((b"one", segments))).status_code == 400
 
 
-@pytest.mark.parametrize("content", [b"", b"x", os.urandom(100), xorb(b"abc")[:-1]])
+@pytest.mark.parametrize("content", [b"", b"x", bytes(range(100)), xorb(b"abc")[:-1]])
 def test_what_is_no_xorb_or_shard_is_refused(keyed: Keyed, repo: str, content: bytes) -> None:
     bridge = Bridge(keyed, "owner", repo)
     assert bridge.xorb(content).status_code == 400
