@@ -60,7 +60,9 @@ def publish(
     report = json.loads((workspace / "report.json").read_text())
     verdict, gates = judge(spec["gates"], report["metrics"])
     staged = stage_directory(store, workspace / "checkpoint")
-    artefacts.write(job_id, {name: workspace / name for name in _ARTEFACTS if (workspace / name).is_file()})
+    answers = [f"{path.parent.name}/{path.name}" for path in sorted(workspace.glob("samples/*.jsonl"))]
+    names = (*_ARTEFACTS, *answers)
+    artefacts.write(job_id, {name: workspace / name for name in names if (workspace / name).is_file()})
     if lease.lost.is_set():
         raise LeaseLostError(job_id)
     if lease.cancel.is_set():
