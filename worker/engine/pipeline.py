@@ -51,6 +51,25 @@ class Stage:
     outputs: tuple[str, ...]
 
 
+def _lineage(context: StageContext) -> dict[str, Any]:
+    """Return what the checkpoint's bytes came from: hashes of model, texts and code, and the seed."""
+    recipe, own = context.recipe, context.workspace / SELF_TEXT_FILE
+    fetched = context.workspace / fetch.OUTPUT
+    texts = {text.name: text.path for text in (recipe.calibration, *recipe.evaluation)}
+    if recipe.calibration.path is None and own.is_file():
+        texts[recipe.calibration.name] = str(own)
+    return {
+        "model": {
+            "name": recipe.model.name,
+            "revision": recipe.model.revision,
+            "hash": context.read_json(fetch.OUTPUT)["hash"] if fetched.is_file() else None,
+        },
+        "data": {name: path and _sha256_of_text(path) for name, path in texts.items()},
+        "code": code_version(),
+        "seed": recipe.seed,
+    }
+
+
 def _model(recipe: Recipe) -> Mapping[str, Any]:
     path = Path(recipe.model.path)
     # The time of change beside the size: a model that is written anew in place often keeps every size.
@@ -181,7 +200,7 @@ def _run_all(context: StageContext, stages: tuple[Stage, ...]) -> dict[str, Any]
         assert entry is not None
         done[stage.name], seconds[stage.name] = entry, entry.seconds
         context.emit.stage_finished(stage.name, seconds=entry.seconds, skipped=skipped, outputs=entry.hashes)
-    report = write_report(context, seconds)
+    report = write_report(context, seconds, _lineage(context))
     context.emit.finished(REPORT_FILE)
     return report
 

@@ -11,36 +11,47 @@ from typing import Any
 
 import torch
 
+from app.core.report_version import REPORT_VERSION
 from worker.engine.context import StageContext
 
 REPORT_FILE = "report.json"
-_STAGE_FILES = ("execution", "selection", "scores", "training", "verification", "evaluation", "benchmark")
+STAGE_FILES = ("execution", "selection", "scores", "training", "verification", "evaluation", "benchmark")
 _PACKAGES = ("torch", "transformers", "safetensors", "tokenizers", "numpy")
 
 
-def write_report(context: StageContext, stage_seconds: Mapping[str, float]) -> dict[str, Any]:
+def write_report(
+    context: StageContext, stage_seconds: Mapping[str, float], lineage: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Write `report.json` from the files of the finished stages, and return it.
 
-    `stage_seconds` maps each stage to the seconds of the run in which it was done (not those of a skipped repeat).
+    Args:
+        context: of the run.
+        stage_seconds: of each stage, those of the run in which it was done (not of a skipped repeat).
+        lineage: hashes of model, data and code, and the seed: what the checkpoint's bytes came from.
     """
-    parts = {name: _read(context, name) for name in _STAGE_FILES}
-    report = {
+    parts = {name: _read(context, name) for name in STAGE_FILES}
+    surroundings = {"environment": environment(context), "recipe": context.recipe.to_json(), "lineage": lineage}
+    report = {**compose(parts, stage_seconds), **surroundings}
+    context.write_json(REPORT_FILE, report)
+    return report
+
+
+def compose(parts: Mapping[str, Any], stage_seconds: Mapping[str, float]) -> dict[str, Any]:
+    """Return the report but for what surrounds a run: what the stages found (None where one did not run)."""
+    return {
+        "schema": REPORT_VERSION,
         "metrics": metrics(parts, stage_seconds),
         "removed_layers": (parts["selection"] or {}).get("removed_layers"),
         "samples": (parts["evaluation"] or {}).get("samples", []),
         **parts,
         "stage_seconds": dict(stage_seconds),
-        "environment": environment(context),
-        "recipe": context.recipe.to_json(),
     }
-    context.write_json(REPORT_FILE, report)
-    return report
 
 
 def metrics(parts: Mapping[str, Any], stage_seconds: Mapping[str, float]) -> dict[str, Any]:
     """Return the metrics under the names of the contract, from the stages' results; absent where a stage is.
 
-    Speeds are medians at the first batch size of the request.
+    Speeds are medians at the first batch size and prompt length of the request.
     """
     found: dict[str, Any] = {"stage_seconds": dict(stage_seconds)}
     if evaluation := parts.get("evaluation"):
@@ -102,26 +113,22 @@ def _tasks(evaluation: Mapping[str, Any]) -> dict[str, Any]:
 
 def _speed(benchmark: Mapping[str, Any]) -> dict[str, Any]:
     # Nothing was timed where no model was in memory.
-    first: dict[str, Any] = next(iter(benchmark["batch_sizes"].values()), {})
-    parameters = benchmark["parameters"]
+    first: dict[str, Any] = next(iter(benchmark["settings"]), {"models": {}})
+    sizes = {name: benchmark["models"].get(name, {}) for name in ("dense", "pruned")}
     found: dict[str, Any] = {
-        "parameters": parameters,
-        "sparsity": 1 - parameters["pruned"] / parameters["dense"],
-        "peak_memory_bytes": first.get("peak_memory_bytes"),
-        "flops_per_token": benchmark["flops_per_token"],
-        "checkpoint_bytes": benchmark["checkpoint_bytes"],
+        name: {variant: values.get(name) for variant, values in sizes.items()}
+        for name in ("parameters", "flops_per_token", "checkpoint_bytes")
     }
-    missing = benchmark.get("not_measured", {})
+    found["sparsity"] = 1 - found["parameters"]["pruned"] / found["parameters"]["dense"]
+    timed = {variant: first["models"].get(variant, {}) for variant in sizes}
     for name in ("decode_tokens_per_second", "prefill_tokens_per_second", "time_to_first_token_s"):
-        if values := first.get(name):
-            found[name] = {variant: value["median"] for variant, value in values.items()}
-        if missing:
-            # Under the contract's names, so that nobody takes a gap for a number.
-            found[name] = dict.fromkeys(("dense", "pruned")) | found.get(name, {})
+        # Under the contract's names with null for what was not measured, so that nobody takes a gap for a number.
+        found[name] = {variant: values.get(name, {}).get("median") for variant, values in timed.items()}
+    for name in ("token_latency_s", "peak_memory_bytes"):
+        found[name] = {variant: values.get(name) for variant, values in timed.items()}
     for name in ("speedup", "prefill_speedup"):
-        if missing or name in first:
-            found[name] = first[name]["median"] if name in first else None  # a gate on None is missed
-    if missing:
+        found[name] = first[name]["median"] if name in first else None  # a gate on None is missed
+    if missing := benchmark.get("not_measured"):
         found["not_measured"] = missing
     return found
 

@@ -104,3 +104,10 @@ def test_a_job_without_artefacts_says_so(shared_service: Service) -> None:
     assert problem_of(shared_service.http.get(f"/v1/jobs/{job_id}/report"), 404)["code"] == "file_not_found"
     for path in ("report", "files", "files/x"):
         assert problem_of(shared_service.http.get(f"/v1/jobs/none/{path}"), 404)["code"] == "job_not_found"
+
+
+def test_the_reports_schema_is_published_at_an_address_that_stays(shared_service: Service) -> None:
+    answer = shared_service.http.get("/v1/schemas/report-1.json")
+    assert answer.headers["content-type"] == "application/schema+json"
+    assert answer.json()["properties"]["schema"] == {"const": 1, "description": "Version of this form."}
+    assert problem_of(shared_service.http.get("/v1/schemas/report-0.json"), 404)["code"] == "file_not_found"

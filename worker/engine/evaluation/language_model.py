@@ -114,12 +114,12 @@ class LanguageModel(TemplateLM):  # type: ignore[misc]
 
     def _loglikelihood_tokens(self, requests: list[Request], **_: Any) -> list[tuple[float, bool]]:
         inputs: dict[tuple[int, ...], Input] = {}
-        for number, ((_, continuation), context_ids, ids) in enumerate(requests):
+        for number, (text, context_ids, ids) in enumerate(requests):
             if not 0 < len(ids) <= self.max_length:
                 raise EngineError(
                     "bad_task_data",
                     f"an option has {len(ids)} tokens, and the model has {self.max_length} positions: "
-                    f"{continuation[:80]!r}; leave the question out",
+                    f"{text[1][:80]!r}; leave the question out",
                 )
             whole = (context_ids + ids)[-(self.max_length + 1) :]
             inputs.setdefault(tuple(whole[:-1]), Input(whole[:-1])).requests.append(number)
@@ -131,8 +131,7 @@ class LanguageModel(TemplateLM):  # type: ignore[misc]
             return _score(model, ordered, requests, sequences * longest, self._over, self._progress)
 
         found: list[Likelihood] = self._within(size, work)
-        for (text, _, _), likelihood in zip(requests, found, strict=True):
-            self.found[text] = likelihood
+        self.found |= {text: likelihood for (text, *_ids), likelihood in zip(requests, found, strict=True)}
         return [(likelihood.sum, likelihood.greedy) for likelihood in found]
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = True) -> list[float]:

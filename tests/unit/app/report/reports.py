@@ -1,0 +1,43 @@
+"""Reports to look at: a real one of version 0, and what later versions can hold on top of it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from app.report.versions import upgraded
+
+
+def version_0() -> dict[str, Any]:
+    """A report as the first version of the service wrote it: stories-24l, 8 layers replaced by one."""
+    report: dict[str, Any] = json.loads(Path(__file__).with_name("report-0.json").read_text())
+    return report
+
+
+def full() -> dict[str, Any]:
+    """The same with everything that a report can hold: tasks, a rival, percentiles, what was not measured."""
+    report = upgraded(version_0())
+    for setting in report["benchmark"]["settings"]:
+        for measured in setting["models"].values():
+            measured["token_latency_s"] = {"p50": 0.008, "p90": 0.009, "p99": 0.012}
+        setting["models"]["team/rival"] = setting["models"]["pruned"]
+    report["benchmark"]["models"]["team/rival"] = report["benchmark"]["models"]["pruned"]
+    report["benchmark"]["rivals"] = ["team/rival"]
+    report["benchmark"]["not_measured"] = {"team/giant": "it does not fit beside the others"}
+    report["evaluation"]["tasks"] = {
+        name: {
+            "kind": "multiple_choice",
+            "questions": 500,
+            "accuracy": {"dense": dense, "pruned": pruned, "stderr": {"dense": 0.02, "pruned": 0.021}},
+            "stability": {"value": stability, "low": stability - 0.03, "high": stability + 0.02},
+            "flips": {"right_to_wrong": 31, "wrong_to_right": 12, "confident_flipped": 0.04},
+            "kl": 0.11,
+        }
+        for name, dense, pruned, stability in (("piqa", 0.62, 0.58, 0.91), ("story_cloze", 0.55, 0.5, 0.83))
+    }
+    report["lineage"] = {
+        "model": {"name": "demo/stories-24l", "revision": "d34b", "hash": "ab" * 32},
+        "data": {"ds-d267221565bccba402de7cc9": "cd" * 32},
+        "code": "ef" * 32,
+        "seed": 0,
+    }
+    return report
