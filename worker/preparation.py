@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from app.core import defaults
 from app.datasets import repository as datasets
+from app.datasets.tasks import find_task
 from app.hub import catalog
 from app.jobs.repository import Claim
 from app.settings import Settings
@@ -35,7 +36,13 @@ def prepare(
         rivals = [_rival(session, store, workspace, name) for name in spec["benchmark"].get("rivals") or ()]
         calibration = _text(session, store, data, spec["calibration"]["dataset"], column)
         evaluation = [_text(session, store, data, name, column) for name in spec["evaluation"]["perplexity"]]
+        tasks = [_task(session, store, settings.task_data, data, name) for name in spec["evaluation"]["tasks"]]
     recipe = _recipe(spec, settings) | {
+        "judging": {
+            "tasks": tasks,
+            "limit": spec["evaluation"]["limit"],
+            "over": spec["evaluation"].get("over", "option"),
+        },
         "model": {"path": str(source), "name": model["repo"], "revision": commit},
         "calibration": calibration,
         "evaluation": evaluation,
@@ -68,6 +75,11 @@ def _recipe(spec: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
     }
 
 
+def _judging(wanted: Mapping[str, Any]) -> dict[str, Any]:
+    # A job of an older version has no tasks, and says nothing about them.
+    return {"limit": wanted.get("limit"), "over": wanted.get("over") or defaults.OVER}
+
+
 def _benchmark(wanted: Mapping[str, Any]) -> dict[str, Any]:
     # A job of an older version has neither other lengths nor a backend.
     lengths = dict.fromkeys([wanted["prompt_tokens"], *(wanted.get("other_prompt_tokens") or ())])
@@ -89,6 +101,21 @@ def _rival(session: Session, store: BlobStore, workspace: Path, name: str) -> di
     return {"path": str(directory), "name": repo, "revision": commit}
 
 
+def _task(session: Session, store: BlobStore, mirror: Path | None, directory: Path, name: str) -> dict[str, Any]:
+    """A task of the recipe, its rows as a link."""
+    source = find_task(session, store, mirror, name)
+    if source is None:
+        raise LookupError(f"the data of task {name} are gone")
+    return {"name": name, "definition": source.definition, "path": str(_link(directory / f"{name}.jsonl", source.path))}
+
+
+def _link(link: Path, target: Path) -> Path:
+    staged = link.with_suffix(".staged")
+    staged.unlink(missing_ok=True)
+    staged.symlink_to(target.absolute())
+    return staged.replace(link)
+
+
 def _text(session: Session, store: BlobStore, directory: Path, dataset: str, column: str) -> dict[str, Any]:
     """A text source of the recipe; the suffix of the link tells the engine how to read it."""
     if dataset == defaults.SELF_TEXT:
@@ -96,9 +123,6 @@ def _text(session: Session, store: BlobStore, directory: Path, dataset: str, col
     row = datasets.get(session, dataset)
     if row is None:
         raise LookupError(f"data set {dataset} is gone")
-    link = directory / f"{row.id}.{'jsonl' if row.format == 'jsonl' else 'txt'}"
-    staged = link.with_suffix(".staged")
-    staged.unlink(missing_ok=True)
-    staged.symlink_to(store.local_path(row.sha256).absolute())
-    staged.replace(link)
+    suffix = "jsonl" if row.format == "jsonl" else "txt"
+    link = _link(directory / f"{row.id}.{suffix}", store.local_path(row.sha256))
     return {"path": str(link), "column": column, "name": row.id}

@@ -32,16 +32,22 @@ class Task:
         file: path of its rows below a mirror; an uploaded data set has this name, or its last part.
         columns: what every row must hold.
         kind: how it is answered.
+        graded: answers get a grade (ROUGE) and are not right or wrong.
     """
 
     name: str
     file: str
     columns: tuple[str, ...]
     kind: Kind = "choice"
+    graded: bool = False
 
 
 class TaskDataError(ValueError):
     """Rows that a task cannot be made of; the message says what is missing and what is there."""
+
+
+class ColumnsMissing(TaskDataError):  # noqa: N818 - named for what happened
+    """A row lacks what the task needs."""
 
 
 class NoUsableQuestion(TaskDataError):  # noqa: N818 - named for what happened
@@ -93,7 +99,7 @@ _TASKS = (
     Task("lambada", "lambada.jsonl", ("context", "continuation"), "completion"),
     Task("gsm8k", "gsm8k.jsonl", ("question", "answer"), "generation"),
     Task("strategyqa", "strategyqa.jsonl", ("question", "answer"), "generation"),
-    Task("xsum", "xsum.jsonl", ("document", "summary"), "generation"),
+    Task("xsum", "xsum.jsonl", ("document", "summary"), "generation", graded=True),
 )
 
 TASKS: Final[Mapping[str, Task]] = {task.name: task for task in _TASKS}
@@ -123,6 +129,12 @@ def available(names: Iterable[str], directory: Path | None) -> dict[str, Path]:
     return {name: path for name, path in files.items() if path.is_file()}
 
 
+def known_tasks() -> list[str]:
+    """Return the names of tasks and groups, the members of groups left out."""
+    members = {name for group in GROUPS.values() for name in group}
+    return [*(name for name in TASKS if name not in members), *GROUPS]
+
+
 def nearest(name: str, also: Iterable[str] = ()) -> list[str]:
     """Return the names that an unknown one may have been meant as."""
     known = [*TASKS, *GROUPS, *also]
@@ -133,11 +145,11 @@ def read_rows(path: Path, task: Task, limit: int | None = None) -> list[dict[str
     """Return the rows of a task's file (JSON lines), at most `limit`, each with every column that the task needs.
 
     Raises:
-        TaskDataError: naming file, line, and the columns that are missing and there.
+        TaskDataError: naming the line, and the columns that are missing and there.
     """
     rows = list(islice(_rows(path, task), limit))
     if not rows:
-        raise NoUsableQuestion(f"{path.name} has no rows")
+        raise NoUsableQuestion("there are no rows")
     return rows
 
 
@@ -148,19 +160,18 @@ def _rows(path: Path, task: Task) -> Iterator[dict[str, Any]]:
                 if line.strip():
                     row = json.loads(line)
                     if not isinstance(row, dict):
-                        raise TaskDataError(f"{path.name} line {number} is not a JSON object")
+                        raise TaskDataError(f"line {number} is not a JSON object")
                     if missing := missing_columns(row, task):
-                        raise TaskDataError(
-                            f"{path.name} line {number} lacks {', '.join(missing)}, which {task.name} needs; there: "
-                            f"{', '.join(row) or 'nothing'}"
+                        raise ColumnsMissing(
+                            f"line {number} lacks {', '.join(missing)}; there: {', '.join(row) or 'nothing'}"
                         )
                     yield row
     except OSError as error:
-        raise TaskDataError(f"{path} cannot be read: {error.strerror}") from None
+        raise TaskDataError(f"its file cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise TaskDataError(f"{path.name} is not UTF-8 text ({error.reason})") from None
+        raise TaskDataError(f"its file is not UTF-8 text ({error.reason})") from None
     except json.JSONDecodeError as error:
-        raise TaskDataError(f"{path.name} is not JSON lines: {error.msg}") from None
+        raise TaskDataError(f"its file is not JSON lines: {error.msg}") from None
 
 
 def missing_columns(row: Mapping[str, Any], task: Task) -> list[str]:

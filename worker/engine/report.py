@@ -85,7 +85,7 @@ def _tasks(evaluation: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     measured: dict[str, dict[str, Mapping[str, float] | None]] = {
         "stability": {name: task["stability"] for name, task in tasks.items()},
-        "flip_rate": {name: task["flips"] and task["flips"]["rate"] for name, task in tasks.items()},
+        "flip_rate": {name: task["flip_rate"] for name, task in tasks.items()},
         "task_retained_accuracy": {name: task["retained"] for name, task in tasks.items()},
     }
     means = {"stability": mean["stability"], "flip_rate": mean["flip_rate"]}

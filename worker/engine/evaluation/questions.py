@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from app.core.predictions import answer_of
-from app.core.stability import Answer
 from app.core.tasks import OWN, TASKS, Kind, NoUsableQuestion, TaskDataError
 from worker.engine.code_version import code_version
 from worker.engine.context import StageContext, sha256_of, write_bytes
@@ -34,7 +33,12 @@ Records = dict[str, list[Record]]
 
 
 def ask_dense(context: StageContext, progress: Callable[[int, int], None]) -> Records:
-    """Return the dense model's answers to all tasks; those known from an earlier run are not computed again."""
+    """Return the dense model's answers to all tasks; those known from an earlier run are not computed again.
+
+    Raises:
+        EngineError: `no_usable_question`; `bad_task_data`; `not_finite`, naming the question, where a log-likelihood is
+            no finite number.
+    """
     tasks = context.recipe.judging.tasks
     kept = {task.name: _kept(context, task) for task in tasks}
     records = {name: _read(path) for name, path in kept.items() if path.is_file()}
@@ -48,7 +52,7 @@ def ask_dense(context: StageContext, progress: Callable[[int, int], None]) -> Re
 
 
 def ask_pruned(context: StageContext, progress: Callable[[int, int], None]) -> Records:
-    """Return the written checkpoint's answers to all tasks."""
+    """Return the written checkpoint's answers to all tasks; raises as `ask_dense`."""
     return _ask(context, context.recipe.judging.tasks, progress, written=True)
 
 
@@ -57,13 +61,7 @@ def lines(records: Sequence[Record]) -> bytes:
     return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode()
 
 
-def answers(records: Sequence[Record], task: str, variant: str) -> list[Answer]:
-    """Return what comparing needs of each record.
-
-    Raises:
-        EngineError: `not_finite`, naming the question, where a log-likelihood is no finite number.
-    """
-    found = []
+def _refuse_not_finite(records: Sequence[Record], task: str, variant: str) -> None:
     for record in records:
         answer = answer_of(record)
         if not all(map(math.isfinite, (*answer.nll, *answer.preference))):
@@ -74,8 +72,6 @@ def answers(records: Sequence[Record], task: str, variant: str) -> list[Answer]:
                 f"{task}: the {variant} model's log-likelihood of question {record['doc_id']}{own} is not a finite "
                 "number; its weights or its dtype are broken",
             )
-        found.append(answer)
-    return found
 
 
 def kind(task: TaskData) -> Kind:
@@ -125,7 +121,10 @@ def _ask(
     del model  # memory that runs out may call for another
     results: Any = evaluate(lm=asked, task_dict={"tasks": loaded}, limit=judging.limit, bootstrap_iters=0)
     samples = results["samples"]
-    return {task.name: [_record(sample, asked, judging.over) for sample in samples[task.name]] for task in tasks}
+    records = {task.name: [_record(sample, asked, judging.over) for sample in samples[task.name]] for task in tasks}
+    for name, found in records.items():
+        _refuse_not_finite(found, name, "pruned" if written else "dense")
+    return records
 
 
 def _loaded(task: TaskData, context: StageContext) -> Any:

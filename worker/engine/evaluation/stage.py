@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from app.core.predictions import answer_of
 from app.core.stability import compare, mean_of, retained
 from worker.engine.context import StageContext, write_bytes
 from worker.engine.evaluation import questions
@@ -98,7 +99,7 @@ def _tasks(context: StageContext, dense: questions.Records, pruned: questions.Re
     comparisons = []
     for task in judging.tasks:
         records = {"dense": dense[task.name], "pruned": pruned[task.name]}
-        answers = {variant: questions.answers(rows, task.name, variant) for variant, rows in records.items()}
+        answers = {variant: [answer_of(row) for row in rows] for variant, rows in records.items()}
         comparison = compare(answers["dense"], answers["pruned"], seed=context.seed(task.name))
         comparisons.append(comparison)
         ratio_of_scores = retained([comparison])

@@ -52,13 +52,13 @@ def load(task: str, path: str | None = None, **_: Any) -> dict[str, Docs]:
         try:
             found = list(_LAYOUTS.get(task, _plain)(row))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise TaskDataError(f"{file.name} row {number} has another form than {task} needs: {error!r}") from None
+            raise TaskDataError(f"row {number} has another form than {task} needs: {error!r}") from None
         usable = [doc for doc in found if doc.get("gold", 0) is not None]
         unusable += len(found) - len(usable)
         docs += usable
     if not docs:
         raise NoUsableQuestion(
-            f"{file.name} has no usable question: {unusable} rows without a right answer among the options"
+            f"there is no usable question, but {unusable} without a right answer among their options"
         )
     return {"test": Docs(docs, unusable)}
 
@@ -81,7 +81,7 @@ def _hellaswag(row: Row) -> Iterator[Doc]:
     """As the harness does it: the artefacts of the WikiHow part are taken out."""
     text = f"{row['activity_label']}: {row['ctx_a']} {row['ctx_b'].capitalize()}"
     choices = [_cleaned(ending) for ending in row["endings"]]
-    yield {"query": _cleaned(text), "choices": choices, "gold": right_option(choices, int(row["label"]))}
+    yield {**row, "query": _cleaned(text), "choices": choices, "gold": right_option(choices, int(row["label"]))}
 
 
 def _cleaned(text: str) -> str:
@@ -121,7 +121,7 @@ def _own(row: Row) -> Iterator[Doc]:
         query = f"{context}Question: {row['question']}\nAnswer: "
     else:
         query = f"{row['context']}{row.get('sep', ' ')}"
-    yield {"query": query, "choices": row["choices"], "gold": right_option(row["choices"], row["label"])}
+    yield {**row, "query": query, "gold": right_option(row["choices"], row["label"])}
 
 
 _LAYOUTS: Mapping[str, Callable[[Row], Iterator[Doc]]] = {
