@@ -1,8 +1,8 @@
 """The assemble stage: the pruned checkpoint is cut out of the dense one, file by file, without building a model.
 
 Kept layers are renumbered by writing new headers, their bytes are copied; the replacement goes where the window was.
-Everything is written under another name, flushed, and renamed at the end: the checkpoint is there whole or not at all.
-Its bytes depend on the model, the recipe and the trained replacement alone.
+Everything is written under another name and renamed at the end: the checkpoint is there whole or not at all. Its bytes
+depend on the model, the recipe and the trained replacement alone. The ledger waits for the disk, while it hashes.
 """
 
 from __future__ import annotations
@@ -46,7 +46,6 @@ from worker.engine.recipe import Dtype, Format, Kind
 from worker.engine.surgery import (
     CONVERTIBLE,
     NAMES,
-    BackgroundFlush,
     Piece,
     Progress,
     Stored,
@@ -118,7 +117,7 @@ def assemble(
     fmt: Format = "auto",
     dtype: Dtype | None = None,
     replacement: Mapping[str, torch.Tensor] | None = None,
-    progress: Progress | None = None,
+    progress: Progress = lambda _: None,
 ) -> AssembledCheckpoint:
     """Write to `out` the checkpoint in `source` without the layers [start, end) and with the replacement.
 
@@ -155,13 +154,12 @@ def assemble(
     sizes += [path.stat().st_size for path in companions]
     _require_space(out, sum(-(-size // _BLOCK_BYTES) * _BLOCK_BYTES for size in sizes))
     with staged(out) as directory:
-        with BackgroundFlush() as flush:
-            for name, pieces in shards.items():
-                write_file(directory / name, pieces, flush, progress)
+        for name, pieces in shards.items():
+            write_file(directory / name, pieces, progress)
         for name, data in files.items():
-            _write_flushed(directory / name, data)
+            _write(directory / name, data)
         for path in companions:
-            _write_flushed(directory / path.relative_to(source), path.read_bytes())
+            _write(directory / path.relative_to(source), path.read_bytes())
     return AssembledCheckpoint(out, parameter_count(read_checkpoint(out)), weight_bytes)
 
 
@@ -176,14 +174,11 @@ def staged(out: Path) -> Iterator[Path]:
     directory.mkdir(parents=True)
     try:
         yield directory
-        for path in (directory, *(path for path in directory.rglob("*") if path.is_dir())):
-            _flush_directory(path)
         replaced = out.with_name(f".{out.name}.old")
         shutil.rmtree(replaced, ignore_errors=True)
         if out.exists():
             out.rename(replaced)
         directory.rename(out)
-        _flush_directory(out.parent)
         shutil.rmtree(replaced, ignore_errors=True)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -357,17 +352,6 @@ def _require_space(out: Path, needed: int) -> None:
         )
 
 
-def _write_flushed(path: Path, data: bytes) -> None:
+def _write(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _flush_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    path.write_bytes(data)

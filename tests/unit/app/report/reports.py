@@ -20,6 +20,8 @@ def full() -> dict[str, Any]:
         for measured in setting["models"].values():
             measured["token_latency_s"] = {"p50": 0.008, "p90": 0.009, "p99": 0.012}
         setting["models"]["team/rival"] = setting["models"]["pruned"]
+    first = report["benchmark"]["settings"][0]
+    report["benchmark"]["settings"].append({**first, "prompt_tokens": 256})
     report["benchmark"]["models"]["team/rival"] = report["benchmark"]["models"]["pruned"]
     report["benchmark"]["rivals"] = ["team/rival"]
     report["benchmark"]["not_measured"] = {"team/giant": "it does not fit beside the others"}
@@ -41,3 +43,25 @@ def full() -> dict[str, Any]:
         "seed": 0,
     }
     return report
+
+
+JOB: dict[str, Any] = {
+    "id": "1b0c5c0ab97946bd94842786d9521edd",
+    "state": "succeeded",
+    "verdict": "pass",
+    "finished_at": "2026-11-24T06:57:26.126000Z",
+    "gates": [
+        {"name": "perplexity_ratio", "limit": 1.1, "value": 1.031, "passed": True},
+        {"name": "speedup", "limit": 1.4, "value": None, "passed": False},
+    ],
+    "spec": {
+        "model": {"repo": "demo/stories-24l", "revision": "d34b705b"},
+        "target": {"sparsity": 0.25},
+        "replacement": {"kind": "layer", "layers": 1, "learning_rate": 0.005, "tokens": 256_000},
+        "calibration": {"dataset": "ds-d267221565bccba402de7cc9", "column": "text"},
+        "evaluation": {"perplexity": ["ds-a74db30d90bb843181a4ba14"], "tasks": [], "limit": None},
+        "seed": 0,
+    },
+    "result": {"repo": "team/small", "revision": "17134f2b75f659c7b007cdaf1d0ce9e889c79878"},
+}
+"""The job of `full()`, as the API answers it."""
