@@ -67,6 +67,7 @@ def _recipe(spec: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
         "target": {name: value for name, value in spec["target"].items() if value is not None},
         "scoring": spec["scoring"],
         "replacement": spec["replacement"],
+        "healing": spec.get("healing"),  # absent in jobs that are older than it
         "benchmark": _benchmark(spec["benchmark"]),
         "output": {"dtype": spec["output"]["dtype"], "format": spec["output"]["format"]},
         "seed": spec["seed"],

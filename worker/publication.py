@@ -31,6 +31,7 @@ _ARTEFACTS = (
     "scores.json",
     "selection.json",
     "training.json",
+    "healing.json",
     "verification.json",
     "probe.safetensors",
     "evaluation.json",
@@ -143,8 +144,9 @@ def _message(spec: Mapping[str, Any], report: Mapping[str, Any], verdict: str) -
     removed = report["removed_layers"]
     replacement = spec["replacement"]
     trained = "" if replacement["kind"] == "none" else f", {replacement['loss']}, {replacement['epochs']} epoch(s)"
+    healed = ", healed by LoRA" if spec.get("healing") else ""  # absent in jobs that are older than it
     return (
         f"Replace layers {removed[0]} to {removed[-1]} of {spec['model']['repo']} by {replacement['kind']}\n\n"
-        f"{report['metrics']['sparsity']:.1%} smaller; scored by {spec['scoring']['metric']}{trained}; "
+        f"{report['metrics']['sparsity']:.1%} smaller; scored by {spec['scoring']['metric']}{trained}{healed}; "
         f"calibrated on {spec['calibration']['dataset']}; seed {spec['seed']}; verdict {verdict}.\n"
     )

@@ -42,14 +42,17 @@ from worker.engine.context import StageContext
 from worker.engine.errors import EngineError
 from worker.engine.export import Insertion, Window, insertion_of
 from worker.engine.export.config import cut_config
+from worker.engine.healing.updates import Update, Updates, updated_replacement, updates_of
 from worker.engine.recipe import Dtype, Format, Kind
 from worker.engine.surgery import (
     CONVERTIBLE,
     NAMES,
+    Computed,
     Piece,
     Progress,
     Stored,
     layout,
+    read_tensor,
     usual_dtype,
     write_file,
 )
@@ -84,6 +87,7 @@ def run(context: StageContext) -> None:
     context.memo.pop(WRITTEN, None)
     recipe, selection = context.recipe, context.read_json("selection.json")
     kind = recipe.replacement.kind
+    updates = updates_of(context)
     replacement = {} if kind == "none" else load_file(context.workspace / "replacement.safetensors")
     total = sum(path.stat().st_size for path in context.model.glob("*.safetensors"))
     done = 0
@@ -101,7 +105,8 @@ def run(context: StageContext) -> None:
         kind=kind,
         fmt=recipe.output.format,
         dtype=recipe.output.dtype,
-        replacement=replacement,
+        replacement=updated_replacement(replacement, updates),
+        updates=updates,
         progress=progress,
     )
     context.emit.log(f"wrote {written.parameters:,} parameters, {written.weight_bytes:,} bytes")
@@ -117,13 +122,15 @@ def assemble(
     fmt: Format = "auto",
     dtype: Dtype | None = None,
     replacement: Mapping[str, torch.Tensor] | None = None,
+    updates: Updates | None = None,
     progress: Progress = lambda _: None,
 ) -> AssembledCheckpoint:
     """Write to `out` the checkpoint in `source` without the layers [start, end) and with the replacement.
 
     `replacement` has the names that the block's builder gives (relative to a decoder layer, or to the `ffn` block);
-    `dtype` None keeps every tensor's own. An `out` that is already there is replaced at the very end. Raises
-    EngineError as `run` does; whatever happens, nothing half-written stays.
+    `updates` are added to tensors that stay, by their stored names; `dtype` None keeps every tensor's own. An `out`
+    that is already there is replaced at the very end. Raises EngineError as `run` does; whatever happens, nothing
+    half-written stays.
     """
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
     try:
@@ -144,7 +151,7 @@ def assemble(
     new_config = cut_config(config, window, insertion, dtype=dtype)
     names = _Renaming(family, config, layout, window, insertion)
     dropped = _settle_tied_head(names, config, new_config, checkpoint)
-    shards = _plan(checkpoint, names, insertion, dropped, dtype)
+    shards = _plan(checkpoint, names, insertion, dropped, dtype, updates or {})
     files = {"config.json": _json_bytes(new_config), **insertion.files}
     if len(shards) > 1:
         files[INDEX_FILE] = _index(shards)
@@ -257,20 +264,29 @@ def _settle_tied_head(
 
 
 def _plan(
-    checkpoint: Checkpoint, names: _Renaming, insertion: Insertion, dropped: frozenset[str], dtype: Dtype | None
+    checkpoint: Checkpoint,
+    names: _Renaming,
+    insertion: Insertion,
+    dropped: frozenset[str],
+    dtype: Dtype | None,
+    updates: Updates,
 ) -> dict[str, list[Piece]]:
     """Return shard name -> its pieces; shards that lost everything are gone, the rest is numbered anew."""
     wanted = NAMES[getattr(torch, dtype)] if dtype is not None else None
 
-    def piece(new_name: str, stored: Stored) -> Piece:
-        source = insertion.overwritten.get(new_name, stored)
+    def piece(new_name: str, stored: Stored, update: Update | None = None) -> Piece:
+        source = _updated(stored, update) if update else insertion.overwritten.get(new_name, stored)
         return Piece(new_name, source, wanted if wanted and stored.dtype in CONVERTIBLE else stored.dtype)
 
     home = _home_of_window(checkpoint, names)
     shards: list[list[Piece]] = []
     for file in checkpoint.files:
         pieces = [
-            piece(new_name, Stored(file.path, file.header.data_offset + entry.start, entry.dtype, entry.shape))
+            piece(
+                new_name,
+                Stored(file.path, file.header.data_offset + entry.start, entry.dtype, entry.shape),
+                updates.get(name),
+            )
             for name, entry in file.header.tensors.items()
             if name not in dropped and (new_name := names.new(name)) is not None
         ]
@@ -285,6 +301,10 @@ def _plan(
     if len(shards) == 1:
         return {SINGLE_FILE: shards[0]}
     return {f"model-{i:05d}-of-{len(shards):05d}.safetensors": pieces for i, pieces in enumerate(shards, start=1)}
+
+
+def _updated(stored: Stored, update: Update) -> Computed:
+    return Computed(stored.shape, lambda: update.applied(read_tensor(stored)))
 
 
 def _home_of_window(checkpoint: Checkpoint, names: _Renaming) -> str:

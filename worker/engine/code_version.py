@@ -18,7 +18,7 @@ def code_version() -> str:
     for root in (Path(worker.engine.__path__[0]), Path(app.core.__path__[0])):
         for path in sorted(path for pattern in ("*.py", "*.yaml", "*.yml") for path in root.rglob(pattern)):
             digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes() + b"\0")
-    for package in ("torch", "transformers", "safetensors", "lm-eval"):
+    for package in ("torch", "transformers", "safetensors", "peft", "lm-eval"):
         digest.update(_version(package).encode())
     return digest.hexdigest()
 

@@ -21,6 +21,8 @@ from worker.engine.code_version import code_version
 from worker.engine.context import StageContext, StageFunction, sha256_of
 from worker.engine.errors import EngineError
 from worker.engine.evaluation import stage as evaluation
+from worker.engine.healing import stage as healing
+from worker.engine.healing.updates import UPDATES
 from worker.engine.ledger import Entry, Ledger, sha256_of_file
 from worker.engine.recipe import Recipe, Text
 from worker.engine.report import REPORT_FILE, write_report
@@ -42,6 +44,8 @@ class Stage:
         parts: what of the recipe it depends on.
         reads: outputs of earlier stages that it depends on; a directory stands for all files in it.
         outputs: files and directories that it writes; those it leaves out (the replacement of `none`) may be absent.
+        reported: the stage of the contract that it is a step of, where it is no stage itself.
+        wanted: whether a recipe asks for it; all do by default.
     """
 
     name: str
@@ -49,6 +53,8 @@ class Stage:
     parts: Parts
     reads: tuple[str, ...]
     outputs: tuple[str, ...]
+    reported: str = ""
+    wanted: Callable[[Recipe], bool] = lambda _: True
 
 
 def _lineage(context: StageContext) -> dict[str, Any]:
@@ -137,17 +143,31 @@ STAGES: tuple[Stage, ...] = (
         (training.TRAINING, training.REPLACEMENT),
     ),
     Stage(
+        "heal",
+        healing.heal,
+        lambda recipe: {
+            **_target(recipe),
+            "healing": recipe.to_json()["healing"],
+            "dtype": recipe.output.dtype,
+            **_calibration(recipe),
+        },
+        (fetch.OUTPUT, choice.SELECTION, training.REPLACEMENT, SELF_TEXT_FILE),
+        (healing.HEALING, UPDATES),
+        reported="train",
+        wanted=lambda recipe: recipe.healing is not None,
+    ),
+    Stage(
         "assemble",
         assembly.run,
         lambda recipe: {"output": recipe.to_json()["output"], "kind": recipe.replacement.kind},
-        (fetch.OUTPUT, choice.SELECTION, training.REPLACEMENT),
+        (fetch.OUTPUT, choice.SELECTION, training.REPLACEMENT, UPDATES),
         ("checkpoint",),
     ),
     Stage(
         "verify",
         verification.run,
         lambda recipe: {"seed": recipe.seed},
-        (fetch.OUTPUT, choice.SELECTION, training.REPLACEMENT, "checkpoint"),
+        (fetch.OUTPUT, choice.SELECTION, training.REPLACEMENT, UPDATES, "checkpoint"),
         ("verification.json", verification.PROBE),
     ),
     Stage(
@@ -193,13 +213,18 @@ def _run_all(context: StageContext, stages: tuple[Stage, ...]) -> dict[str, Any]
     seconds: dict[str, float] = {}
     done: dict[str, Entry] = {}
     for stage in stages:
+        if not stage.wanted(context.recipe):
+            _remove_outputs(stage, context.workspace)
+            continue
+        reported = stage.reported or stage.name
         inputs = _inputs(stage, context.recipe, done)
-        context.emit.stage_started(stage.name)
+        context.emit.stage_started(reported)
         skipped = ledger.is_done(stage.name, inputs)
         entry = ledger.entry(stage.name) if skipped else _run(stage, inputs, context, ledger)
         assert entry is not None
-        done[stage.name], seconds[stage.name] = entry, entry.seconds
-        context.emit.stage_finished(stage.name, seconds=entry.seconds, skipped=skipped, outputs=entry.hashes)
+        done[stage.name] = entry
+        seconds[reported] = seconds.get(reported, 0.0) + entry.seconds
+        context.emit.stage_finished(reported, seconds=entry.seconds, skipped=skipped, outputs=entry.hashes)
     report = write_report(context, seconds, _lineage(context))
     context.emit.finished(REPORT_FILE)
     return report
@@ -230,8 +255,7 @@ def sole_user(workspace: Path) -> Iterator[None]:
 
 
 def _run(stage: Stage, inputs: str, context: StageContext, ledger: Ledger) -> Entry:
-    for name in stage.outputs:
-        _remove(context.workspace / name)
+    _remove_outputs(stage, context.workspace)
     _remove(context.workspace / "tmp")
     choice.seed_everything(context, stage.name)
     began = time.monotonic()
@@ -262,6 +286,11 @@ def _inputs(stage: Stage, recipe: Recipe, done: Mapping[str, Entry]) -> str:
         if any(path == name or path.startswith(f"{name}/") for name in stage.reads)
     }
     return sha256_of({"stage": stage.name, "recipe": stage.parts(recipe), "read": read, "code": code_version()})
+
+
+def _remove_outputs(stage: Stage, workspace: Path) -> None:
+    for name in stage.outputs:
+        _remove(workspace / name)
 
 
 def _remove(path: Path) -> None:

@@ -15,7 +15,7 @@ from app.core.report_version import REPORT_VERSION
 from worker.engine.context import StageContext
 
 REPORT_FILE = "report.json"
-STAGE_FILES = ("execution", "selection", "scores", "training", "verification", "evaluation", "benchmark")
+STAGE_FILES = ("execution", "selection", "scores", "training", "healing", "verification", "evaluation", "benchmark")
 _PACKAGES = ("torch", "transformers", "safetensors", "tokenizers", "numpy")
 
 

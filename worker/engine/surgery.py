@@ -65,11 +65,19 @@ class Stored:
 
 
 @dataclass(frozen=True)
+class Computed:
+    """A tensor that is made when its turn to be written has come, so that no two of them are in memory."""
+
+    shape: tuple[int, ...]
+    make: Callable[[], torch.Tensor]
+
+
+@dataclass(frozen=True)
 class Piece:
     """One tensor of the file to be written, with the dtype that it shall have there."""
 
     name: str
-    source: Stored | torch.Tensor
+    source: Stored | Computed | torch.Tensor
     dtype: str
 
     @property
@@ -100,6 +108,22 @@ def layout(pieces: Sequence[Piece]) -> tuple[list[Piece], bytes]:
     return ordered, encode_header(entries, METADATA)
 
 
+def read_tensor(stored: Stored) -> torch.Tensor:
+    """Return a stored tensor in memory.
+
+    Raises EngineError `corrupt_model` where the file is shorter than its header said.
+    """
+    raw = bytearray(tensor_bytes(stored.dtype, stored.shape))
+    with stored.path.open("rb", buffering=0) as file:
+        view = memoryview(raw)
+        while view:
+            count = os.preadv(file.fileno(), [view], stored.offset + len(raw) - len(view))
+            if count == 0:
+                raise EngineError("corrupt_model", f"{stored.path.name} became shorter while it was read")
+            view = view[count:]
+    return torch.frombuffer(raw, dtype=TORCH_DTYPES[stored.dtype]).view(stored.shape)
+
+
 def write_file(path: Path, pieces: Sequence[Piece], progress: Progress) -> None:
     """Write a safetensors file of `pieces` to `path`, without waiting for the disk.
 
@@ -117,7 +141,8 @@ def write_file(path: Path, pieces: Sequence[Piece], progress: Progress) -> None:
             elif isinstance(first.source, Stored):
                 _convert(first.name, first.source, first.dtype, target, progress)
             else:
-                _write_tensor(first.name, first.source, first.dtype, target, progress)
+                tensor = first.source.make() if isinstance(first.source, Computed) else first.source
+                _write_tensor(first.name, tensor, first.dtype, target, progress)
 
 
 def _runs(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
