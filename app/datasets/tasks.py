@@ -7,16 +7,16 @@ from sqlalchemy.orm import Session
 
 from app.core.tasks import OWN, TASKS, Task, by_definition
 from app.datasets import repository
-from app.storage.blobs import BlobNotFound, BlobStore
+from app.db.models import DatasetRow
 
 
 @dataclass(frozen=True)
 class TaskSource:
-    """A task of a request with the file of its rows."""
+    """A task of a request, and where its rows are: in a data set's blob, or in a file of the mirror."""
 
     name: str
     definition: str
-    path: Path
+    rows: DatasetRow | Path
 
     @property
     def task(self) -> Task:
@@ -24,22 +24,18 @@ class TaskSource:
         return by_definition(self.definition)
 
 
-def find_task(session: Session, store: BlobStore, mirror: Path | None, name: str) -> TaskSource | None:
+def find_task(session: Session, mirror: Path | None, name: str) -> TaskSource | None:
     """The task of a name, or of a user's own data set by its id; None where there are no data.
 
     Args:
         session: to look for data sets; the newest one of a name counts.
-        store: where their bytes are.
         mirror: directory with the tasks' files.
         name: of a task, or the id of a data set of multiple-choice questions.
     """
     task = TASKS.get(name)
     row = repository.get(session, name) if task is None else repository.newest(session, _names(task))
     if row is not None and row.format == "jsonl":
-        try:
-            return TaskSource(name, name if task else OWN, store.local_path(row.sha256))
-        except BlobNotFound:
-            return None
+        return TaskSource(name, name if task else OWN, row)
     if task is not None and mirror is not None and (path := mirror / task.file).is_file():
         return TaskSource(name, name, path)
     return None

@@ -111,7 +111,7 @@ class Door:
         if request.model.config is not None:
             with self._sessions() as session:
                 self._texts(session, request)
-                tasks = tasks_of(session, self._store, self._task_data, request)
+                tasks = tasks_of(session, self._task_data, request)
             facts = Facts(resolution.inline_facts(request.model.config), (), None, (), tasks)
         else:
             assert request.model.repo is not None, "the model is a repo or a config"
@@ -127,7 +127,7 @@ class Door:
             )
         tasks = {task.source.name: task.source.task for task in facts.tasks}
         spec = resolution.resolve(request, facts.model, facts.rivals, tasks)
-        check_tasks(facts.tasks, limit=spec["evaluation"]["limit"])
+        check_tasks(facts.tasks, self._store, limit=spec["evaluation"]["limit"])
         _check_texts(facts, length=spec["scoring"]["sequence_length"], column=spec["calibration"]["column"])
         return spec
 
@@ -153,7 +153,7 @@ class Door:
                 self._texts(session, request),
                 tokenizer,
                 rivals,
-                tasks_of(session, self._store, self._task_data, request),
+                tasks_of(session, self._task_data, request),
             )
 
     def _rival(self, session: Session, who: Caller, name: str, pointer: str) -> RivalFacts:

@@ -30,7 +30,7 @@ from app.errors import (
     UnknownTask,
 )
 from app.jobs.spec import JobRequest, PlanRequest
-from app.storage.blobs import BlobStore
+from app.storage.blobs import BlobNotFound, BlobStore
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,7 @@ class TaskFacts:
     source: TaskSource
 
 
-def tasks_of(
-    session: Session, store: BlobStore, mirror: Path | None, request: JobRequest | PlanRequest
-) -> tuple[TaskFacts, ...]:
+def tasks_of(session: Session, mirror: Path | None, request: JobRequest | PlanRequest) -> tuple[TaskFacts, ...]:
     """The tasks that the request names, groups taken apart; those of the paper that have data where it names none.
 
     Raises:
@@ -51,12 +49,12 @@ def tasks_of(
     """
     asked = request.evaluation.tasks
     if asked is None:
-        found = (find_task(session, store, mirror, name) for name in PAPER_SUITE)
+        found = (find_task(session, mirror, name) for name in PAPER_SUITE)
         return tuple(TaskFacts("/evaluation/tasks", source) for source in found if source is not None)
     named: dict[str, TaskFacts] = {}
     for index, name in enumerate(asked):
         pointer = f"/evaluation/tasks/{index}"
-        sources = [find_task(session, store, mirror, member) for member in GROUPS.get(name, (name,))]
+        sources = [find_task(session, mirror, member) for member in GROUPS.get(name, (name,))]
         if not any(sources):
             raise _no_task(session, mirror, name, pointer)
         for source in filter(None, sources):
@@ -83,15 +81,19 @@ def _no_task(session: Session, mirror: Path | None, name: str, pointer: str) -> 
     )
 
 
-def check_tasks(tasks: Iterable[TaskFacts], *, limit: int) -> None:
+def check_tasks(tasks: Iterable[TaskFacts], store: BlobStore, *, limit: int) -> None:
     """Refuse rows that the tasks cannot be made of, by reading those that will be asked.
 
     Raises:
-        UnknownColumn, BadTaskData, NoUsableQuestion: as their docstrings say.
+        UnknownColumn, BadTaskData, NoUsableQuestion, MissingTaskData: as their docstrings say.
     """
     for task in tasks:
+        place = task.source.rows
         try:
-            rows = read_rows(task.source.path, task.source.task, limit)
+            path = place if isinstance(place, Path) else store.local_path(place.sha256)
+            rows = read_rows(path, task.source.task, limit)
+        except BlobNotFound as error:
+            raise MissingTaskData(f"{task.source.name}: {error}", pointer=task.pointer) from None
         except ColumnsMissing as error:
             raise UnknownColumn(f"{task.source.name}: {error}.", pointer=task.pointer) from None
         except TaskDataError as error:
