@@ -15,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from app.api import artefacts, datasets, events, health, imports, jobs, plans, schemas
 from app.api.body_limit import BodyLimitMiddleware
 from app.api.deps import Services
-from app.api.hub.application import install_hub
+from app.api.hub.application import hub_body_limits, install_hub
 from app.api.nul_guard import NulGuardMiddleware
 from app.api.problems import Problem, install_problems
 from app.api.request_log import RequestLogMiddleware
@@ -23,6 +23,7 @@ from app.db.session import connect, session_factory
 from app.dispatch.queue import enqueue, make_celery
 from app.hub.bundled import import_bundled
 from app.hub.context import HubContext
+from app.hub.uploads import Uploads
 from app.jobs import repository
 from app.jobs.door import Door
 from app.jobs.reconciler import run_reconciler
@@ -30,9 +31,9 @@ from app.jobs.repository import Mark
 from app.jobs.watching import Watcher
 from app.logs import configure_logging
 from app.settings import EMBEDDED_BROKER, Settings
-from app.storage.artefacts import LocalArtefactStore
 from app.storage.blobs import StorageError
-from app.storage.local import LocalBlobStore
+from app.storage.collection import run_collector
+from app.storage.opening import open_stores
 from app.web import pages
 
 _FRAMEWORK_ERRORS = ("HTTPValidationError", "ValidationError")
@@ -51,13 +52,18 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await run_in_threadpool(_prepare, services)
         stop = threading.Event()
-        reconciler = threading.Thread(target=_reconcile, args=(services, stop), name="reconciler", daemon=True)
-        reconciler.start()
+        threads = [
+            threading.Thread(target=work, args=(services, stop), name=work.__name__.strip("_"), daemon=True)
+            for work in (_reconcile, _collect)
+        ]
+        for thread in threads:
+            thread.start()
         try:
             yield
         finally:
             stop.set()
-            await run_in_threadpool(reconciler.join)
+            for thread in threads:
+                await run_in_threadpool(thread.join)
             engine.dispose()
 
     app = FastAPI(
@@ -92,12 +98,14 @@ def create_app(settings: Settings) -> FastAPI:
             services.read_sessions,
             services.sessions,
             services.blobs,
+            Uploads(settings.uploads_dir, max_bytes=settings.max_upload_bytes),
             model_roots=settings.model_roots,
             public_url=settings.public_url,
         ),
     )
     upload_limit = settings.max_dataset_bytes + _FORM_OVERHEAD_BYTES
-    app.add_middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes, by_path={"/v1/datasets": upload_limit})
+    limits = {"/v1/datasets": upload_limit} | hub_body_limits(settings.max_upload_bytes)
+    app.add_middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes, by_path=limits)
     app.add_middleware(NulGuardMiddleware)
     app.add_middleware(RequestLogMiddleware)
     _describe_problems(app)
@@ -105,7 +113,7 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 def _services(settings: Settings, sessions: Any, read_sessions: Any) -> Services:
-    blobs = LocalBlobStore(settings.store_dir)
+    blobs, artefacts = open_stores(settings, sessions)
 
     def read_marks(job_ids: Iterable[str]) -> dict[str, Mark]:
         with read_sessions() as session:
@@ -116,7 +124,7 @@ def _services(settings: Settings, sessions: Any, read_sessions: Any) -> Services
         sessions=sessions,
         read_sessions=read_sessions,
         blobs=blobs,
-        artefacts=LocalArtefactStore(settings.store_dir),
+        artefacts=artefacts,
         celery=make_celery(settings),
         door=Door(read_sessions, blobs, vllm=_has_vllm(settings)),
         watcher=Watcher(read_marks),
@@ -135,7 +143,7 @@ def _prepare(services: Services) -> None:
         removed = services.blobs.collect_abandoned() + services.artefacts.collect_abandoned()
         if removed:
             log.info("abandoned_files_removed", files=removed)
-    except OSError as error:
+    except (OSError, StorageError) as error:
         log.warning("abandoned_files_not_collected", error=type(error).__name__, detail=str(error))
     try:
         import_bundled(services.sessions, services.blobs)
@@ -156,6 +164,17 @@ def _reconcile(services: Services, stop: threading.Event) -> None:
         every_seconds=settings.reconcile_seconds,
         max_attempts=settings.max_attempts,
         republish_seconds=settings.republish_seconds,
+    )
+
+
+def _collect(services: Services, stop: threading.Event) -> None:
+    settings = services.settings
+    run_collector(
+        services.sessions,
+        services.blobs,
+        stop,
+        every_seconds=settings.gc_seconds,
+        grace_seconds=settings.gc_grace_seconds,
     )
 
 

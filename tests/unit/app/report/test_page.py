@@ -19,8 +19,8 @@ from worker.engine.report import compose
 
 EVIL = '"><script>alert(1)</script><img src=x onerror=alert(2)>&amp;'
 PLOTS = {
-    "heatmap", "similarity", "losses", "perplexity", "accuracy", "stability", "flips", "speed", "prompts", "latency",
-    "sizes", "stages",
+    "heatmap", "similarity", "losses", "perplexity", "accuracy", "stability", "agreement", "flips", "speed", "prompts",
+    "latency", "sizes", "stages",
 }  # fmt: skip
 
 
@@ -57,7 +57,7 @@ def test_every_plot_is_drawn_named_and_described_with_its_numbers_beside_it() ->
 
 def test_the_first_version_of_a_report_still_has_its_page() -> None:
     page = _Reader(render(version_0(), JOB))
-    assert page.of("id") >= PLOTS - {"accuracy", "stability", "flips", "latency"}
+    assert page.of("id") >= PLOTS - {"accuracy", "stability", "agreement", "flips", "latency"}
     assert "accuracy" not in page.of("id")
 
 
@@ -117,6 +117,20 @@ def test_several_windows_are_all_drawn_in() -> None:
     page = render(report, JOB)
     assert page.count('class="outline"') == 2
     assert "Layers 3 to 4 and layers 9 to 11 of 24 gone" in page
+
+
+def test_rounds_and_healing_have_their_courses() -> None:
+    report = full()
+    phases = report["training"]["phases"]
+    report["rounds"] = [{"training": {"phases": phases}}, {"training": {"phases": phases}}]
+    report["healing"] = {"phases": [phases[0] | {"loss": "lm"}]}
+    read = _Reader(render(report, JOB))
+    assert all(name in read.words for name in ("round 1, mse", "round 2, mse", "healing, lm"))
+
+
+def test_a_gate_with_an_interval_shows_it() -> None:
+    gate = {"name": "stability/piqa", "limit": 0.8, "value": 0.91, "passed": True, "interval": [0.88, 0.93]}
+    assert "0.910 (0.880 to 0.930)" in _Reader(render(full(), JOB | {"gates": [gate]})).words
 
 
 def test_a_model_of_126_layers_stays_a_page_that_loads() -> None:
