@@ -126,7 +126,7 @@ def _services(settings: Settings, sessions: Any, read_sessions: Any) -> Services
         blobs=blobs,
         artefacts=artefacts,
         celery=make_celery(settings),
-        door=Door(read_sessions, blobs, vllm=_has_vllm(settings)),
+        door=Door(read_sessions, blobs, vllm=_has_vllm(settings), task_data=settings.task_data),
         watcher=Watcher(read_marks),
     )
 

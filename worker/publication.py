@@ -70,7 +70,9 @@ def publish(
     (beside / CARD_FILE).write_text(_card(sessions, workspace, spec, report, gates), encoding="utf-8")
     staged = [*stage_directory(store, workspace / "checkpoint"), *stage_directory(store, beside)]
     card = read_card(store, staged)
-    artefacts.write(job_id, {name: workspace / name for name in _ARTEFACTS if (workspace / name).is_file()})
+    answers = [f"{path.parent.name}/{path.name}" for path in sorted(workspace.glob("samples/*.jsonl"))]
+    kept = (*_ARTEFACTS, *answers)
+    artefacts.write(job_id, {name: workspace / name for name in kept if (workspace / name).is_file()})
     if lease.lost.is_set():
         raise LeaseLostError(job_id)
     if lease.cancel.is_set():
