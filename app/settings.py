@@ -55,6 +55,9 @@ class Settings(BaseSettings):
     )
     public_url: str = Field("", description="The service's address as clients see it; default: taken from the request.")
 
+    signing_key: SecretStr | None = Field(
+        None, description="Ed25519 private key (PEM) that published revisions are signed with; default: made at start."
+    )
     gc_seconds: float = Field(3600.0, gt=0, description="How often blobs that nothing needs are collected.")
     gc_grace_seconds: float = Field(
         86400.0, ge=0, description="A blob that nothing needs stays for so long: it may be on its way into a commit."
@@ -90,7 +93,9 @@ class Settings(BaseSettings):
     def _split_names(cls, value: object) -> object:
         return frozenset(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
-    @field_validator("database_url", "broker_url", "store_url", "s3_endpoint_url", "task_data", mode="before")
+    @field_validator(
+        "database_url", "broker_url", "store_url", "s3_endpoint_url", "signing_key", "task_data", mode="before"
+    )
     @classmethod
     def _empty_is_unset(cls, value: object) -> object:
         return None if value == "" else value

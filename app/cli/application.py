@@ -395,6 +395,21 @@ def download(
     return exits.PASSED
 
 
+@application.command()
+def verify(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A downloaded model.")],
+    key: Annotated[
+        str | None,
+        typer.Option(metavar="FILE|URL", help="The service's public key [STREAMLINE_URL/v1/signing-key]."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Check a downloaded model against its signed manifest; with `--key FILE` no network is needed. Exit 0 or 1."""
+    from app.cli.verify import verify_directory
+
+    return verify_directory(directory, key, as_json=as_json)
+
+
 @application.command("import")
 def import_(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A Hugging Face model directory (safetensors).")],
