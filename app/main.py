@@ -35,6 +35,7 @@ from app.settings import EMBEDDED_BROKER, Settings
 from app.storage.blobs import StorageError
 from app.storage.collection import run_collector
 from app.storage.opening import open_stores
+from app.web import models as model_pages
 from app.web import pages
 
 _FRAMEWORK_ERRORS = ("HTTPValidationError", "ValidationError")
@@ -81,7 +82,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     app.state.celery = services.celery
     app.state.read_sessions = services.read_sessions
-    modules = (jobs, plans, events, artefacts, schemas, datasets, imports, signing_key, health, pages)
+    modules = (jobs, plans, events, artefacts, schemas, datasets, imports, signing_key, health, pages, model_pages)
     routers = [module.router for module in modules]
     install_problems(app, routers)
     for router in routers:

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 _KEPT = re.compile(rb"(%2[fF]|%25)")
-_HUB = re.compile(rb"/api/models/|(?:/[^/]+){1,2}/resolve/")
+_HUB = re.compile(rb"/api/models/|(?:/[^/]+){1,2}/(?:resolve|tree)/")
 
 
 class RawPathMiddleware:

@@ -5,9 +5,10 @@ import binascii
 import json
 from datetime import datetime
 from typing import Annotated, Any
+from urllib.parse import quote
 
 from fastapi import Query, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, RedirectResponse
 
 from app.api.hub.routing import CallerOf, Context, RepoName, RepoRoutes, hub_router, next_link, reading
 from app.auth.scopes import Scope
@@ -20,7 +21,7 @@ from app.hub.errors import BadRequest, InvalidCredentials
 from app.hub.raw_path import decode_segment
 from app.hub.revisions import DEFAULT_BRANCH, resolve
 
-LIST_PAGE = 1000
+LIST_PAGE = 250
 FULL_LIST_PAGE = 100
 _ORDERS: dict[str, Order] = {
     "lastModified": "last_modified",
@@ -176,3 +177,11 @@ def who_am_i(who: CallerOf) -> Response:
         "accessToken": {"displayName": who.name, "role": _ROLES[who.scope]},
     }
     return JSONResponse(answer)
+
+
+@routes.route("/{repo}/commit/{rev}")
+@routes.route("/{repo}/tree/{rev}")
+@routes.route("/{repo}/tree/{rev}/{path:path}")
+def show_page(name: RepoName, rev: str, path: str = "") -> Response:
+    """The addresses that clients print after an upload lead to the model's page."""
+    return RedirectResponse(f"/models/{quote(name)}?revision={quote(decode_segment(rev), safe='')}", 302)

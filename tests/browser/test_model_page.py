@@ -1,0 +1,100 @@
+"""A model's page as people see it: card, files, lines to copy, revisions, and the way up to the dense model."""
+
+import pytest
+from playwright.sync_api import Browser
+from sqlalchemy import update
+
+from app.db.models import JobRow
+from app.hub import repository
+from app.hub.publishing import StagedFile, commit_files
+from app.hub.revisions import repo_named, resolve
+from tests.browser.conftest import visit
+from tests.integration.api.conftest import MODEL, Service
+
+pytestmark = [pytest.mark.chromium, pytest.mark.xdist_group("browser")]
+
+CARD = b"""---
+license: mit
+tags: [tiny]
+---
+# A pruned model
+
+| text | dense | pruned |
+|---|---|---|
+| stories | 12.9 | 13.2 |
+
+<img src="https://elsewhere.example/x.png" onerror="document.title='run'"><script>document.title = "run"</script>
+"""
+
+
+@pytest.fixture(scope="module")
+def pruned(service: Service) -> str:
+    """A repository that a job made out of the bundled model."""
+    job_id: str = service.submit(labels={"page": "model"})["id"]
+    names = {
+        "README.md": CARD,
+        "config.json": b"{}",
+        "modeling_x.py": b"x = 1\n",
+        "model.safetensors": bytes(2_000_000),
+    }
+    blobs = {name: service.parts.blobs.put_bytes(content) for name, content in names.items()}
+    staged = [StagedFile(name, blob.size, blob.sha256, blob.git_oid) for name, blob in blobs.items()]
+    with service.sessions.begin() as session:
+        dense = resolve(session, repo_named(session, MODEL), "main")
+        spec = {**repository_spec(service, job_id), "model": {"repo": MODEL, "revision": dense.oid}}
+        session.execute(update(JobRow).where(JobRow.id == job_id).values(spec=spec))
+        commit_files(session, "team/pruned", staged, "Replace layers\n\nAll of it.", tag="job-1", job_id=job_id)
+    return job_id
+
+
+def repository_spec(service: Service, job_id: str) -> dict[str, object]:
+    spec: dict[str, object] = service.http.get(f"/v1/jobs/{job_id}").json()["spec"]
+    return spec
+
+
+@pytest.mark.parametrize("width", [1280, 390], ids=["desk", "phone"])
+def test_a_models_page_tells_what_it_is_and_where_it_comes_from(
+    browser: Browser, service: Service, pruned: str, width: int
+) -> None:
+    with visit(browser, service, "/models/team/pruned", width=width) as found:
+        page = found.page
+        words = page.inner_text("main")
+        for line in (
+            f"export HF_ENDPOINT={service.url}",
+            "hf download team/pruned",
+            "vllm serve team/pruned --trust-remote-code",
+            "from_pretrained('team/pruned', trust_remote_code=True)",
+            f"{service.url}/team/pruned/resolve/main/README.md",
+        ):
+            assert line in words
+        assert page.locator("article.card h1").inner_text() == "A pruned model"
+        assert page.locator("article.card td").all_inner_texts() == ["stories", "12.9", "13.2"]
+        assert "2.0 MB" in words
+        assert page.locator("code[title]").count() == 4
+        assert page.locator(".lineage li").count() == 2
+        assert "the dense model" in page.locator(".lineage").inner_text()
+        assert page.title() == "team/pruned · Streamline", "nothing of the card has run"
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "it scrolls sideways"
+        assert found.asked_elsewhere == []
+        page.get_by_role("link", name=MODEL).click()
+        assert page.locator("h1").first.inner_text() == MODEL
+
+
+def test_the_list_leads_to_each_model_and_revisions_to_theirs(browser: Browser, service: Service, pruned: str) -> None:
+    with visit(browser, service, "/models") as found:
+        found.page.get_by_role("link", name="team/pruned").click()
+        found.page.get_by_role("link", name="job-1").click()
+        assert "--revision job-1" in found.page.inner_text("main")
+        assert found.said == []
+
+
+def test_the_address_that_clients_print_leads_to_the_page(service: Service, pruned: str) -> None:
+    with service.sessions() as session:
+        oid = repository.commit_of_ref(session, repo_named(session, "team/pruned").id, "branch", "main")
+        assert oid is not None
+    for where in (f"commit/{oid.oid}", "tree/main/", "tree/job-1"):
+        answer = service.http.get(f"/team/pruned/{where}", follow_redirects=True)
+        assert answer.status_code == 200
+        assert "A pruned model" in answer.text
+    assert service.http.get("/models/team/absent").status_code == 404
+    assert service.http.get("/models/team/pruned?revision=absent").status_code == 404
