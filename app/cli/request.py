@@ -37,6 +37,8 @@ def build(
     kind: str | None,
     calibration: str | None = None,
     evaluate: Sequence[str] | None = None,
+    tasks: Sequence[str] | None = None,
+    limit: int | None = None,
     gates: Sequence[str] | None = None,
     output: Mapping[str, Any] | None = None,
     labels: Sequence[str] | None = None,
@@ -65,8 +67,16 @@ def build(
         request.setdefault("calibration", {})["dataset"] = calibration
     if evaluate:
         request.setdefault("evaluation", {})["perplexity"] = list(evaluate)
-    if gates:
-        request.setdefault("gates", {}).update({name: _number(name, text) for name, text in _pairs("--gate", gates)})
+    for name, text in _pairs("--gate", gates or ()):
+        task, dot, gate = name.rpartition(".")
+        bars = request.setdefault("gates", {})
+        if dot:
+            bars = bars.setdefault("tasks", {}).setdefault(task, {})
+        bars[gate] = _number(name, text)
+    if tasks:
+        request.setdefault("evaluation", {})["tasks"] = list(tasks)
+    if limit is not None:
+        request.setdefault("evaluation", {})["limit"] = limit
     for name, value in (output or {}).items():
         if value is not None:
             request.setdefault("output", {})[name] = value
