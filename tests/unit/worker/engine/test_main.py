@@ -51,7 +51,9 @@ def test_flags_resolve_every_default(model: Path, tmp_path: Path) -> None:
     assert Recipe.from_json(recipe.to_json()) == recipe
 
 
-def test_several_prompts_and_rivals_are_taken(model: Path, tiny_directory: Callable[[str], Path], tmp_path: Path) -> None:
+def test_several_prompts_and_rivals_are_taken(
+    model: Path, tiny_directory: Callable[[str], Path], tmp_path: Path
+) -> None:
     flags = ["--layers", 1, "--prompt-tokens", 8, 16, "--rival", tiny_directory("qwen2")]
     recipe = resolved("--model", model, "--out", tmp_path, *flags)
     assert recipe.benchmark.prompt_tokens == (8, 16)
