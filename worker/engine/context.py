@@ -26,6 +26,7 @@ class StageContext:
         emit: progress, metrics and log lines.
         device: ``cpu`` or ``cuda``, already resolved.
         save_every_seconds: wall time between two states of a training run on disk.
+        processes: how many train together, this one among them.
         memo: objects worth keeping in memory from one stage to the next (the loaded decoder); never a source of truth.
     """
 
@@ -35,6 +36,7 @@ class StageContext:
     emit: Emitter
     device: str
     save_every_seconds: float = 60.0
+    processes: int = 1
     memo: dict[str, Any] = field(default_factory=dict)
 
     @property
