@@ -57,6 +57,7 @@ def _recipe(spec: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
     return {
         "target": {name: value for name, value in spec["target"].items() if value is not None},
         "scoring": spec["scoring"],
+        "selection": spec["selection"],
         "replacement": spec["replacement"],
         "benchmark": spec["benchmark"] | {"repeats": defaults.BENCHMARK_REPEATS},
         "output": {"dtype": spec["output"]["dtype"], "format": spec["output"]["format"]},

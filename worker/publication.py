@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.core.gates import judge
+from app.core.windows import in_words
 from app.hub.publishing import StagedFile, commit_files, stage_directory
 from app.jobs import repository
 from app.jobs.repository import LeaseLostError
@@ -60,7 +61,7 @@ def publish(
     report = json.loads((workspace / "report.json").read_text())
     verdict, gates = judge(spec["gates"], report["metrics"])
     staged = stage_directory(store, workspace / "checkpoint")
-    artefacts.write(job_id, {name: workspace / name for name in _ARTEFACTS if (workspace / name).is_file()})
+    artefacts.write(job_id, {name: workspace / name for name in _artefacts(workspace)})
     if lease.lost.is_set():
         raise LeaseLostError(job_id)
     if lease.cancel.is_set():
@@ -88,6 +89,13 @@ def publish(
     shutil.rmtree(workspace, ignore_errors=True)
 
 
+def _artefacts(workspace: Path) -> list[str]:
+    """The files worth keeping, those of single windows and of rounds among them, by their paths in the workspace."""
+    places = [workspace, *sorted(workspace.glob("windows/*")), *sorted(workspace.glob("rounds/*"))]
+    files = [place / name for place in places for name in _ARTEFACTS]
+    return [str(file.relative_to(workspace)) for file in files if file.is_file()]
+
+
 def checkpoint_hash(files: Iterable[StagedFile]) -> str:
     """One sha256 for all files: over their names and sha256s in order. Equal exactly if every byte is."""
     lines = sorted(f"{file.sha256}  {file.path}\n" for file in files)
@@ -95,11 +103,10 @@ def checkpoint_hash(files: Iterable[StagedFile]) -> str:
 
 
 def _message(spec: Mapping[str, Any], report: Mapping[str, Any], verdict: str) -> str:
-    removed = report["removed_layers"]
     replacement = spec["replacement"]
     trained = "" if replacement["kind"] == "none" else f", {replacement['loss']}, {replacement['epochs']} epoch(s)"
     return (
-        f"Replace layers {removed[0]} to {removed[-1]} of {spec['model']['repo']} by {replacement['kind']}\n\n"
+        f"Replace layers {in_words(report['removed_layers'])} of {spec['model']['repo']} by {replacement['kind']}\n\n"
         f"{report['metrics']['sparsity']:.1%} smaller; scored by {spec['scoring']['metric']}{trained}; "
         f"calibrated on {spec['calibration']['dataset']}; seed {spec['seed']}; verdict {verdict}.\n"
     )

@@ -14,6 +14,11 @@ from typing import Any
 from worker.engine.events import Emitter
 from worker.engine.recipe import Recipe
 
+REPLACEMENT = "replacement.safetensors"
+SELF_TEXT_FILE = "text/calibration.jsonl"
+WINDOWS = "windows"
+"""Where each of several windows has a directory of its own, counted from 1."""
+
 
 @dataclass(frozen=True)
 class StageContext:
@@ -26,6 +31,8 @@ class StageContext:
         emit: progress, metrics and log lines.
         device: ``cpu`` or ``cuda``, already resolved.
         save_every_seconds: wall time between two states of a training run on disk.
+        text_home: the workspace that the text lies in which was sampled from the dense model; this one where None.
+        previous: the workspace of the round before, whose checkpoint is this round's model; None in the first.
         memo: objects worth keeping in memory from one stage to the next (the loaded decoder); never a source of truth.
     """
 
@@ -35,12 +42,24 @@ class StageContext:
     emit: Emitter
     device: str
     save_every_seconds: float = 60.0
+    text_home: Path | None = None
+    previous: Path | None = None
     memo: dict[str, Any] = field(default_factory=dict)
 
     @property
     def model(self) -> Path:
         """The directory of the dense model."""
         return Path(self.recipe.model.path)
+
+    @property
+    def self_text(self) -> Path:
+        """The text that was sampled from the dense model, where the recipe names no other."""
+        return (self.text_home or self.workspace) / SELF_TEXT_FILE
+
+    def window(self, number: int) -> Path:
+        """The directory of one of the windows: what was trained for it lies there."""
+        several = self.recipe.selection.windows > 1
+        return self.workspace / WINDOWS / str(number + 1) if several else self.workspace
 
     @property
     def temporary(self) -> Path:

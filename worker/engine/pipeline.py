@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import gc
 import hashlib
 import importlib.metadata
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,37 +21,16 @@ import worker.engine
 from worker.engine import assembly, benchmark, fetch, verification
 from worker.engine import stages as choice
 from worker.engine.activation_store import disk_full
-from worker.engine.context import StageContext, StageFunction, sha256_of
+from worker.engine.context import REPLACEMENT, SELF_TEXT_FILE, StageContext, sha256_of
 from worker.engine.errors import EngineError
 from worker.engine.evaluation import stage as evaluation
 from worker.engine.ledger import Entry, Ledger, sha256_of_file
 from worker.engine.recipe import Recipe, Text
 from worker.engine.report import REPORT_FILE, write_report
-from worker.engine.text import SELF_TEXT_FILE
+from worker.engine.steps import CHECKPOINT, Stage, Step, first_step, further_steps
 from worker.engine.training import stage as training
 
 _LOCK_SECONDS = 20.0  # longer than a killed engine needs to be gone
-
-Parts = Callable[[Recipe], Mapping[str, Any]]
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One step of the way.
-
-    Attributes:
-        name: as in the contract.
-        run: does the work and writes the outputs.
-        parts: what of the recipe it depends on.
-        reads: outputs of earlier stages that it depends on; a directory stands for all files in it.
-        outputs: files and directories that it writes; those it leaves out (the replacement of `none`) may be absent.
-    """
-
-    name: str
-    run: StageFunction
-    parts: Parts
-    reads: tuple[str, ...]
-    outputs: tuple[str, ...]
 
 
 def _model(recipe: Recipe) -> Mapping[str, Any]:
@@ -65,7 +44,8 @@ def _model(recipe: Recipe) -> Mapping[str, Any]:
 def _target(recipe: Recipe) -> Mapping[str, Any]:
     everything = recipe.to_json()
     block = {"kind": recipe.replacement.kind, "layers": recipe.replacement.layers}
-    return {"target": everything["target"], **block, "format": recipe.output.format}
+    spread = {"selection": everything["selection"]}
+    return {"target": everything["target"], **block, **spread, "format": recipe.output.format}
 
 
 def _scoring(recipe: Recipe) -> Mapping[str, Any]:
@@ -99,7 +79,7 @@ STAGES: tuple[Stage, ...] = (
         "score",
         choice.score,
         lambda recipe: {**_scoring(recipe), **_calibration(recipe)},
-        (fetch.OUTPUT,),
+        (fetch.OUTPUT, SELF_TEXT_FILE),
         (choice.SCORES, SELF_TEXT_FILE),
     ),
     Stage("select", choice.select, _target, (fetch.OUTPUT, choice.SCORES), (choice.SELECTION,)),
@@ -112,34 +92,34 @@ STAGES: tuple[Stage, ...] = (
             **_calibration(recipe),
         },
         (fetch.OUTPUT, choice.SELECTION, SELF_TEXT_FILE),
-        (training.TRAINING, training.REPLACEMENT),
+        (training.TRAINING, REPLACEMENT),
     ),
     Stage(
         "assemble",
         assembly.run,
         lambda recipe: {"output": recipe.to_json()["output"], "kind": recipe.replacement.kind},
-        (fetch.OUTPUT, choice.SELECTION, training.REPLACEMENT),
-        ("checkpoint",),
+        (fetch.OUTPUT, choice.SELECTION, REPLACEMENT),
+        (CHECKPOINT,),
     ),
     Stage(
         "verify",
         verification.run,
         lambda recipe: {"seed": recipe.seed},
-        (fetch.OUTPUT, choice.SELECTION, training.REPLACEMENT, "checkpoint"),
+        (fetch.OUTPUT, choice.SELECTION, REPLACEMENT, CHECKPOINT),
         ("verification.json", verification.PROBE),
     ),
     Stage(
         "evaluate",
         evaluation.run,
         lambda recipe: {"texts": [_text(text) for text in recipe.evaluation], **_calibration(recipe)},
-        (fetch.OUTPUT, choice.SELECTION, SELF_TEXT_FILE, "checkpoint"),
+        (fetch.OUTPUT, choice.SELECTION, SELF_TEXT_FILE, CHECKPOINT),
         ("evaluation.json",),
     ),
     Stage(
         "benchmark",
         benchmark.run,
         lambda recipe: {"benchmark": recipe.to_json()["benchmark"], "seed": recipe.seed},
-        (fetch.OUTPUT, "checkpoint"),
+        (fetch.OUTPUT, CHECKPOINT),
         ("benchmark.json",),
     ),
 )
@@ -163,20 +143,82 @@ def run_pipeline(context: StageContext, stages: tuple[Stage, ...] = STAGES) -> d
 
 def _run_all(context: StageContext, stages: tuple[Stage, ...]) -> dict[str, Any]:
     context.write_json("recipe.json", context.recipe.to_json())
-    ledger = Ledger(context.workspace)
-    seconds: dict[str, float] = {}
-    done: dict[str, Entry] = {}
-    for stage in stages:
-        inputs = _inputs(stage, context.recipe, done)
-        context.emit.stage_started(stage.name)
-        skipped = ledger.is_done(stage.name, inputs)
-        entry = ledger.entry(stage.name) if skipped else _run(stage, inputs, context, ledger)
-        assert entry is not None
-        done[stage.name], seconds[stage.name] = entry, entry.seconds
-        context.emit.stage_finished(stage.name, seconds=entry.seconds, skipped=skipped, outputs=entry.hashes)
-    report = write_report(context, seconds)
+    run = _Run(context)
+    run.through([first_step(context, stages)])
+    run.through(further_steps(context, stages))
+    report = write_report(context, run.seconds)
     context.emit.finished(REPORT_FILE)
     return report
+
+
+class _Run:
+    """What is done so far, and what that left behind."""
+
+    def __init__(self, context: StageContext) -> None:
+        self.seconds: dict[str, float] = {}
+        self._context, self._ledger = context, Ledger(context.workspace)
+        self._hashes: dict[str, str] = {}
+        self._last: StageContext | None = None
+
+    def through(self, steps: Sequence[Step]) -> None:
+        """Run those steps that are not done."""
+        settled = self._settled(steps)
+        for step in steps:
+            self._change_to(step.context)
+            name, inputs = step.stage.name, _inputs(step, self._hashes)
+            step.context.emit.stage_started(name, part=step.part)
+            entry = self._ledger.entry(step.key)
+            skipped = step.key in settled and entry is not None and entry.inputs == inputs
+            if not skipped:
+                entry = self._run(step, inputs)
+            assert entry is not None
+            self._hashes |= entry.hashes
+            self.seconds[name] = round(self.seconds.get(name, 0.0) + entry.seconds, 3)
+            step.context.emit.stage_finished(name, seconds=entry.seconds, skipped=skipped, outputs=entry.hashes)
+            if step.releases:
+                _remove(self._context.workspace / step.releases)
+
+    def _settled(self, steps: Sequence[Step]) -> set[str]:
+        """Return the keys of those steps that need not run, as far as the ledger can tell beforehand.
+
+        What a step releases may be missing only where all steps from the one that made it on are done.
+        """
+        hashes, known = dict(self._hashes), list[tuple[Step, str]]()
+        for step in steps:
+            inputs, entry = _inputs(step, hashes), self._ledger.entry(step.key)
+            if entry is None or entry.inputs != inputs:
+                break
+            hashes |= entry.hashes
+            known.append((step, inputs))
+        settled: set[str] = set()
+        released: list[str] = []
+        for step, inputs in reversed(known):
+            if self._ledger.is_done(step.key, inputs, released):
+                settled.add(step.key)
+                released += [step.releases] if step.releases else []
+            else:
+                released = []
+        return settled
+
+    def _run(self, step: Step, inputs: str) -> Entry:
+        for name in step.outputs:
+            _remove(self._context.workspace / name)
+        scratch = step.context.workspace / "tmp"
+        _remove(scratch)
+        choice.seed_everything(step.context, step.stage.name)
+        began = time.monotonic()
+        try:
+            step.stage.run(step.context)
+        finally:
+            _remove(scratch)
+        return self._ledger.record(step.key, inputs, step.outputs, round(time.monotonic() - began, 3))
+
+    def _change_to(self, context: StageContext) -> None:
+        """Let go of the models of the round before, so that one at a time is enough."""
+        if self._last is not None and self._last.memo is not context.memo:
+            self._last.memo.clear()
+            gc.collect()
+        self._last = context
 
 
 @contextmanager
@@ -203,19 +245,6 @@ def sole_user(workspace: Path) -> Iterator[None]:
         yield
 
 
-def _run(stage: Stage, inputs: str, context: StageContext, ledger: Ledger) -> Entry:
-    for name in stage.outputs:
-        _remove(context.workspace / name)
-    _remove(context.workspace / "tmp")
-    choice.seed_everything(context, stage.name)
-    began = time.monotonic()
-    try:
-        stage.run(context)
-    finally:
-        _remove(context.workspace / "tmp")
-    return ledger.record(stage.name, inputs, stage.outputs, round(time.monotonic() - began, 3))
-
-
 def _of_full_disk(error: Exception) -> bool:
     if isinstance(error, OSError):
         return error.errno in (errno.ENOSPC, errno.EDQUOT)
@@ -228,14 +257,15 @@ def _needed(context: StageContext) -> int:
     return sum(path.stat().st_size for path in context.model.glob("*.safetensors"))
 
 
-def _inputs(stage: Stage, recipe: Recipe, done: Mapping[str, Entry]) -> str:
+def _inputs(step: Step, done: Mapping[str, str]) -> str:
     read = {
         path: digest
-        for entry in done.values()
-        for path, digest in entry.hashes.items()
-        if any(path == name or path.startswith(f"{name}/") for name in stage.reads)
+        for path, digest in done.items()
+        if any(path == name or path.startswith(f"{name}/") for name in step.reads)
     }
-    return sha256_of({"stage": stage.name, "recipe": stage.parts(recipe), "read": read, "code": code_version()})
+    stage = step.stage
+    parts = {"stage": stage.name, "recipe": stage.parts(step.context.recipe), "read": read}
+    return sha256_of({**parts, "code": code_version()})
 
 
 @cache

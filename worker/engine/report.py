@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from worker.engine.context import StageContext
+from worker.engine.context import WINDOWS, StageContext
+from worker.engine.steps import workspace_of_round
 
 REPORT_FILE = "report.json"
 _STAGE_FILES = ("execution", "selection", "scores", "training", "verification", "evaluation", "benchmark")
@@ -21,9 +22,16 @@ _PACKAGES = ("torch", "transformers", "safetensors", "tokenizers", "numpy")
 def write_report(context: StageContext, stage_seconds: Mapping[str, float]) -> dict[str, Any]:
     """Write `report.json` from the files of the finished stages, and return it.
 
-    `stage_seconds` maps each stage to the seconds of the run in which it was done (not those of a skipped repeat).
+    `stage_seconds` maps each stage to the seconds of the run in which it was done (not those of a skipped repeat), over
+    all windows and rounds. Of several rounds the parts are those of the last one, and `rounds` has each.
     """
     parts = {name: _read(context, name) for name in _STAGE_FILES}
+    selection = context.recipe.selection
+    if selection.windows > 1:
+        each = [_read(context, f"{WINDOWS}/{number}/training") for number in range(1, selection.windows + 1)]
+        parts["training"] = {"windows": each}
+    if selection.mode == "iterative":
+        parts["rounds"] = [_of_round(context, number) for number in range(1, selection.rounds + 1)]
     report = {
         "metrics": metrics(parts, stage_seconds),
         "removed_layers": (parts["selection"] or {}).get("removed_layers"),
@@ -35,6 +43,11 @@ def write_report(context: StageContext, stage_seconds: Mapping[str, float]) -> d
     }
     context.write_json(REPORT_FILE, report)
     return report
+
+
+def _of_round(context: StageContext, number: int) -> dict[str, Any]:
+    place = workspace_of_round(number, context.recipe.selection.rounds)
+    return {name: _read(context, f"{place}{name}") for name in ("selection", "scores", "training", "verification")}
 
 
 def metrics(parts: Mapping[str, Any], stage_seconds: Mapping[str, float]) -> dict[str, Any]:
@@ -120,5 +133,5 @@ def _version(package: str) -> str | None:
 
 
 def _read(context: StageContext, name: str) -> Any:
-    path = context.workspace / f"{name}.json"
-    return context.read_json(path.name) if path.is_file() else None
+    path = f"{name}.json"
+    return context.read_json(path) if (context.workspace / path).is_file() else None

@@ -1,6 +1,6 @@
 """The verify stage: proof that the written checkpoint is the pruned model, in a process that has never seen us.
 
-The pruned model in memory (the dense one with its window swapped) leaves logits and a greedy continuation in a probe
+The pruned model in memory (the dense one with its windows swapped) leaves logits and a greedy continuation in a probe
 file. A fresh, isolated interpreter then loads the checkpoint with the stock library, repeats both, and generates in
 every way that users do. Where anything differs, nothing is published.
 """
@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from app.core.architectures import max_positions
-from worker.engine.context import StageContext, write_bytes
+from worker.engine.context import REPLACEMENT, StageContext, write_bytes
 from worker.engine.device import dtype_of
 from worker.engine.errors import EngineError
 from worker.engine.execution import DENSE, shared_model
@@ -86,8 +86,7 @@ def make_probe(context: StageContext, decoder: LayeredModel) -> dict[str, Tensor
     `input_ids` [1, sequence] int64, `logits` [sequence, vocabulary] float32, `expected` [new tokens] int64 greedy after
     the longer prompt, `prompt_lengths` [2] int64.
     """
-    selection = context.read_json("selection.json")
-    start, end = selection["start"], selection["end"]
+    windows = [(window["start"], window["end"]) for window in context.read_json("selection.json")["windows"]]
     room = max_positions(decoder.config)
     new = max(1, min(NEW_TOKENS, room // 3))
     length = max(2, min(SEQUENCE_TOKENS, room - new))
@@ -95,10 +94,14 @@ def make_probe(context: StageContext, decoder: LayeredModel) -> dict[str, Tensor
     ids = torch.randint(0, int(decoder.config["vocab_size"]), (1, length), generator=generator)
     prompt = max(2, length // 3)
     lengths = torch.tensor([prompt, max(1, round(prompt * SHORT_PROMPT_SHARE))])
-    block = trained_block(context, decoder, start, end)
-    first, end = stands_for(context.recipe.replacement.kind, start, end)
     rounded = context.recipe.output.dtype
-    with decoder.rounded(dtype_of(rounded)) if rounded else nullcontext(), decoder.with_layers(first, end, block):
+    with ExitStack() as swapped:
+        if rounded:
+            swapped.enter_context(decoder.rounded(dtype_of(rounded)))
+        for number, (start, end) in reversed(list(enumerate(windows))):  # so that the numbers in front stay
+            block = trained_block(context, decoder, start, end, context.window(number) / REPLACEMENT)
+            stands = stands_for(context.recipe.replacement.kind, start, end)
+            swapped.enter_context(decoder.with_layers(*stands, block))
         logits = decoder.logits(ids)[0].float().cpu()
         tokens = ids[:, :prompt]
         for _ in range(new):
@@ -111,8 +114,10 @@ def make_probe(context: StageContext, decoder: LayeredModel) -> dict[str, Tensor
     }
 
 
-def trained_block(context: StageContext, decoder: LayeredModel, start: int, end: int) -> nn.Module | None:
-    """Return the replacement with the weights that the train stage kept, None for `none`."""
+def trained_block(
+    context: StageContext, decoder: LayeredModel, start: int, end: int, trained: Path
+) -> nn.Module | None:
+    """Return a window's replacement with the weights that the train stage kept in `trained`, None for `none`."""
     recipe = context.recipe
     kind = recipe.replacement.kind
     if kind == "none":
@@ -122,7 +127,7 @@ def trained_block(context: StageContext, decoder: LayeredModel, start: int, end:
     block = build(kind, start_from)
     assert block is not None
     wanted = written_dtype(context, decoder)
-    tensors = load_file(context.workspace / "replacement.safetensors")
+    tensors = load_file(trained)
     rounded = {name: tensor.to(wanted) for name, tensor in tensors.items()}
     block.load_state_dict(rounded, strict=kind != "linear_merged")
     if recipe.output.dtype is not None:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from app.core.windows import runs
 from worker.engine.context import StageContext
 from worker.engine.evaluation.perplexity import (
     LogLikelihood,
@@ -24,7 +25,7 @@ from worker.engine.evaluation.perplexity import (
 from worker.engine.evaluation.samples import Samples
 from worker.engine.execution import shared_model, shared_written, within_memory
 from worker.engine.head import Head
-from worker.engine.hidden_states import LayeredModel
+from worker.engine.hidden_states import LayeredModel, Layers
 from worker.engine.text import held_out_windows, text_windows
 
 VARIANTS = ("dense", "cut", "pruned")
@@ -36,8 +37,7 @@ def run(context: StageContext) -> None:
     The dense model is done with before the pruned one is opened, so that a machine that holds one of them is enough.
     Raises EngineError `text_too_short` or `bad_text` where an evaluation text is of no use.
     """
-    selection = context.read_json("selection.json")
-    window = selection["start"], selection["end"]
+    cut = runs(context.read_json("selection.json")["removed_layers"])
     tokenizer = shared_model(context).tokenizer
     texts = _texts(context, tokenizer)
     total, done = 3 * sum(len(windows) for windows in texts.values()), 0
@@ -47,13 +47,13 @@ def run(context: StageContext) -> None:
         done = min(done + count, total)
         context.emit.progress(done, total, "sequences")
 
-    def measured(windows: Tensor, cut: tuple[int, int] | None, *, written: bool = False) -> dict[str, LogLikelihood]:
+    def measured(windows: Tensor, cut: Layers | None, *, written: bool = False) -> dict[str, LogLikelihood]:
         work = partial(likelihoods, windows=windows, progress=progress, cut=cut)
         return within_memory(context, sequences_at_once(windows, context.device), work, written=written)
 
-    sums = {name: measured(windows, window) for name, windows in texts.items()}
+    sums = {name: measured(windows, cut) for name, windows in texts.items()}
     samples = Samples(next(iter(texts.values())), tokenizer)
-    samples.add_dense(shared_model(context), *window)
+    samples.add_dense(shared_model(context), cut)
     sizes = {name: text_bytes(windows, tokenizer) for name, windows in texts.items()}
     for name, windows in texts.items():
         sums[name]["pruned"] = measured(windows, None, written=True)["dense"]
@@ -95,7 +95,7 @@ def likelihoods(
     *,
     windows: Tensor,
     progress: Callable[[int], None],
-    cut: tuple[int, int] | None = None,
+    cut: Layers | None = None,
 ) -> dict[str, LogLikelihood]:
     """Return the likelihood of token windows [sequences, length] as `dense`, and as `cut` where that is asked for.
 
@@ -104,7 +104,7 @@ def likelihoods(
         batch_size: sequences at a time.
         windows: token ids without padding.
         progress: told the number of sequences done since the last call.
-        cut: predict them without the layers [start, end) too.
+        cut: predict them without these layers too.
     """
     sums = {name: LogLikelihood() for name in (("dense",) if cut is None else ("dense", "cut"))}
     with ExitStack() as until_done:

@@ -24,6 +24,7 @@ from worker.engine.hidden_states import LayeredModel
 from worker.engine.ledger import Ledger
 from worker.engine.report import metrics
 from worker.engine.request import recipe_from
+from worker.engine.steps import Stage
 
 ROOT = Path(__file__).parents[4]
 WITHOUT_VERIFY = tuple(stage for stage in pipeline.STAGES if stage.name != "verify")
@@ -36,7 +37,7 @@ def context_of(model: Path, directory: Path, execution: str = "auto", kind: str 
     return StageContext(recipe, directory / execution, directory / "cache", Emitter(Collected()), "cpu")
 
 
-def run(context: StageContext, stages: tuple[pipeline.Stage, ...] = WITHOUT_VERIFY) -> dict[str, Any]:
+def run(context: StageContext, stages: tuple[Stage, ...] = WITHOUT_VERIFY) -> dict[str, Any]:
     return pipeline.run_pipeline(context, stages)
 
 

@@ -24,7 +24,7 @@ def plain(decoder: Decoder, windows: Tensor) -> float:
 
 def last_hidden(decoder: Decoder, ids: Tensor, cut: tuple[int, int] | None = None) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
-    decoder.last_states(ids, len(ids), lambda variant, _, hidden: found.update({variant: hidden}), cut=cut)
+    decoder.last_states(ids, len(ids), lambda variant, _, hidden: found.update({variant: hidden}), cut=[cut] if cut else None)
     return found
 
 

@@ -23,6 +23,7 @@ from worker.engine.errors import EngineError
 from worker.engine.events import Collected, Emitter
 from worker.engine.ledger import Ledger
 from worker.engine.recipe import Recipe
+from worker.engine.steps import Stage
 
 NAMES = ["fetch", "score", "select", "train", "assemble", "verify", "evaluate", "benchmark"]
 ROOT = Path(__file__).parents[4]
@@ -33,7 +34,7 @@ TO_CHECKPOINT = pipeline.STAGES[: NAMES.index("assemble") + 1]
 WITHOUT_VERIFY = tuple(stage for stage in pipeline.STAGES if stage.name != "verify")
 
 
-def run(recipe: Recipe, workspace: Path, stages: tuple[pipeline.Stage, ...] = pipeline.STAGES) -> list[Any]:
+def run(recipe: Recipe, workspace: Path, stages: tuple[Stage, ...] = pipeline.STAGES) -> list[Any]:
     sink = Collected()
     pipeline.run_pipeline(StageContext(recipe, workspace, workspace.parent / "cache", Emitter(sink), "cpu"), stages)
     return sink.events
@@ -182,8 +183,9 @@ def test_every_metric_selects_the_window_that_its_table_says(
     )
     allowed = {start: scores["table"][start][1] for start in range(1, 4)}
     pick = max if scores["better"] == "higher" else min
-    assert selection["score"] == pick(value for value in allowed.values() if value is not None)
-    assert allowed[selection["start"]] == selection["score"]
+    (window,) = selection["windows"]
+    assert window["score"] == pick(value for value in allowed.values() if value is not None)
+    assert allowed[window["start"]] == window["score"]
     assert 8 <= scores["sequences"] <= scores["sequences_available"]
     assert str(scores["sequences"]) in scores["stopped"]
 

@@ -71,7 +71,7 @@ def visited(
 
 def last(model: LayeredModel, ids: Tensor, cut: tuple[int, int] | None = None) -> dict[tuple[str, int], Tensor]:
     found: dict[tuple[str, int], Tensor] = {}
-    model.last_states(ids, 2, lambda name, first, h: found.update({(name, first): h.clone()}), cut=cut)
+    model.last_states(ids, 2, lambda name, first, h: found.update({(name, first): h.clone()}), cut=[cut] if cut else None)
     return found
 
 
