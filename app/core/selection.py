@@ -144,8 +144,8 @@ def first_start(kind: BlockKind) -> int:
 
 def round_layers(size: WindowSize, rounds: int) -> tuple[int, ...]:
     """Return how many decoder blocks fewer each round leaves: as even as can be, the earlier ones more."""
-    fewer = size.removed_count - size.blocks_added
-    return tuple(fewer * (i + 1) // rounds - fewer * i // rounds for i in reversed(range(rounds)))
+    share, rest = divmod(size.removed_count - size.blocks_added, rounds)
+    return tuple(share + (number < rest) for number in range(rounds))
 
 
 def least_window(

@@ -179,7 +179,8 @@ def select(context: StageContext) -> None:
     for number, window in enumerate(windows if len(windows) > 1 else ()):
         write_json(context.window(number) / SELECTION, {"windows": [window]})
     scores = ", ".join("not a number" if score is None else f"{score:.4f}" for _, _, score in chosen)
-    context.emit.log(f"layers {in_words(gone)} go: {reason} ({scores})")
+    of_dense = f"; of the dense model {in_words(removed)} are gone" if before else ""
+    context.emit.log(f"layers {in_words(gone)} go: {reason} ({scores}){of_dense}")
 
 
 def _chosen(context: StageContext) -> tuple[list[tuple[int, int, float | None]], str]:

@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from app.core.selection import ONE_WINDOW, ParameterCounts, Target, round_layers, window_size
+from app.core.selection import ONE_WINDOW, ParameterCounts, SelectionError, Target, round_layers, window_size
 from worker.engine import fetch
 from worker.engine.context import REPLACEMENT, SELF_TEXT_FILE, WINDOWS, StageContext, StageFunction
+from worker.engine.errors import EngineError
 from worker.engine.events import Part
 from worker.engine.recipe import ModelSource, Recipe
 
@@ -21,6 +22,7 @@ ROUNDS = "rounds"
 """Where each round but the last has a workspace, counted from 1."""
 
 CHECKPOINT = "checkpoint"
+_NOTHING: Mapping[str, str] = {}
 _OF_A_ROUND = frozenset({"fetch", "score", "select", "train", "assemble", "verify"})
 
 Parts = Callable[[Recipe], Mapping[str, Any]]
@@ -79,7 +81,7 @@ def further_steps(context: StageContext, stages: Sequence[Stage]) -> list[Step]:
     """Return what follows on the first step.
 
     Raises:
-        SelectionError: the target does not fit the model; the first step has told so before.
+        EngineError: the target cannot be split over so many rounds of this model.
     """
     if _rounds(context) > 1:
         return _in_rounds(context, stages)
@@ -98,8 +100,9 @@ def _rounds(context: StageContext) -> int:
     return selection.rounds if selection.mode == "iterative" else 1
 
 
-def _step(stage: Stage, context: StageContext, place: str, text: str = "") -> Step:
-    reads = (f"{text if name == SELF_TEXT_FILE else place}{name}" for name in stage.reads)
+def _step(stage: Stage, context: StageContext, place: str, elsewhere: Mapping[str, str] = _NOTHING) -> Step:
+    """Return a step that works in `place`; `elsewhere` are the places of what it reads that lies in others."""
+    reads = (f"{elsewhere.get(name, place)}{name}" for name in stage.reads)
     outputs = (f"{place}{name}" for name in stage.outputs)
     return Step(stage, context, f"{place}{stage.name}", tuple(reads), tuple(outputs))
 
@@ -116,7 +119,7 @@ def _for_windows(context: StageContext, stage: Stage) -> list[Step]:
                 workspace=context.workspace / place,
                 text_home=context.workspace,
             )
-            step = _step(stage, own, place)
+            step = _step(stage, own, place, {fetch.OUTPUT: "", SELF_TEXT_FILE: ""})
             steps.append(replace(step, part=("window", number, count)))
         return steps
     step = _step(stage, context, "")
@@ -135,15 +138,19 @@ def _in_rounds(context: StageContext, stages: Sequence[Stage]) -> list[Step]:
     model = context.read_json(workspace_of_round(1, rounds) + fetch.OUTPUT)
     counts = ParameterCounts(tuple(model["per_layer_parameters"]), model["outside_parameters"])
     block, config = recipe.replacement, fetch.read_config(context.model)
-    size = window_size(config, recipe.target, block.kind, recipe.output.format, counts, block.layers, recipe.selection)
+    form, selection = recipe.output.format, recipe.selection
+    try:
+        size = window_size(config, recipe.target, block.kind, form, counts, block.layers, selection)
+    except SelectionError as error:
+        raise EngineError(error.code, str(error)) from error
     steps: list[Step] = []
     for number, fewer in enumerate(round_layers(size, rounds), start=1):
         own = replace(recipe, target=Target(layers=fewer))
         steps += _round(context, stages, number, own)[int(number == 1) :]
-    text_home = context.workspace / workspace_of_round(1, rounds)
-    judging = replace(context, text_home=text_home, memo={})
+    first = workspace_of_round(1, rounds)
+    judging = replace(context, text_home=context.workspace / first, memo={})
     rest = [stage for stage in stages if stage.name not in _OF_A_ROUND]
-    return steps + [_step(stage, judging, "", workspace_of_round(1, rounds)) for stage in rest]
+    return steps + [_step(stage, judging, "", {fetch.OUTPUT: first, SELF_TEXT_FILE: first}) for stage in rest]
 
 
 def _round(context: StageContext, stages: Sequence[Stage], number: int, recipe: Recipe) -> list[Step]:
@@ -163,19 +170,20 @@ def _round(context: StageContext, stages: Sequence[Stage], number: int, recipe: 
         previous=previous,
         memo={},
     )
-    steps = [
-        replace(_step(stage, own, place, first), part=("round", number, rounds)) for stage in stages if stage.name in _OF_A_ROUND
-    ]
-    if previous:
-        steps[0] = replace(
-            steps[0],
-            # What the model is, its hashes tell: once it is used up, its files are gone.
-            stage=replace(steps[0].stage, parts=lambda recipe: {"target": recipe.to_json()["target"]}),
-            reads=(*steps[0].reads, f"{before}{CHECKPOINT}"),
-        )
-        steps[-1] = replace(steps[-1], releases=f"{before}{CHECKPOINT}")
-        steps = [
-            replace(step, reads=(*step.reads, f"{before}selection.json")) if step.stage.name == "select" else step
-            for step in steps
-        ]
-    return steps
+    part: Part = ("round", number, rounds)
+    made = (_step(stage, own, place, {SELF_TEXT_FILE: first}) for stage in stages if stage.name in _OF_A_ROUND)
+    steps = [replace(step, part=part) for step in made]
+    return _after_a_round(steps, before) if previous else steps
+
+
+def _after_a_round(steps: Sequence[Step], before: str) -> list[Step]:
+    """Return the steps of a round on the checkpoint of the round before, which works in the place `before`."""
+    further = {"fetch": f"{before}{CHECKPOINT}", "select": f"{before}selection.json"}
+    first, *rest = (
+        replace(step, reads=(*step.reads, further[step.stage.name])) if step.stage.name in further else step
+        for step in steps
+    )
+    # What its model is, the hashes tell that it reads: once the files are used up they go.
+    fetching = replace(first.stage, parts=lambda recipe: {"target": recipe.to_json()["target"]})
+    rest[-1] = replace(rest[-1], releases=f"{before}{CHECKPOINT}")
+    return [replace(first, stage=fetching), *rest]
