@@ -128,8 +128,8 @@ def _show(console: Console, job: dict[str, Any], report: dict[str, Any], written
         f"\ncheckpoint   {OUTPUT_DIR / 'checkpoint'}  ({result['repo']} at {result['revision']})\n"
         f"data, logs   {DATA_DIR}/\n"
         "To look around, run `make up` and open\n"
-        f"  http://127.0.0.1:8000/jobs/{job['id']}           this job, with its heatmap\n"
-        f"  http://127.0.0.1:8000/v1/jobs/{job['id']}/report  its report\n"
+        f"  http://127.0.0.1:8000/jobs/{job['id']}           this job\n"
+        f"  http://127.0.0.1:8000/v1/jobs/{job['id']}/report  its report, with plots\n"
         "  http://127.0.0.1:8000/docs                                        the API\n"
         f"and serve it with: HF_ENDPOINT=http://127.0.0.1:8000 vllm serve {result['repo']}",
         soft_wrap=True,

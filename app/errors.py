@@ -195,6 +195,13 @@ class UnknownModel(InvalidRequest):
     title = "The model is not in the hub"
 
 
+class ModelNotAllowed(InvalidRequest):
+    """The API key may not read the model's files (it is gated), or not publish to the repository that it names."""
+
+    code = "model_not_allowed"
+    title = "The API key may not use the repository"
+
+
 class UnknownRevision(InvalidRequest):
     """The model's repository has no such branch, tag or commit."""
 

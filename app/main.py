@@ -1,5 +1,6 @@
 """The HTTP application. Importing this loads neither torch nor anything of the worker."""
 
+import importlib.util
 import threading
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -11,10 +12,10 @@ from fastapi_swagger import patch_fastapi
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
-from app.api import artefacts, datasets, events, health, imports, jobs, plans
+from app.api import artefacts, datasets, events, health, imports, jobs, plans, schemas
 from app.api.body_limit import BodyLimitMiddleware
 from app.api.deps import Services
-from app.api.hub import install_hub
+from app.api.hub.application import install_hub
 from app.api.nul_guard import NulGuardMiddleware
 from app.api.problems import Problem, install_problems
 from app.api.request_log import RequestLogMiddleware
@@ -28,7 +29,7 @@ from app.jobs.reconciler import run_reconciler
 from app.jobs.repository import Mark
 from app.jobs.watching import Watcher
 from app.logs import configure_logging
-from app.settings import Settings
+from app.settings import EMBEDDED_BROKER, Settings
 from app.storage.artefacts import LocalArtefactStore
 from app.storage.blobs import StorageError
 from app.storage.local import LocalBlobStore
@@ -73,7 +74,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     app.state.celery = services.celery
     app.state.read_sessions = services.read_sessions
-    routers = [module.router for module in (jobs, plans, events, artefacts, datasets, imports, health, pages)]
+    routers = [module.router for module in (jobs, plans, events, artefacts, schemas, datasets, imports, health, pages)]
     install_problems(app, routers)
     for router in routers:
         app.include_router(router)
@@ -117,9 +118,14 @@ def _services(settings: Settings, sessions: Any, read_sessions: Any) -> Services
         blobs=blobs,
         artefacts=LocalArtefactStore(settings.store_dir),
         celery=make_celery(settings),
-        door=Door(read_sessions, blobs),
+        door=Door(read_sessions, blobs, vllm=_has_vllm(settings)),
         watcher=Watcher(read_marks),
     )
+
+
+def _has_vllm(settings: Settings) -> bool | None:
+    """Whether the workers have vLLM: with the embedded broker they run from this very installation, else who knows."""
+    return importlib.util.find_spec("vllm") is not None if settings.broker == EMBEDDED_BROKER else None
 
 
 def _prepare(services: Services) -> None:

@@ -42,12 +42,14 @@ def _redis_answers() -> bool:
         return False
 
 
-MISSING = [name for name, answers in (("PostgreSQL", _postgres_answers), ("Redis", _redis_answers)) if not answers()]
+CHROMIUM = Path("/usr/bin/chromium")
+SERVICES = {"PostgreSQL": _postgres_answers, "Redis": _redis_answers, "Chromium": CHROMIUM.is_file}
+MISSING = [name for name, answers in SERVICES.items() if not answers()]
 
 
 def pytest_report_header() -> list[str]:
     if not MISSING:
-        return ["real services: PostgreSQL and Redis answer"]
+        return [f"real services: {', '.join(SERVICES)} are there"]
     return [f"!!! {name} was not found: every test that needs it is skipped !!!" for name in MISSING]
 
 
@@ -57,7 +59,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    needs = {"postgres": "PostgreSQL", "redis": "Redis"}
+    needs = {"postgres": "PostgreSQL", "redis": "Redis", "chromium": "Chromium"}
     for item in items:
         for marker, service in needs.items():
             if item.get_closest_marker(marker) and service in MISSING:

@@ -32,6 +32,7 @@ def prepare(
     column = spec["calibration"]["column"]
     with sessions() as session:
         commit = catalog.materialize(session, store, model["repo"], model["revision"], source)
+        rivals = [_rival(session, store, workspace, name) for name in spec["benchmark"].get("rivals") or ()]
         calibration = _text(session, store, data, spec["calibration"]["dataset"], column)
         evaluation = [_text(session, store, data, name, column) for name in spec["evaluation"]["perplexity"]]
     recipe = _recipe(spec, settings) | {
@@ -39,6 +40,7 @@ def prepare(
         "calibration": calibration,
         "evaluation": evaluation,
     }
+    recipe["benchmark"] |= {"rivals": rivals}
     recipe_file = workspace / "job.json"
     staged = recipe_file.with_suffix(".staged")
     staged.write_text(json.dumps(recipe, indent=1, sort_keys=True))
@@ -59,12 +61,33 @@ def _recipe(spec: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
         "scoring": spec["scoring"],
         "selection": spec["selection"],
         "replacement": spec["replacement"],
-        "benchmark": spec["benchmark"] | {"repeats": defaults.BENCHMARK_REPEATS},
+        "benchmark": _benchmark(spec["benchmark"]),
         "output": {"dtype": spec["output"]["dtype"], "format": spec["output"]["format"]},
         "seed": spec["seed"],
         "device": settings.device,
         "trust_remote_code": spec["model"]["repo"] in settings.trust_remote_code,
     }
+
+
+def _benchmark(wanted: Mapping[str, Any]) -> dict[str, Any]:
+    # A job of an older version has neither other lengths nor a backend.
+    lengths = dict.fromkeys([wanted["prompt_tokens"], *(wanted.get("other_prompt_tokens") or ())])
+    return {
+        "batch_sizes": wanted["batch_sizes"],
+        "prompt_tokens": list(lengths),
+        "new_tokens": wanted["new_tokens"],
+        "repeats": defaults.BENCHMARK_REPEATS,
+        "backend": wanted.get("backend") or defaults.BENCHMARK_BACKEND,
+    }
+
+
+def _rival(session: Session, store: BlobStore, workspace: Path, name: str) -> dict[str, Any]:
+    """A rival of the benchmark, `repo@commit`, as a directory of links."""
+    repo, _, revision = name.partition("@")
+    directory = workspace / "rivals" / repo
+    directory.mkdir(parents=True, exist_ok=True)
+    commit = catalog.materialize(session, store, repo, revision, directory)
+    return {"path": str(directory), "name": repo, "revision": commit}
 
 
 def _text(session: Session, store: BlobStore, directory: Path, dataset: str, column: str) -> dict[str, Any]:

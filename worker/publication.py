@@ -12,6 +12,8 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from app.core.gates import judge
 from app.core.windows import in_words
+from app.hub import directory
+from app.hub.card import model_tags, read_card
 from app.hub.publishing import StagedFile, commit_files, stage_directory
 from app.jobs import repository
 from app.jobs.repository import LeaseLostError
@@ -61,6 +63,7 @@ def publish(
     report = json.loads((workspace / "report.json").read_text())
     verdict, gates = judge(spec["gates"], report["metrics"])
     staged = stage_directory(store, workspace / "checkpoint")
+    card = read_card(store, staged)
     artefacts.write(job_id, {name: workspace / name for name in _artefacts(workspace)})
     if lease.lost.is_set():
         raise LeaseLostError(job_id)
@@ -69,6 +72,8 @@ def publish(
     metrics = report["metrics"]
     metrics["stage_seconds"]["publish"] = round(time.monotonic() - began, 3)
     with sessions.begin() as session:
+        source = directory.find_repo(session, spec["model"]["repo"])
+        job = repository.get(session, job_id)
         commit = commit_files(
             session,
             spec["output"]["repo"],
@@ -77,6 +82,9 @@ def publish(
             ref="main" if verdict == "pass" else None,
             tag=f"job-{job_id}",
             job_id=job_id,
+            private=source is None or source.private,  # what comes out of a private model is private
+            owner=job.owner if job else "",
+            tags=model_tags(staged, card, _recipe_tags(spec)),
         )
         result = {
             "repo": commit.repo,
@@ -100,6 +108,13 @@ def checkpoint_hash(files: Iterable[StagedFile]) -> str:
     """One sha256 for all files: over their names and sha256s in order. Equal exactly if every byte is."""
     lines = sorted(f"{file.sha256}  {file.path}\n" for file in files)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _recipe_tags(spec: Mapping[str, Any]) -> list[str]:
+    """What a list of models finds the result by, besides what its card says."""
+    model = spec["model"]["repo"]
+    tags = ["streamline", f"base_model:{model}", f"replacement:{spec['replacement']['kind']}"]
+    return [*tags, f"scoring:{spec['scoring']['metric']}", f"dataset:{spec['calibration']['dataset']}"]
 
 
 def _message(spec: Mapping[str, Any], report: Mapping[str, Any], verdict: str) -> str:

@@ -1,21 +1,25 @@
 """What a job has left behind: its report and its files."""
 
-from pathlib import PurePosixPath
+import json
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Response
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, HTMLResponse
 
 from app import errors
 from app.api.deps import Parts, Reader, Services
 from app.api.jobs import AUTH_ERRORS
 from app.api.negotiation import preferred
 from app.api.problems import documented
+from app.datasets import repository as datasets
 from app.hub.byte_range import etag_matches
 from app.jobs import service
 from app.jobs.states import State
-from app.jobs.views import JobFile, JobFileList
-from app.storage.artefacts import ArtefactNotFound
+from app.jobs.views import Job, JobFile, JobFileList
+from app.report.page import HEADERS, PAGE_HASH, render
+from app.report.versions import UnknownVersion
+from app.storage.artefacts import ArtefactFile, ArtefactNotFound
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["jobs"])
 
@@ -27,6 +31,10 @@ _TYPES = {".json": "application/json", ".jsonl": "application/x-ndjson", ".log":
     "/report",
     response_model=dict[str, Any],
     responses={
+        200: {
+            "description": "JSON of the form that /v1/schemas/report-1.json describes, or a page with plots.",
+            "content": {"text/html": {"schema": {"type": "string"}}},
+        },
         304: {"description": "The report is as `If-None-Match` says."},
         **documented(errors.JobNotFound, errors.FileNotFound, errors.NotAcceptable, *AUTH_ERRORS),
     },
@@ -38,9 +46,33 @@ def get_report(
     accept: Annotated[str | None, Header()] = None,
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
-    """Every number of the job: metrics, scores, training, verification, stage seconds, samples, environment."""
-    preferred(accept, ("application/json",))
-    return _file(parts, job_id, REPORT, if_none_match)
+    """Every number of the job: metrics, scores, training, verification, stage seconds, samples, environment.
+
+    With `Accept: text/html` a page with plots that needs nothing else and can be saved, mailed and printed.
+    """
+    if preferred(accept, ("application/json", "text/html")) == "text/html":
+        return _page(parts, job_id, if_none_match)
+    answer = _file(parts, job_id, REPORT, if_none_match)
+    answer.headers["Vary"] = "Accept"
+    return answer
+
+
+def _page(parts: Services, job_id: str, if_none_match: str | None) -> Response:
+    path, entry = _artefact(parts, job_id, REPORT)
+    etag = f'"{entry.sha256[:32]}-{PAGE_HASH[:16]}"'
+    headers = HEADERS | {"ETag": etag, "Vary": "Accept"}
+    if etag_matches(if_none_match, etag):
+        return Response(status_code=304, headers=headers)
+    with parts.read_sessions() as session:
+        job = Job.of(service.find(session, job_id)).model_dump(mode="json")
+        spec = job["spec"]
+        used = [spec["calibration"]["dataset"], *(spec["evaluation"]["perplexity"] or ())]
+        names = {row.id: row.name for id_ in used if id_ and (row := datasets.get(session, id_)) is not None}
+    try:
+        page = render(json.loads(path.read_text(encoding="utf-8")), job, names)
+    except UnknownVersion as error:
+        raise errors.NotAcceptable(f"{error} Send `Accept: application/json` for the report as it is.") from None
+    return HTMLResponse(page, headers=headers)
 
 
 @router.get("/files", responses=documented(errors.JobNotFound, errors.FileNotFound, *AUTH_ERRORS))
@@ -85,16 +117,19 @@ def _check_succeeded(parts: Services, job_id: str) -> None:
         )
 
 
-def _file(parts: Services, job_id: str, path: str, if_none_match: str | None) -> Response:
+def _artefact(parts: Services, job_id: str, path: str) -> tuple[Path, ArtefactFile]:
     _check_succeeded(parts, job_id)
     try:
-        local = parts.artefacts.path(job_id, path)
-        entry = parts.artefacts.manifest(job_id)[path]
+        return parts.artefacts.path(job_id, path), parts.artefacts.manifest(job_id)[path]
     except (ArtefactNotFound, KeyError):
         raise errors.FileNotFound(
             f"Job {job_id} has no file {path[:200]!r}; GET /v1/jobs/{job_id}/files lists what it has.",
             parameter="path",
         ) from None
+
+
+def _file(parts: Services, job_id: str, path: str, if_none_match: str | None) -> Response:
+    local, entry = _artefact(parts, job_id, path)
     etag = f'"{entry.sha256}"'
     headers = {"ETag": etag, "X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache"}
     if etag_matches(if_none_match, etag):

@@ -13,6 +13,7 @@ from app.auth.callers import BadKeyError, identify
 from app.auth.loopback import NotFromThisMachine
 from app.auth.scopes import Scope
 from app.errors import ForeignRequest, InsufficientScope, InvalidCredentials
+from app.hub.access import Caller as HubCaller
 from app.jobs.door import Door
 from app.jobs.watching import Watcher
 from app.settings import Settings
@@ -42,6 +43,12 @@ class Caller:
     owner: str
     """Id of the API key; empty where the service has none."""
     scope: Scope
+    name: str
+
+
+def hub_caller(caller: Caller) -> HubCaller:
+    """The same caller, as the hub asks what they may see."""
+    return HubCaller(has_token=bool(caller.owner), name=caller.name, key=caller.owner, scope=caller.scope)
 
 
 def services(request: Request) -> Services:
@@ -74,7 +81,7 @@ def require(scope: Scope) -> Callable[..., Caller]:
             raise InsufficientScope(
                 f"This needs a key of scope {scope.value}; the given one has {identity.scope.value}."
             )
-        return Caller(identity.owner, identity.scope)
+        return Caller(identity.owner, identity.scope, identity.name)
 
     return check
 

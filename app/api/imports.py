@@ -7,11 +7,12 @@ from fastapi import APIRouter, Depends, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from app import errors
-from app.api.deps import Submitter
-from app.api.hub import hub_context
+from app.api.deps import Submitter, hub_caller
+from app.api.hub.routing import hub_context
 from app.api.problems import documented
+from app.hub.access import check_may_publish
 from app.hub.context import HubContext
-from app.hub.errors import BadName, DirectoryNotAllowed, ModelRefused, NoSafetensors
+from app.hub.errors import BadName, DirectoryNotAllowed, ModelRefused, NoSafetensors, NotAllowed, ProtectedBranch
 from app.hub.importing import allowed_directory, import_directory
 from app.hub.names import REPO_FORM, check_repo_name
 from app.storage.blobs import SourceChanged
@@ -53,6 +54,7 @@ class ImportAnswer(BaseModel):
         200: {"model": ImportAnswer, "description": "The same content was there already."},
         **documented(
             errors.BadRepoName,
+            errors.ModelNotAllowed,
             errors.DirectoryNotAllowed,
             errors.NoSafetensors,
             errors.UnreadableModel,
@@ -61,7 +63,7 @@ class ImportAnswer(BaseModel):
     },
 )
 def import_model(
-    wanted: ImportRequest, response: Response, context: Annotated[HubContext, Depends(hub_context)], _caller: Submitter
+    wanted: ImportRequest, response: Response, context: Annotated[HubContext, Depends(hub_context)], caller: Submitter
 ) -> ImportAnswer:
     """Check a model directory, copy its files into the store and publish them as `main` of the repository.
 
@@ -73,12 +75,26 @@ def import_model(
         check_repo_name(wanted.repo)
     except BadName as error:
         raise errors.BadRepoName(str(error), pointer="/repo") from None
+    with context.read_sessions() as session:
+        try:
+            check_may_publish(session, hub_caller(caller), wanted.repo)
+        except NotAllowed as error:
+            raise errors.ModelNotAllowed(str(error), pointer="/repo") from None
     try:
         directory, root = allowed_directory(wanted.path, context.model_roots)
         with context.sessions.begin() as session:
             imported = import_directory(
-                session, context.store, directory, wanted.repo, root=root, private=wanted.private
+                session,
+                context.store,
+                directory,
+                wanted.repo,
+                root=root,
+                private=wanted.private,
+                owner=caller.owner,
+                author=caller.owner and caller.name,
             )
+    except ProtectedBranch as error:
+        raise errors.ModelNotAllowed(str(error), pointer="/repo") from None
     except DirectoryNotAllowed as error:
         raise errors.DirectoryNotAllowed(str(error), pointer="/path") from None
     except NoSafetensors as error:

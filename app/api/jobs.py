@@ -7,7 +7,7 @@ from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
 from app import errors
-from app.api.deps import Caller, Parts, Reader, Services, Submitter
+from app.api.deps import Caller, Parts, Reader, Services, Submitter, hub_caller
 from app.api.problems import documented
 from app.db.models import JobRow
 from app.dispatch.queue import enqueue
@@ -44,6 +44,7 @@ REQUEST_ERRORS = (
     errors.GateNotMeasured,
     errors.BadRepoName,
     errors.UnknownModel,
+    errors.ModelNotAllowed,
     errors.UnknownRevision,
     errors.UnreadableModel,
     errors.NoSafetensors,
@@ -97,7 +98,7 @@ def submit_job(
 
 
 def _create(parts: Services, caller: Caller, request: JobRequest, reservation: Reservation | None = None) -> JobRow:
-    spec = parts.door.admit(request)
+    spec = parts.door.admit(request, hub_caller(caller))
     with parts.sessions.begin() as session:
         row = service.create(session, spec, owner=caller.owner, reservation=reservation)
     # Only now: a worker must not look for a row that is not there yet. A lost message is sent again by the reconciler.

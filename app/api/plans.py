@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 
 from app import errors
-from app.api.deps import Parts, Reader
+from app.api.deps import Parts, Reader, hub_caller
 from app.api.jobs import AUTH_ERRORS, REQUEST_ERRORS
 from app.api.problems import documented
 from app.jobs.spec import PlanRequest
@@ -13,10 +13,10 @@ router = APIRouter(prefix="/v1/plans", tags=["plans"])
 
 
 @router.post("", responses=documented(*REQUEST_ERRORS, errors.PlanNeedsWeights, *AUTH_ERRORS))
-def make_plan(body: PlanRequest, parts: Parts, _caller: Reader) -> PlanAnswer:
+def make_plan(body: PlanRequest, parts: Parts, caller: Reader) -> PlanAnswer:
     """Say what a job of this body would remove, add and need; it must pass the same checks.
 
     With a config given inline as `model.config`, parameters are counted by the family's formula and no weights are
     looked at.
     """
-    return PlanAnswer.model_validate(parts.door.plan(body))
+    return PlanAnswer.model_validate(parts.door.plan(body, hub_caller(caller)))

@@ -24,6 +24,12 @@ application = typer.Typer(
 
 application.add_typer(keys.commands, name="keys")
 
+WindowsOption = Annotated[
+    int | None, typer.Option(help="Separate windows of one score table, with a replacement each.")
+]
+RoundsOption = Annotated[
+    int | None, typer.Option(help="Iterative: rounds that each remove, replace and score anew what is left.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on standard output.")]
 JobArgument = Annotated[str, typer.Argument(metavar="ID", help="The job's id, as `submit` printed it.")]
 TimeoutOption = Annotated[
@@ -152,6 +158,8 @@ def submit(
         str | None,
         typer.Option(help=f"What takes the window's place: {KINDS}."),
     ] = None,
+    windows: WindowsOption = None,
+    rounds: RoundsOption = None,
     calibration: Annotated[str | None, typer.Option(help="Id of a data set, or builtin:self.")] = None,
     evaluate: Annotated[list[str] | None, typer.Option(help="Data set for perplexity; may be repeated.")] = None,
     gate: Annotated[list[str] | None, typer.Option(help="A bar, as max_perplexity_ratio=1.3; may be repeated.")] = None,
@@ -179,6 +187,7 @@ def submit(
         model=model,
         target={"sparsity": sparsity, "layers": layers, "window": list(window) if window else None},
         kind=kind,
+        selection={"windows": windows, "rounds": rounds, "mode": "iterative" if rounds else None},
         calibration=calibration,
         evaluate=evaluate,
         gates=gate,
@@ -205,6 +214,8 @@ def plan(
     layers: Annotated[int | None, typer.Option(help="How many decoder blocks fewer.")] = None,
     window: Annotated[tuple[int, int] | None, typer.Option(help="Exactly the layers START to END-1.")] = None,
     kind: Annotated[str | None, typer.Option(help=f"{KINDS}.")] = None,
+    windows: WindowsOption = None,
+    rounds: RoundsOption = None,
     output_format: Annotated[str | None, typer.Option("--format", help="auto or native.")] = None,
     as_json: JsonOption = False,
 ) -> int:
@@ -218,6 +229,7 @@ def plan(
         model=model,
         target={"sparsity": sparsity, "layers": layers, "window": list(window) if window else None},
         kind=kind,
+        selection={"windows": windows, "rounds": rounds, "mode": "iterative" if rounds else None},
         output={"format": output_format},
         config=read_json(config) if config else None,
     )
@@ -292,6 +304,27 @@ def retry(job_id: JobArgument, as_json: JsonOption = False) -> int:
     with Streamline() as service:
         job = service.retry(job_id)
     _print_json(job) if as_json else typer.echo(f"{job_id} is {job['state']} again.")
+    return exits.PASSED
+
+
+@application.command()
+def stability(
+    dense: Annotated[Path, typer.Argument(help="The dense model's samples (lm-eval JSONL), or OpenCompass folder.")],
+    pruned: Annotated[Path, typer.Argument(help="The same of the compressed model.")],
+    tokenizer: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Directory with tokenizer.json; sample files of lm-eval need it.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Compare two models' answers: stability, accuracy and flips. Needs no service and no model.
+
+    Takes two sample files of lm-evaluation-harness (`--log_samples`) of the same task, or two folders of OpenCompass
+    predictions with a TASK.json each.
+    """
+    from app.cli.stability import measure, show
+
+    found = measure(dense, pruned, tokenizer)
+    _print_json(found) if as_json else show(found)
     return exits.PASSED
 
 

@@ -86,6 +86,9 @@ BENCHMARK_NEW_TOKENS: Final = 128
 LEAST_NEW_TOKENS: Final = 2
 """The first token belongs to the prefill; a decode rate needs one more."""
 
+BENCHMARK_BACKEND: Final = "transformers"
+"""What generates: every family that can be compressed runs in it, and nothing more has to be installed."""
+
 BENCHMARK_REPEATS: Final = 5
 """Interleaved rounds; the median of five survives two disturbed ones."""
 

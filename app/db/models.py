@@ -123,8 +123,49 @@ class RepoRow(Base):
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=True)
     name: Mapped[str] = mapped_column(String(200), unique=True)
+    owner: Mapped[str] = mapped_column(String(16), default="", server_default="")
+    """Id of the API key that made it; empty where the service had none."""
     private: Mapped[bool] = mapped_column(default=False)
+    gated: Mapped[str | None] = mapped_column(String(8))
+    """`auto` or `manual`: its files are for keys that were granted access; null: for every reader."""
+    created_at: Mapped[datetime] = mapped_column(insert_default=db_now(), index=True)
+    last_modified: Mapped[datetime] = mapped_column(insert_default=db_now(), index=True)
+    """When `main` moved last; until then, when the repository was made."""
+
+
+class RepoGrantRow(Base):
+    """An API key that may read (and, with its scope, write) a private or gated repository of another key."""
+
+    __tablename__ = "repo_grants"
+
+    repo_id: Mapped[int] = mapped_column(ForeignKey("repos.id", ondelete="CASCADE"), primary_key=True)
+    key_id: Mapped[str] = mapped_column(ForeignKey("api_keys.id", ondelete="CASCADE"), primary_key=True)
     created_at: Mapped[datetime] = mapped_column(insert_default=db_now())
+
+
+class RepoTagRow(Base):
+    """A tag of the model at `main` (not of git): what a list is filtered by."""
+
+    __tablename__ = "repo_tags"
+    __table_args__ = (Index("repo_tags_by_tag", "tag", "repo_id"),)
+
+    repo_id: Mapped[int] = mapped_column(ForeignKey("repos.id", ondelete="CASCADE"), primary_key=True)
+    tag: Mapped[str] = mapped_column(String(200), primary_key=True)
+
+
+class UploadRow(Base):
+    """Bytes that a writer of the repository has sent, whether a commit names them yet or not.
+
+    It is the proof of possession: knowing a sha256 makes nobody else's blob one's own. A blob stays as long as its row.
+    """
+
+    __tablename__ = "uploads"
+
+    repo_id: Mapped[int] = mapped_column(ForeignKey("repos.id", ondelete="CASCADE"), primary_key=True)
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    size: Mapped[int] = mapped_column(BigInteger)
+    git_oid: Mapped[str] = mapped_column(String(40))
+    created_at: Mapped[datetime] = mapped_column(insert_default=db_now(), index=True)
 
 
 class CommitRow(Base):
@@ -138,6 +179,8 @@ class CommitRow(Base):
     oid: Mapped[str] = mapped_column(String(40), index=True)
     parent: Mapped[str | None] = mapped_column(String(40))
     message: Mapped[str] = mapped_column(Text)
+    author: Mapped[str] = mapped_column(String(64), default="", server_default="")
+    """Name of the API key that made it; empty where the service had none, and for jobs."""
     job_id: Mapped[str | None] = mapped_column(String(32), index=True)
     created_at: Mapped[datetime] = mapped_column(insert_default=db_now())
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from sqlalchemy.orm import Session, sessionmaker
 
 import app.bundled
-from app.hub import repository
+from app.hub import directory
 from app.hub.importing import import_directory
 from app.hub.publishing import Commit
 from app.storage.blobs import BlobStore
@@ -20,7 +20,7 @@ def import_bundled(sessions: sessionmaker[Session], store: BlobStore) -> Commit 
     Call it where transactions end (it begins and commits its own). Two processes that start at once make one commit.
     """
     with sessions() as session:
-        if repository.find_repo(session, BUNDLED_REPO) is not None:
+        if directory.find_repo(session, BUNDLED_REPO) is not None:
             return None
     with sessions.begin() as session:
         message = f"Import {BUNDLED_REPO}\n\nThe model that comes with the service."

@@ -9,6 +9,10 @@ class BadName(HubError, ValueError):  # noqa: N818 - named for what happened
     """A repository, revision or file name that the hub does not allow."""
 
 
+class BadRequest(HubError, ValueError):  # noqa: N818
+    """A body or parameter that cannot be understood."""
+
+
 class RepositoryNotFound(HubError):  # noqa: N818
     """No such repository, or one that the caller may not know of."""
 
@@ -63,6 +67,19 @@ class InvalidCredentials(HubError):  # noqa: N818
 
     def __init__(self) -> None:
         super().__init__("Invalid credentials in Authorization header")  # clients compare this very sentence
+
+
+class NotAllowed(HubError):  # noqa: N818
+    """The caller may see this but not change it."""
+
+
+class ProtectedBranch(NotAllowed):
+    """`main` of a job's output repository moves by a passing verdict alone."""
+
+    def __init__(self, repo: str) -> None:
+        super().__init__(
+            f"`main` of {repo} holds what jobs publish and moves only when one passes its gates; use another branch."
+        )
 
 
 class ForeignRequest(HubError):  # noqa: N818

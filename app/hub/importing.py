@@ -8,6 +8,7 @@ from pathlib import Path
 from sqlalchemy.orm import Session
 
 from app.core.safetensors_file import CorruptSafetensors, read_checkpoint, read_header
+from app.hub.card import model_tags, read_card
 from app.hub.catalog import CONFIG_FILE, MAX_CONFIG_BYTES, parse_config
 from app.hub.errors import BadName, DirectoryNotAllowed, ModelRefused, NoSafetensors
 from app.hub.names import check_path, check_repo_name
@@ -171,6 +172,8 @@ def import_directory(
     *,
     root: Path | None = None,
     private: bool = False,
+    owner: str = "",
+    author: str = "",
     ref: str = DEFAULT_BRANCH,
     message: str | None = None,
 ) -> Imported:
@@ -187,5 +190,15 @@ def import_directory(
     check_repo_name(repo)
     model = inspect_model(directory, root=root)
     staged = stage_files(store, model.root, model.files)
-    commit = commit_files(session, repo, staged, message or f"Import {repo}", ref=ref, private=private)
+    commit = commit_files(
+        session,
+        repo,
+        staged,
+        message or f"Import {repo}",
+        ref=ref,
+        private=private,
+        owner=owner,
+        author=author,
+        tags=model_tags(staged, read_card(store, staged)),
+    )
     return Imported(commit, len(staged), sum(file.size for file in staged), model.skipped)

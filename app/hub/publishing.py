@@ -4,7 +4,7 @@ Staging takes long and touches no database; committing is short and touches no f
 that nobody names yet, and the next try finds them.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -12,7 +12,9 @@ from pathlib import Path
 from sqlalchemy.orm import Session
 
 from app.db.models import CommitRow, RepoRow
-from app.hub import repository
+from app.hub import directory, repository
+from app.hub.card import Card, model_tags
+from app.hub.errors import ProtectedBranch
 from app.hub.names import check_path, check_ref_name, check_repo_name
 from app.hub.objects import TreeFile, commit_oid, tree_oid
 from app.hub.revisions import DEFAULT_BRANCH
@@ -68,15 +70,20 @@ def commit_files(
     tag: str | None = None,
     job_id: str | None = None,
     private: bool = False,
+    owner: str = "",
+    author: str = "",
+    tags: Collection[str] | None = None,
 ) -> Commit:
     """Publish the files as the whole content of a new commit, in the caller's transaction.
 
-    The repository is made if it is missing (`private` counts only then). `ref` is the branch that moves to the commit;
+    The repository is made if it is missing (`private` and `owner` count only then). `tags` are what lists find the
+    model by once it is at `main` (default: what the files' names tell). `ref` is the branch that moves to the commit;
     None leaves every branch where it is (a job that missed a gate) and puts the commit on top of `main`. Publishing
     again what the branch already holds, or what the job has already published, writes no commit.
 
     Raises:
         BadName: a name that the hub does not allow.
+        ProtectedBranch: `main` of a repository that a job has published to, and no job publishes now.
         ValueError: nothing staged, or two files of one path.
     """
     check_repo_name(repo)
@@ -85,16 +92,32 @@ def commit_files(
             check_ref_name(name)
     if not staged or len({check_path(file.path) for file in staged}) != len(staged):
         raise ValueError("a commit needs at least one file, and each path once")
-    row = repository.lock_or_create_repo(session, repo, private=private)
+    row = directory.lock_or_create_repo(session, repo, private=private, owner=owner)
     head = repository.commit_of_ref(session, row.id, "branch", ref or DEFAULT_BRANCH)
+    if ref == DEFAULT_BRANCH and job_id is None:
+        check_unprotected(session, row)
     tree = tree_oid(staged)
     published = _already_published(session, row, tree, head=head, job_id=job_id)
-    commit = published or _write(session, row, staged, tree=tree, parent=head, message=message, job_id=job_id)
+    commit = published or write_commit(
+        session, row, staged, tree=tree, parent=head, message=message, author=author, job_id=job_id
+    )
     if ref is not None and published is None:
         repository.move_ref(session, row, "branch", ref, commit)
+        if ref == DEFAULT_BRANCH:
+            directory.main_moved(session, row, model_tags(staged, Card()) if tags is None else tags)
     if tag is not None:
         repository.move_ref(session, row, "tag", tag, commit)
     return Commit(repo, commit.oid, commit.parent, commit.message, commit.job_id, commit.created_at, published is None)
+
+
+def check_unprotected(session: Session, repo: RepoRow) -> None:
+    """Let pass whoever wants to move `main` without a job's verdict.
+
+    Raises:
+        ProtectedBranch: a job has published to the repository.
+    """
+    if repository.has_commit_of_a_job(session, repo.id):
+        raise ProtectedBranch(repo.name)
 
 
 def _already_published(
@@ -105,7 +128,7 @@ def _already_published(
     return next((commit for commit in candidates if tree_oid(repository.files(session, commit)) == tree), None)
 
 
-def _write(
+def write_commit(
     session: Session,
     repo: RepoRow,
     staged: Sequence[StagedFile],
@@ -113,11 +136,13 @@ def _write(
     tree: str,
     parent: CommitRow | None,
     message: str,
+    author: str,
     job_id: str | None,
 ) -> CommitRow:
+    """Write the commit, or find it where the same one has been written before; no ref moves."""
     parent_oid = parent.oid if parent else None
     oid = commit_oid(tree, parent_oid, message)
     # Two jobs of one recipe that both miss a gate make the same commit: it stays the first one's.
     return repository.find_commit(session, repo.id, oid) or repository.add_commit(
-        session, repo, oid=oid, parent=parent_oid, message=message, job_id=job_id, files=staged
+        session, repo, oid=oid, parent=parent_oid, message=message, author=author, job_id=job_id, files=staged
     )

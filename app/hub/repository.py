@@ -1,4 +1,4 @@
-"""All the SQL of the hub. Functions take the caller's session and never commit.
+"""All the SQL about what a repository holds: commits, files, refs. Functions never commit.
 
 A commit and its files are written once and never changed; only refs move.
 """
@@ -7,66 +7,12 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Literal
 
 from sqlalchemy import select
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased
 
 from app.db.models import CommitFileRow, CommitRow, RefRow, RepoRow
 from app.hub.objects import TreeFile
 
 RefKind = Literal["branch", "tag"]
-
-
-def find_repo(session: Session, name: str) -> RepoRow | None:
-    """The repository of this name, or None."""
-    return session.scalar(select(RepoRow).where(RepoRow.name == name))
-
-
-def lock_repo(session: Session, name: str) -> RepoRow | None:
-    """The repository, locked until the transaction ends: two who publish to it take turns.
-
-    SQLite has no row locks and needs none, its transactions begin IMMEDIATE.
-    """
-    return session.scalar(
-        select(RepoRow).where(RepoRow.name == name).with_for_update().execution_options(populate_existing=True)
-    )
-
-
-def lock_or_create_repo(session: Session, name: str, *, private: bool) -> RepoRow:
-    """The repository, locked; made with this visibility if it was missing, else left as it is."""
-    if row := lock_repo(session, name):
-        return row
-    try:
-        with session.begin_nested():
-            session.add(RepoRow(name=name, private=private))
-    except IntegrityError:  # somebody was quicker, and has committed by now
-        pass
-    row = lock_repo(session, name)
-    assert row is not None
-    return row
-
-
-def page_of_repos(
-    session: Session,
-    *,
-    search: str | None = None,
-    author: str | None = None,
-    include_private: bool,
-    after: str | None = None,
-    limit: int,
-) -> Sequence[RepoRow]:
-    """Repositories in name order behind the name `after`; `search` is part of a name, `author` a whole namespace."""
-    if "\0" in f"{search}{author}{after}":  # in no name, and PostgreSQL takes none
-        return []
-    query = select(RepoRow).order_by(RepoRow.name).limit(limit)
-    if search:
-        query = query.where(RepoRow.name.icontains(search, autoescape=True))
-    if author:
-        query = query.where(RepoRow.name.startswith(f"{author}/", autoescape=True))
-    if not include_private:
-        query = query.where(RepoRow.private.is_(False))
-    if after:
-        query = query.where(RepoRow.name > after)
-    return session.scalars(query).all()
 
 
 def commit_of_ref(session: Session, repo_id: int, kind: RefKind, name: str) -> CommitRow | None:
@@ -109,6 +55,12 @@ def commits_of_job(session: Session, repo_id: int, job_id: str) -> Sequence[Comm
     ).all()
 
 
+def has_commit_of_a_job(session: Session, repo_id: int) -> bool:
+    """Whether a job has ever published to the repository."""
+    found = select(CommitRow.id).where(CommitRow.repo_id == repo_id, CommitRow.job_id.is_not(None)).limit(1)
+    return session.scalar(found) is not None
+
+
 def history(session: Session, commit: CommitRow, *, limit: int) -> Sequence[CommitRow]:
     """The commit and its ancestors, newest first."""
     base = select(CommitRow.id, CommitRow.repo_id, CommitRow.parent).where(CommitRow.id == commit.id)
@@ -132,6 +84,19 @@ def files(session: Session, commit: CommitRow) -> list[TreeFile]:
         )
     )
     return sorted((TreeFile(*row) for row in rows), key=lambda file: file.path)  # databases differ in their collations
+
+
+def files_of(session: Session, commit_ids: Collection[int]) -> dict[int, list[TreeFile]]:
+    """Every file of these commits, in path order."""
+    rows = session.execute(
+        select(
+            CommitFileRow.commit_id, CommitFileRow.path, CommitFileRow.size, CommitFileRow.sha256, CommitFileRow.git_oid
+        ).where(CommitFileRow.commit_id.in_(commit_ids))
+    )
+    found: dict[int, list[TreeFile]] = {commit_id: [] for commit_id in commit_ids}
+    for commit_id, path, size, sha256, git_oid in rows:
+        found[commit_id].append(TreeFile(path, size, sha256, git_oid))
+    return {commit_id: sorted(files, key=lambda file: file.path) for commit_id, files in found.items()}
 
 
 def find_file(session: Session, commit: CommitRow, path: str) -> TreeFile | None:
@@ -158,11 +123,12 @@ def add_commit(
     oid: str,
     parent: str | None,
     message: str,
+    author: str,
     job_id: str | None,
     files: Iterable[TreeFile],
 ) -> CommitRow:
     """Write a commit and its files."""
-    row = CommitRow(repo_id=repo.id, oid=oid, parent=parent, message=message, job_id=job_id)
+    row = CommitRow(repo_id=repo.id, oid=oid, parent=parent, message=message, author=author, job_id=job_id)
     session.add(row)
     session.flush()
     session.add_all(

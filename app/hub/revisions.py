@@ -5,7 +5,7 @@ import re
 from sqlalchemy.orm import Session
 
 from app.db.models import CommitRow, RepoRow
-from app.hub import repository
+from app.hub import directory, repository
 from app.hub.errors import BadName, EntryNotFound, RepositoryNotFound, RevisionNotFound
 from app.hub.names import check_path, check_ref_name, check_repo_name, is_commit
 from app.hub.objects import TreeFile
@@ -21,7 +21,7 @@ def repo_named(session: Session, name: str) -> RepoRow:
         RepositoryNotFound: there is none, or there can be none of this name.
     """
     try:
-        row = repository.find_repo(session, check_repo_name(name))
+        row = directory.find_repo(session, check_repo_name(name))
     except BadName:
         row = None
     if row is None:

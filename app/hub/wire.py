@@ -7,7 +7,8 @@ from datetime import datetime
 from typing import Any
 
 from app.db.models import CommitRow, RepoRow
-from app.hub.errors import BadName
+from app.hub.card import Card
+from app.hub.errors import BadRequest
 from app.hub.objects import TreeEntry, TreeFile, tree_entries
 
 Json = dict[str, Any]
@@ -19,7 +20,15 @@ def timestamp(moment: datetime) -> str:
 
 
 def model_info(
-    repo: RepoRow, commit: CommitRow | None, files: Iterable[TreeFile], *, blobs: bool, expand: Collection[str] = ()
+    repo: RepoRow,
+    commit: CommitRow | None,
+    files: Iterable[TreeFile],
+    *,
+    tags: Iterable[str],
+    card: Card,
+    blobs: bool,
+    security: bool = False,
+    expand: Collection[str] = (),
 ) -> Json:
     """A repository at a commit (None: `main` has none yet); `expand` names the only properties that are wanted."""
     files = list(files)
@@ -30,16 +39,23 @@ def model_info(
         "author": repo.name.rpartition("/")[0] or None,
         "sha": commit.oid if commit else None,
         "createdAt": timestamp(repo.created_at),
-        "lastModified": timestamp(commit.created_at if commit else repo.created_at),
+        "lastModified": timestamp(commit.created_at if commit else repo.last_modified),
         "private": repo.private,
-        "gated": False,
+        "gated": repo.gated or False,
         "disabled": False,
         "downloads": 0,
         "likes": 0,
-        "tags": ["safetensors"] if any(file.path.endswith(".safetensors") for file in files) else [],
+        "tags": list(tags),
         "siblings": [_sibling(file, blobs=blobs) for file in files],
         "usedStorage": sum({file.sha256: file.size for file in files}.values()),
     }
+    if card.metadata:
+        info["cardData"] = dict(card.metadata)
+    for name in ("pipeline_tag", "library_name"):
+        if isinstance(value := card.metadata.get(name), str):
+            info[name] = value
+    if security or "securityRepoStatus" in expand:  # nothing here scans files, and no finding is not a finding of none
+        info["securityRepoStatus"] = {"scansDone": False, "filesWithIssues": []}
     return {key: value for key, value in info.items() if key in {"_id", "id", *expand}} if expand else info
 
 
@@ -120,7 +136,7 @@ def commit(row: CommitRow) -> Json:
         "id": row.oid,
         "title": title,
         "message": message.strip(),
-        "authors": [{"user": "streamline"}],
+        "authors": [{"user": row.author or "streamline"}],
         "date": timestamp(row.created_at),
     }
 
@@ -134,9 +150,9 @@ def decode_cursor(cursor: str) -> str:
     """The entry that a cursor lies behind.
 
     Raises:
-        BadName: it is none of ours.
+        BadRequest: it is none of ours.
     """
     try:
         return base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
     except (binascii.Error, ValueError):
-        raise BadName("The cursor is not one of this service; begin again without it.") from None
+        raise BadRequest("The cursor is not one of this service; begin again without it.") from None

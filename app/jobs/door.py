@@ -6,7 +6,8 @@ with no database connection held.
 
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.core import defaults
-from app.core.architectures import ArchitectureError, Config, layer_count, refuse_uncuttable
+from app.core.architectures import ArchitectureError, Config, layer_count, max_positions, refuse_uncuttable
 from app.core.layer_fields import cut_layer_fields
 from app.core.safetensors_file import Header
 from app.core.selection import ParameterCounts
@@ -25,7 +26,9 @@ from app.errors import (
     BadRepoName,
     ConflictingFields,
     InvalidRequest,
+    ModelNotAllowed,
     NoSafetensors,
+    NotAvailable,
     TextTooShort,
     UnknownColumn,
     UnknownDataset,
@@ -35,10 +38,11 @@ from app.errors import (
 )
 from app.hub import catalog
 from app.hub import errors as hub_errors
+from app.hub.access import Caller, check_may_publish, readable
 from app.hub.names import check_repo_name
 from app.hub.revisions import DEFAULT_BRANCH
 from app.jobs import resolution
-from app.jobs.resolution import ModelFacts
+from app.jobs.resolution import ModelFacts, RivalFacts
 from app.jobs.spec import JobRequest, PlanRequest
 from app.storage.blobs import BlobNotFound, BlobStore
 
@@ -66,24 +70,29 @@ class Facts:
     texts: tuple[TextFacts, ...]
     tokenizer: Path | None
     """None where the model has no tokenizer.json; the engine then finds out by itself."""
+    rivals: tuple[RivalFacts, ...] = ()
 
 
 class Door:
     """Refuses what cannot work, and resolves what can."""
 
-    def __init__(self, read_sessions: sessionmaker[Session], store: BlobStore) -> None:
+    def __init__(self, read_sessions: sessionmaker[Session], store: BlobStore, *, vllm: bool | None = None) -> None:
+        """`vllm` says whether the workers have vLLM; None where nobody here can know."""
         self._sessions = read_sessions
         self._store = store
+        self._vllm = vllm
 
-    def admit(self, request: JobRequest) -> dict[str, Any]:
-        """The resolved specification of a job that may be queued.
+    def admit(self, request: JobRequest, who: Caller) -> dict[str, Any]:
+        """The resolved specification of a job that this caller may have queued.
 
         Raises:
             InvalidRequest: what is wrong, where, and what to do.
         """
-        return self._resolve(request, self._facts(request, request.model.repo, request.model.revision))
+        spec = self._resolve(request, self._facts(request, who, request.model.repo, request.model.revision))
+        self._check_output(spec["output"]["repo"], who)
+        return spec
 
-    def plan(self, request: PlanRequest) -> dict[str, Any]:
+    def plan(self, request: PlanRequest, who: Caller) -> dict[str, Any]:
         """The answer to a dry run, after the same checks that a job would have to pass.
 
         Raises:
@@ -95,29 +104,50 @@ class Door:
             facts = Facts(resolution.inline_facts(request.model.config), (), None)
         else:
             assert request.model.repo is not None, "the model is a repo or a config"
-            facts = self._facts(request, request.model.repo, request.model.revision)
+            facts = self._facts(request, who, request.model.repo, request.model.revision)
         return resolution.plan(request, facts.model, self._resolve(request, facts)).to_json()
 
     def _resolve(self, request: JobRequest | PlanRequest, facts: Facts) -> dict[str, Any]:
-        spec = resolution.resolve(request, facts.model)
+        if request.benchmark.backend == "vllm" and self._vllm is False:
+            raise NotAvailable(
+                "vllm is not installed on this machine, where the worker runs too; install it there, or leave backend "
+                "out to measure with transformers.",
+                pointer="/benchmark/backend",
+            )
+        spec = resolution.resolve(request, facts.model, facts.rivals)
         _check_texts(facts, length=spec["scoring"]["sequence_length"], column=spec["calibration"]["column"])
         return spec
 
-    def _facts(self, request: JobRequest | PlanRequest, repo: str, revision: str | None) -> Facts:
+    def _check_output(self, repo: str, who: Caller) -> None:
         with self._sessions() as session:
             try:
-                check_repo_name(repo)
+                check_may_publish(session, who, repo)
+            except hub_errors.NotAllowed as error:
+                raise ModelNotAllowed(str(error), pointer="/output/repo") from None
+
+    def _facts(self, request: JobRequest | PlanRequest, who: Caller, repo: str, revision: str | None) -> Facts:
+        with self._sessions() as session:
+            with _named_by("/model/repo", repo, revision_pointer="/model/revision"):
+                readable(session, who, repo, files=True)
                 model = self._model(session, repo, revision or DEFAULT_BRANCH)
                 tokenizer = self._tokenizer(session, repo, model.commit or "")
-            except hub_errors.BadName as error:
-                raise BadRepoName(str(error), pointer="/model/repo") from None
-            except hub_errors.RepositoryNotFound:
-                raise UnknownModel(_how_to_import(repo), pointer="/model/repo") from None
-            except hub_errors.RevisionNotFound as error:
-                raise UnknownRevision(str(error), pointer="/model/revision") from None
-            except (hub_errors.UnreadableModel, hub_errors.EntryNotFound, BlobNotFound) as error:
-                raise UnreadableModel(f"{error} Import it again.", pointer="/model/repo") from None
-            return Facts(model, self._texts(session, request), tokenizer)
+            names = request.benchmark.rivals or ()
+            rivals = tuple(
+                self._rival(session, who, name, f"/benchmark/rivals/{index}") for index, name in enumerate(names)
+            )
+            return Facts(model, self._texts(session, request), tokenizer, rivals)
+
+    def _rival(self, session: Session, who: Caller, name: str, pointer: str) -> RivalFacts:
+        repo, _, revision = name.partition("@")
+        with _named_by(pointer, repo):
+            readable(session, who, repo, files=True)
+            commit, config = catalog.config_of(session, self._store, repo, revision or DEFAULT_BRANCH)
+            if not catalog.tensor_headers_of(session, self._store, repo, commit):
+                raise NoSafetensors(f"{repo} at {commit[:12]} has no safetensors weights to time.", pointer=pointer)
+        try:
+            return RivalFacts(repo, commit, max_positions(config))
+        except ArchitectureError as error:
+            raise resolution.model_problem(error, pointer) from None
 
     def _model(self, session: Session, repo: str, revision: str) -> ModelFacts:
         commit, config = catalog.config_of(session, self._store, repo, revision)
@@ -182,6 +212,24 @@ class Door:
         except BlobNotFound as error:
             raise UnknownDataset(f"{row.name}: {error}", pointer=pointer) from None
         return TextFacts(pointer, row.name, "jsonl" if row.format == "jsonl" else "text", path, sequences)
+
+
+@contextmanager
+def _named_by(pointer: str, repo: str, *, revision_pointer: str | None = None) -> Iterator[None]:
+    """Turn the hub's errors about a model into the request's, under the pointer of the field that names it."""
+    try:
+        check_repo_name(repo)
+        yield
+    except hub_errors.BadName as error:
+        raise BadRepoName(str(error), pointer=pointer) from None
+    except hub_errors.RepositoryNotFound:
+        raise UnknownModel(_how_to_import(repo), pointer=pointer) from None
+    except hub_errors.GatedRepository as error:
+        raise ModelNotAllowed(str(error), pointer=pointer) from None
+    except hub_errors.RevisionNotFound as error:
+        raise UnknownRevision(str(error), pointer=revision_pointer or pointer) from None
+    except (hub_errors.UnreadableModel, hub_errors.EntryNotFound, BlobNotFound) as error:
+        raise UnreadableModel(f"{error} Import it again.", pointer=pointer) from None
 
 
 def _how_to_import(repo: str) -> str:

@@ -1,6 +1,6 @@
 """Fill in what a request leaves out, and refuse what the model cannot bear. No database, no files: facts alone."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -56,6 +56,15 @@ class ModelFacts:
         return "/model/config" if self.repo is None else "/model/repo"
 
 
+@dataclass(frozen=True)
+class RivalFacts:
+    """A checkpoint that is timed beside the dense and the pruned one."""
+
+    repo: str
+    commit: str
+    positions: int
+
+
 def inline_facts(config: Config) -> ModelFacts:
     """The facts of a config given inline.
 
@@ -100,10 +109,11 @@ def _config_dtype(config: Config) -> str | None:
     return named if isinstance(named, str) and named in _DTYPE_BYTES else None
 
 
-def resolve(request: JobRequest | PlanRequest, facts: ModelFacts) -> dict[str, Any]:
+def resolve(request: JobRequest | PlanRequest, facts: ModelFacts, rivals: Sequence[RivalFacts] = ()) -> dict[str, Any]:
     """The specification that is stored: the request with every default filled in.
 
-    For a job it is itself a valid request, and resolving it again changes nothing.
+    For a job it is itself a valid request, and resolving it again changes nothing. `rivals` are those that the request
+    names for the benchmark, in order.
 
     Raises:
         InvalidRequest: a value that does not fit the model, under the pointer of its field.
@@ -142,6 +152,7 @@ def resolve(request: JobRequest | PlanRequest, facts: ModelFacts) -> dict[str, A
     }
     for section, values in filled.items():
         spec[section] |= {name: value for name, value in values.items() if spec[section][name] is None}
+    spec["benchmark"]["rivals"] = _rivals(rivals, spec["benchmark"])
     if facts.repo is not None:
         spec["model"] = {"repo": facts.repo, "revision": facts.commit}
     _check_tokens(request, dataset, tokens=spec["replacement"]["tokens"], length=length)
@@ -275,7 +286,45 @@ def _benchmark(request: JobRequest | PlanRequest, config: Config) -> dict[str, A
         prompt = min(default_prompt, positions - (new or default_new))
     if new is None:
         new = min(default_new, positions - prompt)
-    return {"batch_sizes": list(defaults.BENCHMARK_BATCH_SIZES), "prompt_tokens": max(1, prompt), "new_tokens": new}
+    for index, length in enumerate(request.benchmark.other_prompt_tokens or ()):
+        if length + new > positions:
+            raise OutOfRange(
+                f"A prompt of {length} tokens and {new} new ones do not fit the model's {positions} positions; allowed "
+                f"with new_tokens {new} are 1 to {positions - new}.",
+                pointer=f"/benchmark/other_prompt_tokens/{index}",
+            )
+    return {
+        "batch_sizes": list(defaults.BENCHMARK_BATCH_SIZES),
+        "prompt_tokens": max(1, prompt),
+        "other_prompt_tokens": [],
+        "new_tokens": new,
+        "backend": defaults.BENCHMARK_BACKEND,
+    }
+
+
+def _rivals(rivals: Sequence[RivalFacts], benchmark: Mapping[str, Any]) -> list[str]:
+    """The rivals as `repo@commit`.
+
+    Raises:
+        ConflictingFields: one is named twice, or has the name of a row that is there anyway.
+        OutOfRange: prompt and new tokens do not fit into one's positions.
+    """
+    tokens = max(benchmark["prompt_tokens"], *benchmark["other_prompt_tokens"], 0) + benchmark["new_tokens"]
+    seen = {"dense", "pruned"}
+    for index, rival in enumerate(rivals):
+        pointer = f"/benchmark/rivals/{index}"
+        if rival.repo in seen:
+            raise ConflictingFields(
+                f"The benchmark has a row {rival.repo} already; name each rival once.", pointer=pointer
+            )
+        if tokens > rival.positions:
+            raise OutOfRange(
+                f"{rival.repo} has {rival.positions} positions, and the benchmark's longest prompt and new tokens make "
+                f"{tokens}; lower benchmark.prompt_tokens or benchmark.new_tokens.",
+                pointer=pointer,
+            )
+        seen.add(rival.repo)
+    return [f"{rival.repo}@{rival.commit}" for rival in rivals]
 
 
 def _output_repo(request: JobRequest | PlanRequest, facts: ModelFacts) -> str | None:

@@ -268,23 +268,36 @@ class Evaluation(Section):
         return value
 
 
+PromptTokens = Annotated[int, Field(ge=1, le=1_048_576)]
+
+
 class Benchmark(Section):
     """How speed is measured, dense and pruned interleaved."""
 
     batch_sizes: Annotated[list[Annotated[int, Field(ge=1, le=1024)]], Field(min_length=1, max_length=8)] | None = (
         Field(None, description="Default [1]: one stream, the case where depth pruning pays at once.")
     )
-    prompt_tokens: int | None = Field(
+    prompt_tokens: PromptTokens | None = Field(
         None,
-        ge=1,
-        le=1_048_576,
-        description=f"Default {defaults.BENCHMARK_PROMPT_TOKENS}, less where the model has fewer positions.",
+        description=f"Default {defaults.BENCHMARK_PROMPT_TOKENS}, less where the model has fewer positions. The "
+        "speed-up that a gate is held against is that of this length at the first batch size.",
+    )
+    other_prompt_tokens: Annotated[list[PromptTokens], Field(max_length=8)] | None = Field(
+        None, description="Further prompt lengths to measure at every batch size. Default: none."
     )
     new_tokens: int | None = Field(
         None,
         ge=defaults.LEAST_NEW_TOKENS,
         le=1_048_576,
         description=f"Default {defaults.BENCHMARK_NEW_TOKENS}, less where the model has fewer positions.",
+    )
+    rivals: Annotated[list[Text], Field(max_length=8)] | None = Field(
+        None,
+        description="Other checkpoints of this service's hub (`team/name` or `team/name@revision`) to time beside the "
+        "dense and the pruned one. The job keeps the commits that they name at submission. Default: none.",
+    )
+    backend: Literal["transformers", "vllm"] | None = Field(
+        None, description="What generates. Default `transformers`; `vllm` where the workers have it installed."
     )
 
 

@@ -8,10 +8,10 @@ from fastapi.responses import HTMLResponse
 from fastapi.templating import Jinja2Templates
 from sqlalchemy.orm import Session, sessionmaker
 
-from app.api.deps import require, services
+from app.api.deps import Reader, hub_caller, require, services
 from app.auth.scopes import Scope
 from app.errors import JobNotFound
-from app.hub import repository as hub
+from app.hub import directory
 from app.jobs import repository
 from app.jobs.states import FINAL, STAGES
 
@@ -50,8 +50,9 @@ def job(request: Request, job_id: str) -> HTMLResponse:
 
 
 @router.get("/models")
-def models(request: Request) -> HTMLResponse:
+def models(request: Request, reader: Reader) -> HTMLResponse:
     """The repositories of the hub, with the lines that use them."""
     with _sessions(request)() as session:
-        names = [repo.name for repo in hub.page_of_repos(session, include_private=True, limit=_MODELS_SHOWN)]
+        shown = directory.page_of_repos(session, visible_to=hub_caller(reader).visible_to, limit=_MODELS_SHOWN)
+        names = [repo.name for repo in shown]
     return _render(request, "models.html", names=names, endpoint=str(request.base_url).rstrip("/"))

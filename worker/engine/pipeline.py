@@ -33,6 +33,25 @@ from worker.engine.training import stage as training
 _LOCK_SECONDS = 20.0  # longer than a killed engine needs to be gone
 
 
+def _lineage(context: StageContext) -> dict[str, Any]:
+    """Return what the checkpoint's bytes came from, with the context of the first step: hashes, and the seed."""
+    recipe, own = context.recipe, context.self_text
+    fetched = context.workspace / fetch.OUTPUT
+    texts = {text.name: text.path for text in (recipe.calibration, *recipe.evaluation)}
+    if recipe.calibration.path is None and own.is_file():
+        texts[recipe.calibration.name] = str(own)
+    return {
+        "model": {
+            "name": recipe.model.name,
+            "revision": recipe.model.revision,
+            "hash": context.read_json(fetch.OUTPUT)["hash"] if fetched.is_file() else None,
+        },
+        "data": {name: path and _sha256_of_text(path) for name, path in texts.items()},
+        "code": code_version(),
+        "seed": recipe.seed,
+    }
+
+
 def _model(recipe: Recipe) -> Mapping[str, Any]:
     path = Path(recipe.model.path)
     # The time of change beside the size: a model that is written anew in place often keeps every size.
@@ -144,9 +163,10 @@ def run_pipeline(context: StageContext, stages: tuple[Stage, ...] = STAGES) -> d
 def _run_all(context: StageContext, stages: tuple[Stage, ...]) -> dict[str, Any]:
     context.write_json("recipe.json", context.recipe.to_json())
     run = _Run(context)
-    run.through([first_step(context, stages)])
+    first = first_step(context, stages)
+    run.through([first])
     run.through(further_steps(context, stages))
-    report = write_report(context, run.seconds)
+    report = write_report(context, run.seconds, _lineage(first.context))
     context.emit.finished(REPORT_FILE)
     return report
 
@@ -179,17 +199,15 @@ class _Run:
                 _remove(self._context.workspace / step.releases)
 
     def _settled(self, steps: Sequence[Step]) -> set[str]:
-        """Return the keys of those steps that need not run, as far as the ledger can tell beforehand.
+        """Return the keys of those steps that need not run if what they read does not change meanwhile.
 
         What a step releases may be missing only where all steps from the one that made it on are done.
         """
         hashes, known = dict(self._hashes), list[tuple[Step, str]]()
         for step in steps:
-            inputs, entry = _inputs(step, hashes), self._ledger.entry(step.key)
-            if entry is None or entry.inputs != inputs:
-                break
-            hashes |= entry.hashes
-            known.append((step, inputs))
+            known.append((step, _inputs(step, hashes)))
+            entry = self._ledger.entry(step.key)
+            hashes |= entry.hashes if entry else {}
         settled: set[str] = set()
         released: list[str] = []
         for step, inputs in reversed(known):

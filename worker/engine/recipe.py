@@ -24,6 +24,7 @@ Metric = Literal["cosine", "angular", "euclidean", "dot", "perplexity", "task"]
 Format = Literal["auto", "native"]
 Dtype = Literal["float32", "float16", "bfloat16"]
 Device = Literal["auto", "cpu", "cuda"]
+Backend = Literal["transformers", "vllm"]
 Execution = Literal["auto", "resident", "streamed"]
 
 
@@ -88,12 +89,17 @@ class Text:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Speed measurement: `repeats` interleaved rounds of `prompt_tokens` in and `new_tokens` out per batch size."""
+    """Speed measurement: `repeats` interleaved rounds of prompt in and `new_tokens` out for each pair of the two lists.
+
+    `rivals` are other checkpoints that take turns with the dense and the pruned one.
+    """
 
     batch_sizes: tuple[int, ...]
-    prompt_tokens: int
+    prompt_tokens: tuple[int, ...]
     new_tokens: int
     repeats: int
+    rivals: tuple[ModelSource, ...] = ()
+    backend: Backend = "transformers"
 
 
 @dataclass(frozen=True)

@@ -11,38 +11,67 @@ from typing import Any
 
 import torch
 
+from app.core.report_version import REPORT_VERSION
 from worker.engine.context import WINDOWS, StageContext
 from worker.engine.steps import workspace_of_round
 
 REPORT_FILE = "report.json"
-_STAGE_FILES = ("execution", "selection", "scores", "training", "verification", "evaluation", "benchmark")
+STAGE_FILES = ("execution", "selection", "scores", "training", "verification", "evaluation", "benchmark")
 _PACKAGES = ("torch", "transformers", "safetensors", "tokenizers", "numpy")
 
 
-def write_report(context: StageContext, stage_seconds: Mapping[str, float]) -> dict[str, Any]:
+def write_report(
+    context: StageContext, stage_seconds: Mapping[str, float], lineage: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Write `report.json` from the files of the finished stages, and return it.
 
-    `stage_seconds` maps each stage to the seconds of the run in which it was done (not those of a skipped repeat), over
-    all windows and rounds. Of several rounds the parts are those of the last one, and `rounds` has each.
+    Args:
+        context: of the run.
+        stage_seconds: of each stage, those of the run in which it was done (not of a skipped repeat), over all windows
+            and rounds.
+        lineage: hashes of model, data and code, and the seed: what the checkpoint's bytes came from.
     """
-    parts = {name: _read(context, name) for name in _STAGE_FILES}
+    parts = {name: _read(context, name) for name in STAGE_FILES}
+    surroundings = {"environment": environment(context), "recipe": context.recipe.to_json(), "lineage": lineage}
+    report = {**compose(parts | _several(context), stage_seconds), **surroundings}
+    context.write_json(REPORT_FILE, report)
+    return report
+
+
+def _several(context: StageContext) -> dict[str, Any]:
+    """Return the parts of the report that several windows or rounds make other than one would.
+
+    `rounds` has each round; the scores beside it are the first one's, whose layers are the dense model's.
+    """
     selection = context.recipe.selection
-    if selection.windows > 1:
-        each = [_read(context, f"{WINDOWS}/{number}/training") for number in range(1, selection.windows + 1)]
-        parts["training"] = {"windows": each}
     if selection.mode == "iterative":
-        parts["rounds"] = [_of_round(context, number) for number in range(1, selection.rounds + 1)]
-    report = {
+        each = [_of_round(context, number) for number in range(1, selection.rounds + 1)]
+        return {"scores": each[0]["scores"], "rounds": each}
+    if selection.windows == 1:
+        return {}
+    trained = [_read(context, f"{WINDOWS}/{number}/training") for number in range(1, selection.windows + 1)]
+    if None in trained:
+        return {}
+    return {
+        "training": {
+            "kind": context.recipe.replacement.kind,
+            "phases": [phase for window in trained for phase in window["phases"]],
+            "diverged": any(window.get("diverged") for window in trained),
+            "windows": trained,
+        }
+    }
+
+
+def compose(parts: Mapping[str, Any], stage_seconds: Mapping[str, float]) -> dict[str, Any]:
+    """Return the report but for what surrounds a run: what the stages found (None where one did not run)."""
+    return {
+        "schema": REPORT_VERSION,
         "metrics": metrics(parts, stage_seconds),
         "removed_layers": (parts["selection"] or {}).get("removed_layers"),
         "samples": (parts["evaluation"] or {}).get("samples", []),
         **parts,
         "stage_seconds": dict(stage_seconds),
-        "environment": environment(context),
-        "recipe": context.recipe.to_json(),
     }
-    context.write_json(REPORT_FILE, report)
-    return report
 
 
 def _of_round(context: StageContext, number: int) -> dict[str, Any]:
@@ -53,7 +82,7 @@ def _of_round(context: StageContext, number: int) -> dict[str, Any]:
 def metrics(parts: Mapping[str, Any], stage_seconds: Mapping[str, float]) -> dict[str, Any]:
     """Return the metrics under the names of the contract, from the stages' results; absent where a stage is.
 
-    Speeds are medians at the first batch size of the request.
+    Speeds are medians at the first batch size and prompt length of the request.
     """
     found: dict[str, Any] = {"stage_seconds": dict(stage_seconds)}
     if evaluation := parts.get("evaluation"):
@@ -81,26 +110,22 @@ def metrics(parts: Mapping[str, Any], stage_seconds: Mapping[str, float]) -> dic
 
 def _speed(benchmark: Mapping[str, Any]) -> dict[str, Any]:
     # Nothing was timed where no model was in memory.
-    first: dict[str, Any] = next(iter(benchmark["batch_sizes"].values()), {})
-    parameters = benchmark["parameters"]
+    first: dict[str, Any] = next(iter(benchmark["settings"]), {"models": {}})
+    sizes = {name: benchmark["models"].get(name, {}) for name in ("dense", "pruned")}
     found: dict[str, Any] = {
-        "parameters": parameters,
-        "sparsity": 1 - parameters["pruned"] / parameters["dense"],
-        "peak_memory_bytes": first.get("peak_memory_bytes"),
-        "flops_per_token": benchmark["flops_per_token"],
-        "checkpoint_bytes": benchmark["checkpoint_bytes"],
+        name: {variant: values.get(name) for variant, values in sizes.items()}
+        for name in ("parameters", "flops_per_token", "checkpoint_bytes")
     }
-    missing = benchmark.get("not_measured", {})
+    found["sparsity"] = 1 - found["parameters"]["pruned"] / found["parameters"]["dense"]
+    timed = {variant: first["models"].get(variant, {}) for variant in sizes}
     for name in ("decode_tokens_per_second", "prefill_tokens_per_second", "time_to_first_token_s"):
-        if values := first.get(name):
-            found[name] = {variant: value["median"] for variant, value in values.items()}
-        if missing:
-            # Under the contract's names, so that nobody takes a gap for a number.
-            found[name] = dict.fromkeys(("dense", "pruned")) | found.get(name, {})
+        # Under the contract's names with null for what was not measured, so that nobody takes a gap for a number.
+        found[name] = {variant: values.get(name, {}).get("median") for variant, values in timed.items()}
+    for name in ("token_latency_s", "peak_memory_bytes"):
+        found[name] = {variant: values.get(name) for variant, values in timed.items()}
     for name in ("speedup", "prefill_speedup"):
-        if missing or name in first:
-            found[name] = first[name]["median"] if name in first else None  # a gate on None is missed
-    if missing:
+        found[name] = first[name]["median"] if name in first else None  # a gate on None is missed
+    if missing := benchmark.get("not_measured"):
         found["not_measured"] = missing
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import math
 import os
 from contextlib import suppress
@@ -24,6 +25,7 @@ from app.core.starts import init_refusal
 from worker.engine import fetch
 from worker.engine.errors import EngineError
 from worker.engine.recipe import (
+    Backend,
     Benchmark,
     Device,
     Divergence,
@@ -103,8 +105,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--sequence-length", type=int, metavar="N", help="tokens per window")
     speed = parser.add_argument_group("benchmark")
     speed.add_argument("--benchmark-batch-sizes", type=int, nargs="+", default=list(defaults.BENCHMARK_BATCH_SIZES))
-    speed.add_argument("--prompt-tokens", type=int, metavar="N")
+    speed.add_argument("--prompt-tokens", type=int, nargs="+", metavar="N", help="one or more lengths")
     speed.add_argument("--new-tokens", type=int, metavar="N")
+    speed.add_argument(
+        "--rival", type=Path, nargs="+", default=[], metavar="DIR", help="other checkpoints to time beside the two"
+    )
+    speed.add_argument("--backend", choices=get_args(Backend), default="transformers", help="(%(default)s)")
     speed.add_argument("--repeats", type=int, default=defaults.BENCHMARK_REPEATS, help="rounds (%(default)s)")
     output = parser.add_argument_group("output")
     output.add_argument("--dtype", choices=get_args(Dtype), help="of the checkpoint (default: the model's)")
@@ -162,9 +168,11 @@ def recipe_from(options: argparse.Namespace) -> Recipe:
         evaluation=tuple(_text(path, options.column, "") for path in options.evaluate),
         benchmark=Benchmark(
             batch_sizes=tuple(options.benchmark_batch_sizes),
-            prompt_tokens=_given(options.prompt_tokens, prompt),
+            prompt_tokens=tuple(options.prompt_tokens or (prompt,)),
             new_tokens=_given(options.new_tokens, new),
             repeats=options.repeats,
+            rivals=tuple(ModelSource(str(path.resolve()), path.resolve().name, "local") for path in options.rival),
+            backend=options.backend,
         ),
         output=Output(options.dtype, options.format),
         seed=options.seed,
@@ -205,6 +213,7 @@ def check(recipe: Recipe) -> None:
             raise ReplacementRefused(f"replacement.init: {reason}")
     except (ArchitectureError, SelectionError) as error:
         raise EngineError(error.code, str(error)) from error
+    _check_benchmark(recipe.benchmark)
     _check_numbers(recipe, config)
     fetch.require_safetensors(Path(recipe.model.path))
     for text in (recipe.calibration, *recipe.evaluation):
@@ -213,6 +222,29 @@ def check(recipe: Recipe) -> None:
     names = [text.name for text in recipe.evaluation]
     if len(set(names)) != len(names):
         raise EngineError("bad_text", f"evaluation texts need different names; they are {', '.join(names)}")
+
+
+def _check_benchmark(benchmark: Benchmark) -> None:
+    if benchmark.backend == "vllm" and importlib.util.find_spec("vllm") is None:
+        raise EngineError(
+            "backend_missing",
+            "benchmark.backend is vllm, which is not installed here; install vllm on the worker, or leave it out to "
+            "measure with transformers",
+        )
+    if not (benchmark.batch_sizes and benchmark.prompt_tokens):
+        raise EngineError("bad_recipe", "benchmark.batch_sizes and benchmark.prompt_tokens must each name at least one")
+    names = ["dense", "pruned", *(rival.name for rival in benchmark.rivals)]
+    if len(set(names)) != len(names):
+        raise EngineError(
+            "bad_recipe", f"the models of the benchmark need different names; they are {', '.join(names)}"
+        )
+    for rival in benchmark.rivals:
+        path = Path(rival.path)
+        fetch.require_safetensors(path)
+        if problem := defaults.benchmark_problem(
+            fetch.read_config(path), max(benchmark.prompt_tokens), benchmark.new_tokens
+        ):
+            raise EngineError("bad_recipe", f"benchmark.{problem[0]}, for {rival.name}: {problem[1]}")
 
 
 def check_texts(recipe: Recipe) -> None:
@@ -245,7 +277,7 @@ def _check_numbers(recipe: Recipe, config: Config) -> None:
         ("replacement.second_epochs", replacement.second_epochs, 0, None),
         ("replacement.tokens", replacement.tokens, recipe.scoring.sequence_length, None),
         ("replacement.batch_size", replacement.batch_size, 1, None),
-        ("benchmark.prompt_tokens", benchmark.prompt_tokens, 1, positions - 1),
+        *(("benchmark.prompt_tokens", length, 1, positions - 1) for length in benchmark.prompt_tokens),
         ("benchmark.new_tokens", benchmark.new_tokens, defaults.LEAST_NEW_TOKENS, positions - 1),
         ("benchmark.repeats", benchmark.repeats, 1, None),
         *(("benchmark.batch_sizes", size, 1, None) for size in benchmark.batch_sizes),
@@ -257,5 +289,5 @@ def _check_numbers(recipe: Recipe, config: Config) -> None:
         rate = getattr(replacement, name)
         if not (math.isfinite(rate) and rate > 0):
             raise EngineError("bad_recipe", f"replacement.{name} is {rate} but must be above 0")
-    if problem := defaults.benchmark_problem(config, benchmark.prompt_tokens, benchmark.new_tokens):
+    if problem := defaults.benchmark_problem(config, max(benchmark.prompt_tokens), benchmark.new_tokens):
         raise EngineError("bad_recipe", f"benchmark.{problem[0]}: {problem[1]}")

@@ -167,6 +167,7 @@ def select(context: StageContext) -> None:
         SELECTION,
         {
             "windows": windows,
+            **(windows[0] if len(windows) == 1 else {}),
             "removed_layers": removed,
             "removed_count": len(removed),
             "layers": layers,

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import update
 
 from app.db.models import JobRow
-from tests.integration.api.conftest import Service, problem_of
+from tests.integration.api.conftest import MODEL, Service, problem_of
 
 REPORT = json.dumps({"metrics": {"sparsity": 0.25}}).encode()
 
@@ -37,9 +37,27 @@ def test_the_report_is_json(shared_service: Service, job_id: str) -> None:
     assert answer.json() == {"metrics": {"sparsity": 0.25}}
 
 
-def test_the_report_is_not_html_yet(shared_service: Service, job_id: str) -> None:
+def test_the_report_is_a_page_for_those_who_ask_for_html(shared_service: Service, job_id: str) -> None:
+    path = f"/v1/jobs/{job_id}/report"
+    answer = shared_service.http.get(path, headers={"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    assert answer.headers["vary"] == "Accept"
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert f"<h1>{MODEL}</h1>" in answer.text
+    again = shared_service.http.get(path, headers={"Accept": "text/html", "If-None-Match": answer.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    assert answer.headers["etag"] != shared_service.http.get(path).headers["etag"]
+    assert problem_of(shared_service.http.get(path, headers={"Accept": "image/png"}), 406)["code"] == "not_acceptable"
+
+
+def test_a_report_of_a_later_version_is_refused_as_a_page_only(
+    shared_service: Service, job_id: str, tmp_path: Path
+) -> None:
+    (tmp_path / "report.json").write_text('{"schema": 99}')
+    shared_service.parts.artefacts.write(job_id, {"report.json": tmp_path / "report.json"})
     answer = shared_service.http.get(f"/v1/jobs/{job_id}/report", headers={"Accept": "text/html"})
-    assert problem_of(answer, 406)["code"] == "not_acceptable"
+    assert "schema version 99" in problem_of(answer, 406)["detail"]
+    assert shared_service.http.get(f"/v1/jobs/{job_id}/report").json() == {"schema": 99}
 
 
 def test_files_are_listed_with_their_hashes_and_served(shared_service: Service, job_id: str) -> None:
@@ -104,3 +122,10 @@ def test_a_job_without_artefacts_says_so(shared_service: Service) -> None:
     assert problem_of(shared_service.http.get(f"/v1/jobs/{job_id}/report"), 404)["code"] == "file_not_found"
     for path in ("report", "files", "files/x"):
         assert problem_of(shared_service.http.get(f"/v1/jobs/none/{path}"), 404)["code"] == "job_not_found"
+
+
+def test_the_reports_schema_is_published_at_an_address_that_stays(shared_service: Service) -> None:
+    answer = shared_service.http.get("/v1/schemas/report-1.json")
+    assert answer.headers["content-type"] == "application/schema+json"
+    assert answer.json()["properties"]["schema"] == {"const": 1, "description": "Version of this form."}
+    assert problem_of(shared_service.http.get("/v1/schemas/report-0.json"), 404)["code"] == "file_not_found"

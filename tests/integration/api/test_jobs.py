@@ -61,6 +61,13 @@ def test_a_resolved_specification_asks_for_the_same_run(service: Service) -> Non
     assert again.json()["spec"] == first["spec"]
 
 
+def test_rivals_of_the_benchmark_are_kept_with_their_commits(service: Service) -> None:
+    spec = service.submit(benchmark={"rivals": [MODEL], "other_prompt_tokens": [32]})["spec"]
+    assert spec["benchmark"]["rivals"] == [f"{MODEL}@{spec['model']['revision']}"]
+    again = service.http.post("/v1/jobs", json=spec).json()
+    assert again["spec"] == spec
+
+
 def test_a_submitted_job_is_announced_after_it_can_be_seen(service: Service) -> None:
     job = service.submit()
     with service.sessions.begin() as session:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,16 +18,20 @@ import httpx
 import pytest
 import uvicorn
 from fastapi import FastAPI, Request
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Send
 
-from app.api.hub import caller, install_hub
-from app.db.models import Base, RepoRow
+from app.api.hub.application import install_hub
+from app.api.hub.routing import caller
+from app.auth.scopes import Scope
+from app.db.models import Base
 from app.db.session import connect, session_factory
+from app.hub import directory
 from app.hub.access import Caller
 from app.hub.context import HubContext
 from app.hub.errors import InvalidCredentials
 from app.hub.importing import import_directory
 from app.hub.publishing import StagedFile, commit_files
+from app.hub.revisions import repo_named
 from app.storage.local import LocalBlobStore
 
 MODEL = "demo/stories-24l"
@@ -55,7 +59,7 @@ class Wire:
     """(end of a path, bytes): the next GET of that path loses its connection after so many bytes."""
 
     def wrap(self, app: ASGIApp) -> ASGIApp:
-        async def recording(scope: Scope, receive: Receive, send: Send) -> None:
+        async def recording(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
             if scope["type"] != "http":
                 return await app(scope, receive, send)
             headers = dict(scope["headers"])
@@ -90,21 +94,12 @@ class Hub:
     http: httpx.Client
 
 
-class TableCaller(Caller):
-    """Denies what the error table needs denied; everything else is the keyless caller."""
-
-    def may_know_of(self, repo: RepoRow) -> bool:
-        return repo.name != "team/private"
-
-    def may_read_files(self, repo: RepoRow) -> bool:
-        return repo.name != "team/gated"
-
-
 def table_caller(request: Request) -> Caller:
+    """Everybody holds a key that owns nothing and was granted nothing, so that each row of the error table is met."""
     authorization = request.headers.get("authorization")
     if authorization == "Bearer hf_bad":
         raise InvalidCredentials
-    return TableCaller(has_token=authorization is not None)
+    return Caller(authorization is not None, "someone", "someone", Scope.SUBMIT)
 
 
 @pytest.fixture(scope="session")
@@ -163,8 +158,9 @@ def _fill(begin: Callable[[], Any], store: LocalBlobStore, stories_model: Path, 
         blob = store.put_bytes(b"same")
         many = [StagedFile(f"{index:05}.txt", blob.size, blob.sha256, blob.git_oid) for index in range(MANY_FILES)]
         commit_files(session, "team/many", many, "Many")
-        for name in ("team/private", "team/gated"):
-            commit_files(session, name, staged(config_json=b"{}"), "Secret", private=True)
+        commit_files(session, "team/private", staged(config_json=b"{}"), "Secret", private=True)
+        commit_files(session, "team/gated", staged(config_json=b"{}"), "Secret")
+        directory.configure(session, repo_named(session, "team/gated"), {"gated": "manual"})
         commit_files(session, "team/missed", staged(config_json=b"{}"), "Missed a gate", ref=None, tag="job-1")
     return {
         "main": model.oid,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
-from app.hub import repository
+from app.hub import directory
 from app.hub.errors import BadName, ModelRefused
 from app.hub.importing import Imported, allowed_directory, import_directory, inspect_model
 from app.storage.local import LocalBlobStore
@@ -155,7 +155,7 @@ def test_a_refused_model_stores_nothing(sessions: Sessions, store: LocalBlobStor
     with pytest.raises(BadName):
         take(sessions, store, model, repo="../stories")
     with sessions() as session:
-        assert repository.find_repo(session, "demo/stories") is None
+        assert directory.find_repo(session, "demo/stories") is None
     assert not [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
 
 
@@ -179,8 +179,8 @@ def test_a_snapshot_of_the_hugging_face_cache_imports_where_the_cache_is_the_roo
 
 def test_a_path_is_allowed_inside_a_root_after_links_are_followed(tmp_path: Path) -> None:
     root, outside = tmp_path / "root", tmp_path / "outside"
-    for directory in (root / "model", outside):
-        directory.mkdir(parents=True)
+    for made in (root / "model", outside):
+        made.mkdir(parents=True)
     (root / "link").symlink_to(outside)
     (root / "file").touch()
     (tmp_path / "into").symlink_to(root / "model")

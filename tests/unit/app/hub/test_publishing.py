@@ -6,7 +6,7 @@ from threading import Barrier
 import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
-from app.hub import repository
+from app.hub import directory, repository
 from app.hub.errors import BadName, RevisionNotFound
 from app.hub.publishing import Commit, StagedFile, commit_files, stage_directory
 from app.hub.revisions import repo_named, resolve
@@ -159,7 +159,7 @@ def test_a_bad_name_anywhere_publishes_nothing(
     with pytest.raises(BadName):
         publish(sessions, staged(store, **{path: "1"}), repo=repo, ref=ref)
     with sessions() as session:
-        assert repository.find_repo(session, repo) is None
+        assert directory.find_repo(session, repo) is None
 
 
 def test_an_empty_commit_is_refused(sessions: Sessions) -> None:
@@ -171,7 +171,7 @@ def test_a_transaction_that_is_rolled_back_leaves_nothing(sessions: Sessions, st
     with sessions() as session:
         commit_files(session, "team/model", staged(store, a="1"), "m")
         session.rollback()
-        assert repository.find_repo(session, "team/model") is None
+        assert directory.find_repo(session, "team/model") is None
 
 
 def test_publishers_that_race_take_turns_and_lose_nothing(sessions: Sessions, store: LocalBlobStore) -> None:

@@ -1,7 +1,10 @@
+from typing import Any
+
 import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
-from app.hub import repository
+from app.hub import directory, repository
+from app.hub.directory import Behind
 from app.hub.errors import EntryNotFound, RepositoryNotFound, RevisionNotFound
 from app.hub.publishing import StagedFile, commit_files
 from app.hub.revisions import file_at, repo_named, resolve
@@ -46,10 +49,10 @@ def test_files_come_in_the_same_order_from_every_database(sessions: Sessions, co
 
 
 def test_repositories_are_searched_by_part_of_the_name_and_listed_by_owner(sessions: Sessions, commit: str) -> None:
-    def names(**arguments: str) -> list[str]:
+    def names(**arguments: Any) -> list[str]:
         with sessions() as session:
-            found = repository.page_of_repos(session, include_private=True, limit=10, **arguments)
+            found = directory.page_of_repos(session, visible_to=None, limit=10, **arguments)
             return [repo.name for repo in found]
 
     assert names(search="MOD") == names(author="team") == names() == ["team/model"]
-    assert names(search="%") == names(author="tea") == names(search="\0") == names(after="team/model") == []
+    assert names(search="%") == names(author="tea") == names(search="\0") == names(behind=Behind("team/model", 0)) == []

@@ -30,7 +30,7 @@ def recipe_json(model: Path, text: Path | None, **changes: Any) -> dict[str, Any
                         "tokens": 256, "batch_size": 2},
         "calibration": source,
         "evaluation": [],
-        "benchmark": {"batch_sizes": [1], "prompt_tokens": 8, "new_tokens": 4, "repeats": 1},
+        "benchmark": {"batch_sizes": [1], "prompt_tokens": [8], "new_tokens": 4, "repeats": 1},
         "output": {"dtype": None, "format": "auto"},
         "seed": 0, "device": "cpu", "trust_remote_code": False,
         **changes,

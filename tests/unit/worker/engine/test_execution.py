@@ -78,11 +78,12 @@ def test_a_streamed_run_says_what_it_did_not_measure_and_proves_its_checkpoint(t
 
 def test_a_pruned_model_that_fits_is_measured_alone_where_the_dense_one_does_not() -> None:
     spread = {"median": 5.0}
-    measured = {"decode_tokens_per_second": {"pruned": spread}, "peak_memory_bytes": {"pruned": 7}}
+    measured = {"decode_tokens_per_second": spread, "peak_memory_bytes": 7}
     benchmark = {
-        "batch_sizes": {"1": measured}, "parameters": {"dense": 4, "pruned": 3}, "flops_per_token": {},
-        "checkpoint_bytes": {}, "not_measured": {"dense": "too large"},
-    }  # fmt: skip
+        "settings": [{"models": {"pruned": measured}}],
+        "models": {"dense": {"parameters": 4}, "pruned": {"parameters": 3}},
+        "not_measured": {"dense": "too large"},
+    }
     found = metrics({"benchmark": benchmark}, {})
     assert found["decode_tokens_per_second"] == {"dense": None, "pruned": 5.0}
     assert found["time_to_first_token_s"] == {"dense": None, "pruned": None}

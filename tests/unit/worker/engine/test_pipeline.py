@@ -110,6 +110,16 @@ def test_a_change_runs_what_depends_on_it_and_nothing_else(copied: tuple[Recipe,
     assert ran(run(other, workspace, WITHOUT_VERIFY)) == ["train", "assemble", "evaluate", "benchmark"]
 
 
+def test_another_text_to_judge_by_measures_no_speed_again(
+    tiny_directory: Callable[[str], Path], tmp_path: Path
+) -> None:
+    text = write_text(tmp_path / "words.jsonl")
+    first = make_recipe(tiny_directory("llama"), text, evaluation=[{"path": str(text), "column": "text", "name": "a"}])
+    run(first, tmp_path / "run", WITHOUT_VERIFY)
+    second = replace(first, evaluation=(replace(first.evaluation[0], name="b"),))
+    assert ran(run(second, tmp_path / "run", WITHOUT_VERIFY)) == ["evaluate"]
+
+
 def test_a_damaged_output_is_made_again(copied: tuple[Recipe, Path]) -> None:
     recipe, workspace = copied
     before = checkpoint_hashes(workspace)

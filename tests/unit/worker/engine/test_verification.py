@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from app.core.safetensors_file import SINGLE_FILE
 from tests.unit.worker.engine.tiny_models import LAYERS, random_replacement, save_model
-from worker.engine import assembly, benchmark, evaluation, verification, verification_script
+from worker.engine import assembly, benchmark, evaluation, request, verification, verification_script
 from worker.engine.context import StageContext
 from worker.engine.errors import EngineError
 from worker.engine.events import Collected, Emitter
@@ -39,7 +40,7 @@ def recipe(model: Path, text: Path, kind: str, fmt: str = "auto", dtype: str | N
                             "tokens": 256, "batch_size": 2},
             "calibration": {"path": str(text), "column": "text", "name": "calibration"},
             "evaluation": [{"path": str(text), "column": "text", "name": "words"}],
-            "benchmark": {"batch_sizes": [1, 2], "prompt_tokens": 16, "new_tokens": 6, "repeats": 3},
+            "benchmark": {"batch_sizes": [1, 2], "prompt_tokens": [8, 16], "new_tokens": 6, "repeats": 3},
             "output": {"dtype": dtype, "format": fmt},
             "seed": 0, "device": "cpu", "trust_remote_code": False,
         }
@@ -197,19 +198,58 @@ def test_evaluation_reports_dense_cut_and_pruned_with_samples(finished: StageCon
     assert all({"prompt", "dense", "cut", "pruned"} == set(sample) for sample in found["samples"])
 
 
-def test_the_benchmark_measures_both_models_at_every_batch_size(finished: StageContext) -> None:
+def test_the_benchmark_measures_both_models_at_every_batch_size_and_prompt_length(finished: StageContext) -> None:
     found = finished.read_json("benchmark.json")
-    assert set(found["batch_sizes"]) == {"1", "2"}
-    for result in found["batch_sizes"].values():
-        for name in ("decode_tokens_per_second", "prefill_tokens_per_second", "time_to_first_token_s"):
-            for variant in ("dense", "pruned"):
-                spread = result[name][variant]
+    assert [(each["batch_size"], each["prompt_tokens"]) for each in found["settings"]] == [
+        (1, 8), (2, 8), (1, 16), (2, 16),
+    ]  # fmt: skip
+    for setting in found["settings"]:
+        for measured in setting["models"].values():
+            for name in ("decode_tokens_per_second", "prefill_tokens_per_second", "time_to_first_token_s"):
+                spread = measured[name]
                 assert 0 < spread["min"] <= spread["lower_quartile"] <= spread["median"] <= spread["upper_quartile"]
-        assert result["speedup"]["median"] > 0
-        assert result["peak_memory_bytes"]["dense"] > result["peak_memory_bytes"]["pruned"] * 0.5
-    assert found["flops_per_token"]["pruned"] < found["flops_per_token"]["dense"]
-    weights = finished.workspace / "checkpoint" / SINGLE_FILE
-    assert found["checkpoint_bytes"]["pruned"] == weights.stat().st_size
+            assert 0 < measured["token_latency_s"]["p50"] <= measured["token_latency_s"]["p99"]
+        assert setting["speedup"]["median"] > 0
+        dense, pruned = setting["models"]["dense"], setting["models"]["pruned"]
+        assert dense["peak_memory_bytes"] > pruned["peak_memory_bytes"] * 0.5
+    dense, pruned = found["models"]["dense"], found["models"]["pruned"]
+    assert pruned["flops_per_token"] < dense["flops_per_token"]
+    assert pruned["checkpoint_bytes"] == (finished.workspace / "checkpoint" / SINGLE_FILE).stat().st_size
+
+
+def test_percentiles_are_those_of_single_tokens() -> None:
+    assert benchmark.percentiles([float(i) for i in range(101)]) == {"p50": 50.0, "p90": 90.0, "p99": 99.0}
+    assert benchmark.percentiles([2.0]) == {"p50": 2.0, "p90": 2.0, "p99": 2.0}
+
+
+def test_a_rival_takes_its_turns_beside_the_two(finished: StageContext) -> None:
+    rival = {"path": str(finished.workspace / "checkpoint"), "name": "team/rival", "revision": "local"}
+    plan = {"batch_sizes": [1], "prompt_tokens": [8], "new_tokens": 3, "repeats": 1, "rivals": [rival]}
+    recipe = Recipe.from_json(finished.recipe.to_json() | {"benchmark": plan})
+    request.check(recipe)
+    kept = (finished.workspace / "benchmark.json").read_bytes()
+    benchmark.run(replace(finished, recipe=recipe))
+    found = finished.read_json("benchmark.json")
+    (finished.workspace / "benchmark.json").write_bytes(kept)
+    assert list(found["settings"][0]["models"]) == ["dense", "pruned", "team/rival"]
+    assert found["models"]["team/rival"] == found["models"]["pruned"]
+    assert found["rivals"] == ["team/rival"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"backend": "vllm"}, "vllm, which is not installed"),
+        ({"rivals": [{"path": "/nowhere", "name": "pruned", "revision": ""}]}, "need different names"),
+        ({"rivals": [{"path": "/nowhere", "name": "x", "revision": ""}]}, "/nowhere"),
+        ({"prompt_tokens": []}, "must each name at least one"),
+    ],
+)
+def test_a_benchmark_that_cannot_be_run_is_refused(finished: StageContext, changes: dict[str, Any], said: str) -> None:
+    data = finished.recipe.to_json()
+    recipe = Recipe.from_json(data | {"benchmark": data["benchmark"] | changes})
+    with pytest.raises(EngineError, match=said):
+        request.check(recipe)
 
 
 def test_the_report_has_the_contracts_names(finished: StageContext) -> None:

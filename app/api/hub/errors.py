@@ -12,11 +12,13 @@ from fastapi.routing import APIRoute
 
 from app.hub.errors import (
     BadName,
+    BadRequest,
     EntryNotFound,
     ForeignRequest,
     GatedRepository,
     HubError,
     InvalidCredentials,
+    NotAllowed,
     RepositoryNotFound,
     RevisionNotFound,
 )
@@ -61,11 +63,11 @@ def _status_and_code(error: HubError, *, has_token: bool) -> tuple[int, str | No
             return 404, "EntryNotFound"
         case GatedRepository():
             return (403 if has_token else 401), "GatedRepo"
-        case ForeignRequest():
+        case ForeignRequest() | NotAllowed():
             return 403, None
         case InvalidCredentials():
             return 401, None
-        case BadName():
+        case BadName() | BadRequest():
             return 400, None
         case _:
             return 500, None

@@ -1,0 +1,78 @@
+"""The real pages in a real Chromium, with a job that has everything to show."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+from sqlalchemy import update
+
+from app.db.models import JobRow
+from tests.conftest import CHROMIUM
+from tests.integration.api.conftest import Service, running, settings_for
+from tests.unit.app.report.reports import JOB, full
+
+_QUIET = [
+    "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update",
+    "--disable-sync",
+]  # fmt: skip
+
+
+@dataclass
+class Visit:
+    """A page, with what it said and asked for."""
+
+    page: Page
+    origin: str
+    said: list[str] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+
+    @property
+    def asked_elsewhere(self) -> list[str]:
+        """Requests to other places than the service itself."""
+        return [url for url in self.asked if not url.startswith((self.origin, "data:"))]
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=str(CHROMIUM), args=_QUIET)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with running(settings_for(tmp_path_factory.mktemp("service") / "data", None)) as found:
+        yield found
+
+
+def finished_job(service: Service, directory: Path, *, verdict: str = "pass", **changes: Any) -> str:
+    """A job that has succeeded with a full report; `changes` are the report's."""
+    job_id: str = service.submit(labels={"n": str(len(list(directory.iterdir())))})["id"]
+    report = full() | changes
+    path = directory / f"{job_id}.json"
+    path.write_text(json.dumps(report))
+    service.parts.artefacts.write(job_id, {"report.json": path})
+    result = {**JOB["result"], "removed_layers": report["removed_layers"], "metrics": report["metrics"]}
+    values = {"state": "succeeded", "verdict": verdict, "result": result, "gates": JOB["gates"]}
+    with service.sessions.begin() as session:
+        session.execute(update(JobRow).where(JobRow.id == job_id).values(**values))
+    return job_id
+
+
+@contextmanager
+def visit(browser: Browser, service: Service, path: str, *, width: int = 1280, dark: bool = False) -> Iterator[Visit]:
+    """Open a page of the service and note what it says on the console and what it asks for."""
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme="dark" if dark else "light")
+    found = Visit(context.new_page(), service.url)
+    found.page.on("console", lambda message: found.said.append(f"{message.type}: {message.text}"))
+    found.page.on("pageerror", lambda error: found.said.append(str(error)))
+    found.page.on("request", lambda request: found.asked.append(request.url))
+    found.page.goto(f"{service.url}{path}")
+    yield found
+    context.close()

@@ -1,0 +1,191 @@
+"""Who sees what: the real application with API keys of every scope, over both databases."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+
+from app.auth import keys
+from app.auth.scopes import Scope
+from app.hub import directory
+from app.hub.publishing import StagedFile, commit_files
+from app.hub.revisions import repo_named
+from tests.conftest import postgres_database
+from tests.integration.api.conftest import BACKENDS, JOB, MODEL, Service, problem_of, running, settings_for
+
+PRIVATE, GATED, PUBLIC = "team/secret", "team/asking", "team/open"
+
+
+@dataclass(frozen=True)
+class Keyed:
+    """A service with keys: `owner` made the repositories, `other` and `reader` did not, `friend` was granted access."""
+
+    service: Service
+    keys: dict[str, str]
+    ids: dict[str, str]
+
+    def ask(self, who: str | None, path: str, method: str = "GET", **more: Any) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {self.keys[who]}"} if who else {}
+        return self.service.http.request(method, path, headers=headers, **more)
+
+    def listed(self, who: str | None, **query: Any) -> list[str]:
+        return [model["id"] for model in self.ask(who, "/api/models", params=query).json()]
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def keyed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keyed]:
+    with ExitStack() as stack:
+        url = stack.enter_context(postgres_database()) if request.param == "postgres" else None
+        service = stack.enter_context(running(settings_for(tmp_path_factory.mktemp("keyed") / "data", url)))
+        made, ids = {}, {}
+        with service.sessions.begin() as session:
+            for name, scope in [
+                ("owner", Scope.SUBMIT),
+                ("other", Scope.SUBMIT),
+                ("friend", Scope.READ),
+                ("reader", Scope.READ),
+                ("admin", Scope.ADMIN),
+            ]:
+                row, made[name] = keys.create(session, name, scope)
+                ids[name] = row.id
+            card = service.parts.blobs.put_bytes(b"---\nlicense: mit\ntags: [tiny]\n---\n# Card\n")
+            config = service.parts.blobs.put_bytes(b"{}")
+            files = [
+                StagedFile("README.md", card.size, card.sha256, card.git_oid),
+                StagedFile("config.json", config.size, config.sha256, config.git_oid),
+            ]
+            for name in (PRIVATE, GATED, PUBLIC):
+                commit_files(session, name, files, "m", private=name == PRIVATE, owner=ids["owner"], tags=["tiny"])
+            directory.configure(session, repo_named(session, GATED), {"gated": "manual"})
+            for name in (PRIVATE, GATED):
+                directory.grant(session, repo_named(session, name), directory.keys_called(session, "friend"))
+        yield Keyed(service, made, ids)
+
+
+PATHS = [
+    "/api/models/{repo}",
+    "/api/models/{repo}/revision/main",
+    "/api/models/{repo}/tree/main",
+    "/api/models/{repo}/refs",
+    "/api/models/{repo}/commits/main",
+    "/api/models/{repo}/auth-check",
+    "/api/models/{repo}/auth-check/write",
+    "/{repo}/resolve/main/config.json",
+]
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("who", ["other", "reader", None])
+def test_a_private_repository_answers_exactly_as_a_missing_one(keyed: Keyed, who: str | None, path: str) -> None:
+    for method in ("GET", "HEAD") if "resolve" in path else ("GET",):
+        hidden, missing = (keyed.ask(who, path.format(repo=repo), method) for repo in (PRIVATE, "team/absent"))
+        assert hidden.status_code == missing.status_code == (404 if who else 401)
+        assert hidden.headers["X-Error-Code"] == "RepoNotFound"
+        varying = {"date", "x-request-id", "x-error-message", "content-length"}
+        assert {k: v for k, v in hidden.headers.items() if k not in varying} == {
+            k: v for k, v in missing.headers.items() if k not in varying
+        }
+        assert hidden.text.replace(PRIVATE, "team/absent") == missing.text
+
+
+@pytest.mark.parametrize("who", ["owner", "friend", "admin"])
+def test_who_is_close_to_a_private_repository_reads_it(keyed: Keyed, who: str) -> None:
+    for path in PATHS:
+        if not path.endswith("write"):
+            assert keyed.ask(who, path.format(repo=PRIVATE)).status_code == 200
+    assert keyed.ask(who, f"/api/models/{PRIVATE}").json()["private"] is True
+
+
+def test_lists_hold_what_the_key_may_know_of(keyed: Keyed) -> None:
+    everything = [MODEL, GATED, PUBLIC, PRIVATE]
+    for who in ("owner", "friend", "admin"):
+        assert keyed.listed(who) == everything
+    for who in ("other", "reader"):
+        assert keyed.listed(who) == [MODEL, GATED, PUBLIC]
+        for query in ({"search": "secret"}, {"sort": "lastModified", "search": "secret"}, {"filter": "tiny"}):
+            assert PRIVATE not in keyed.listed(who, **query)
+        page = keyed.ask(who, "/models").text
+        assert PUBLIC in page
+        assert PRIVATE not in page
+    assert keyed.listed(None) == []
+
+
+@pytest.mark.parametrize("who", ["other", "reader"])
+def test_a_gated_repository_shows_its_info_and_no_file(keyed: Keyed, who: str) -> None:
+    info = keyed.ask(who, f"/api/models/{GATED}")
+    assert info.status_code == 200
+    assert info.json()["gated"] == "manual"
+    for path in ("/api/models/{repo}/tree/main", "/{repo}/resolve/main/config.json", "/api/models/{repo}/auth-check"):
+        refused = keyed.ask(who, path.format(repo=GATED))
+        assert (refused.status_code, refused.headers["X-Error-Code"]) == (403, "GatedRepo")
+    for close in ("owner", "friend", "admin"):
+        assert keyed.ask(close, f"/{GATED}/resolve/main/config.json").content == b"{}"
+
+
+def test_writing_needs_the_scope(keyed: Keyed) -> None:
+    assert keyed.ask("other", f"/api/models/{PUBLIC}/auth-check/write").status_code == 200
+    refused = keyed.ask("reader", f"/api/models/{PUBLIC}/auth-check/write")
+    assert refused.status_code == 403
+    assert "scope submit" in refused.headers["X-Error-Message"]
+    roles = {who: keyed.ask(who, "/api/whoami-v2").json()["auth"]["accessToken"]["role"] for who in ("reader", "other")}
+    assert roles == {"reader": "read", "other": "write"}
+    assert keyed.ask(None, "/api/whoami-v2").status_code == 401
+
+
+def test_keys_have_the_form_that_llama_cpp_sends(keyed: Keyed) -> None:
+    for key in keyed.keys.values():
+        assert key.startswith("hf_")
+        assert len(key) >= len("hf_") + 34
+        assert key[3:].isalnum()
+
+
+def test_a_job_reads_and_writes_only_what_its_key_may(keyed: Keyed) -> None:
+    def refused(who: str, **changes: Any) -> dict[str, Any]:
+        return problem_of(keyed.ask(who, "/v1/jobs", "POST", json=JOB | changes), 422)
+
+    hidden = refused("other", model={"repo": PRIVATE})
+    missing = refused("other", model={"repo": "team/absent"})
+    assert hidden["code"] == "unknown_model"
+    assert hidden["detail"].replace(PRIVATE, "team/absent") == missing["detail"]
+    assert refused("other", model={"repo": GATED})["code"] == "model_not_allowed"
+    taken = refused("other", output={"repo": PRIVATE})
+    assert (taken["code"], taken["pointer"]) == ("model_not_allowed", "/output/repo")
+
+
+def test_lists_are_filtered_by_tag_and_ordered_by_time_page_by_page(keyed: Keyed) -> None:
+    assert keyed.listed("owner", filter="tiny") == [GATED, PUBLIC, PRIVATE]
+    assert keyed.listed("owner", filter="tiny,absent") == keyed.listed("owner", filter="\0") == []
+    assert keyed.listed("owner", gated="true") == [GATED]
+    names: list[str] = []
+    url: str | None = "/api/models?sort=createdAt&limit=1&filter=tiny"
+    while url:
+        answer = keyed.ask("owner", url)
+        assert answer.status_code == 200, answer.text
+        names += [model["id"] for model in answer.json()]
+        url = answer.links["next"]["url"] if "next" in answer.links else None
+    assert sorted(names) == [GATED, PUBLIC, PRIVATE]
+    assert names == keyed.listed("owner", sort="createdAt", filter="tiny")
+    wrong = keyed.ask("owner", "/api/models?sort=size")
+    assert wrong.status_code == 400
+    assert "lastModified" in wrong.json()["error"]
+
+
+def test_the_card_is_in_the_model_info(keyed: Keyed) -> None:
+    info = keyed.ask("reader", f"/api/models/{PUBLIC}?securityStatus=true").json()
+    assert info["cardData"] == {"license": "mit", "tags": ["tiny"]}
+    assert {"license:mit", "tiny", "transformers"} <= set(info["tags"])
+    assert info["securityRepoStatus"] == {"scansDone": False, "filesWithIssues": []}
+
+
+def test_paths_are_asked_for_by_form_and_by_json(keyed: Keyed) -> None:
+    where = f"/api/models/{PUBLIC}/paths-info/main"
+    asked = {"paths": ["config.json", "absent.txt"], "expand": "true"}
+    form = keyed.ask("reader", where, "POST", data=asked)
+    assert [(entry["path"], entry["lastCommit"]["title"]) for entry in form.json()] == [("config.json", "m")]
+    as_json = keyed.ask("reader", where, "POST", json={"paths": ["config.json"]})
+    assert [entry["path"] for entry in as_json.json()] == ["config.json"]
+    assert keyed.ask("reader", where, "POST", json={"paths": [1]}).status_code == 400
+    assert keyed.ask("other", f"/api/models/{GATED}/paths-info/main", "POST", data=asked).status_code == 403
