@@ -90,7 +90,7 @@ FIELDS: list[tuple[str, dict[str, Any], str, str, str]] = [
         {"selection": {"mode": "iterative", "rounds": 6}, "target": {"layers": 5}},
         "bad_target",
         "/target/layers",
-        "6 replacements of 196,864 parameters",
+        "6 replacements of 184,576 parameters",
     ),
     (
         "too many windows",
