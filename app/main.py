@@ -15,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from app.api import artefacts, datasets, events, health, imports, jobs, plans, schemas
 from app.api.body_limit import BodyLimitMiddleware
 from app.api.deps import Services
-from app.api.hub.application import install_hub
+from app.api.hub.application import hub_body_limits, install_hub
 from app.api.nul_guard import NulGuardMiddleware
 from app.api.problems import Problem, install_problems
 from app.api.request_log import RequestLogMiddleware
@@ -23,6 +23,7 @@ from app.db.session import connect, session_factory
 from app.dispatch.queue import enqueue, make_celery
 from app.hub.bundled import import_bundled
 from app.hub.context import HubContext
+from app.hub.uploads import Uploads
 from app.jobs import repository
 from app.jobs.door import Door
 from app.jobs.reconciler import run_reconciler
@@ -92,12 +93,14 @@ def create_app(settings: Settings) -> FastAPI:
             services.read_sessions,
             services.sessions,
             services.blobs,
+            Uploads(settings.uploads_dir, max_bytes=settings.max_upload_bytes),
             model_roots=settings.model_roots,
             public_url=settings.public_url,
         ),
     )
     upload_limit = settings.max_dataset_bytes + _FORM_OVERHEAD_BYTES
-    app.add_middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes, by_path={"/v1/datasets": upload_limit})
+    limits = {"/v1/datasets": upload_limit} | hub_body_limits(settings.max_upload_bytes)
+    app.add_middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes, by_path=limits)
     app.add_middleware(NulGuardMiddleware)
     app.add_middleware(RequestLogMiddleware)
     _describe_problems(app)

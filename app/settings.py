@@ -41,6 +41,7 @@ class Settings(BaseSettings):
 
     max_body_bytes: int = Field(1 << 20, ge=1024, description="Largest JSON body, in bytes.")
     max_dataset_bytes: int = Field(2 << 30, ge=1024, description="Largest data set upload, in bytes.")
+    max_upload_bytes: int = Field(100 << 30, ge=1024, description="Largest file that the hub takes, in bytes.")
 
     heartbeat_seconds: float = Field(
         2.0, gt=0, description="How often a worker renews its lease and looks for cancels."
@@ -128,6 +129,11 @@ class Settings(BaseSettings):
     def work_dir(self) -> Path:
         """Workspaces of running jobs: on disk that every worker of this service can reach, so that another goes on."""
         return self.data_dir.absolute() / "work"
+
+    @property
+    def uploads_dir(self) -> Path:
+        """What is being uploaded to the hub: on disk that every API process of this service shares."""
+        return self.data_dir.absolute() / "uploads"
 
     @property
     def cache_dir(self) -> Path:

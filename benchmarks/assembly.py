@@ -2,9 +2,10 @@
 
     python -m benchmarks.assembly [--gigabytes 2] [--rounds 5] [--directory DIR] [--json]
 
-Rounds alternate between the two, with a warm page cache for both. `cp` leaves its bytes in the page cache, assembly
-flushes them to disk before it renames; so `cp` followed by `sync FILE` is measured too. Limits: 1.5 times plain `cp`,
-and anonymous memory of at most the largest tensor + 100 MB. Exits 1 where a limit is missed.
+Rounds alternate between the two, with a warm page cache for both; both leave their bytes there. What the engine does
+until the checkpoint is on the disk and hashed (the ledger, which does the two at once) is measured against `cp`
+followed by `sync FILE` and `sha256sum FILE`. Limits: 1.2 times plain `cp`, and anonymous memory of at most the largest
+tensor + 100 MB. Exits 1 where a limit is missed.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ import numpy as np
 from app.core.architectures import layer_tensors, outer_tensors
 from app.core.safetensors_file import INDEX_FILE, TensorEntry, encode_header, read_checkpoint, tensor_bytes
 
-COPY_LIMIT = 1.5
+COPY_LIMIT = 1.2
 MEMORY_ALLOWANCE_BYTES = 100_000_000
 CONFIG: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 2048, "intermediate_size": 5632,
@@ -81,9 +82,10 @@ def anonymous_bytes() -> int:
     raise RuntimeError("this kernel does not tell RssAnon")
 
 
-def assemble_watched(source: Path, out: Path, start: int, end: int) -> tuple[float, int, int]:
-    """Assemble in this process; return seconds, the peak of its anonymous memory and its growth over the start."""
+def assemble_watched(source: Path, out: Path, start: int, end: int) -> tuple[float, float, int, int]:
+    """Assemble here; return the seconds, those until the ledger has it, and anonymous memory: its peak and growth."""
     from worker.engine.assembly import assemble
+    from worker.engine.ledger import Ledger
 
     before, peak, stop = anonymous_bytes(), anonymous_bytes(), threading.Event()
 
@@ -97,18 +99,23 @@ def assemble_watched(source: Path, out: Path, start: int, end: int) -> tuple[flo
     started = time.perf_counter()
     assemble(source, out, start=start, end=end, kind="none")
     seconds = time.perf_counter() - started
+    Ledger(out.parent).record("assemble", "", (out.name,), seconds)
+    recorded = time.perf_counter() - started
     stop.set()
     watcher.join()
-    return seconds, peak, peak - before
+    return seconds, recorded, peak, peak - before
 
 
-def copy(source: Path, target: Path, *, flush: bool) -> float:
+def copy(source: Path, target: Path) -> tuple[float, float]:
+    """Copy; return the seconds of `cp` alone, and those until the bytes are on the disk and hashed."""
     shutil.rmtree(target, ignore_errors=True)
+    subprocess.run(["sync", *map(str, source.iterdir())], check=True)
     started = time.perf_counter()
     subprocess.run(["cp", "-r", str(source), str(target)], check=True)
-    if flush:
-        subprocess.run(["sync", *map(str, target.iterdir())], check=True)
-    return time.perf_counter() - started
+    seconds = time.perf_counter() - started
+    for command in ("sync", "sha256sum"):
+        subprocess.run([command, *map(str, target.iterdir())], check=True, stdout=subprocess.DEVNULL)
+    return seconds, time.perf_counter() - started
 
 
 def measure(directory: Path, gigabytes: float, rounds: int) -> dict[str, Any]:
@@ -117,17 +124,17 @@ def measure(directory: Path, gigabytes: float, rounds: int) -> dict[str, Any]:
     layers = max(4, round(gigabytes * 1e9 / LAYER_BYTES))
     write_random_checkpoint(source, layers)
     start, end = layers // 3, layers // 3 + max(1, layers // 4)
-    seconds: dict[str, list[float]] = {"assembly": [], "cp": [], "cp_and_sync": []}
+    seconds: dict[str, list[float]] = {"assembly": [], "assembly_kept": [], "cp": [], "cp_kept": []}
     peak = growth = 0
     with multiprocessing.get_context("spawn").Pool(1) as pool:  # its own process, so that nothing else counts
         pool.apply(assemble_watched, (source, out, start, end))  # warm up: page cache and imports
         for _ in range(rounds):
             shutil.rmtree(out)
-            took, round_peak, round_growth = pool.apply(assemble_watched, (source, out, start, end))
+            took, recorded, round_peak, round_growth = pool.apply(assemble_watched, (source, out, start, end))
             peak, growth = max(peak, round_peak), max(growth, round_growth)
-            seconds["assembly"].append(took)
-            seconds["cp"].append(copy(out, copied, flush=False))
-            seconds["cp_and_sync"].append(copy(out, copied, flush=True))
+            copied_in, copy_kept_in = copy(out, copied)
+            for name, value in zip(seconds, (took, recorded, copied_in, copy_kept_in), strict=True):
+                seconds[name].append(value)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     largest = max(entry.nbytes for _, entry in read_checkpoint(source).entries())
     ratio, memory_limit = medians["assembly"] / medians["cp"], largest + MEMORY_ALLOWANCE_BYTES
@@ -135,7 +142,7 @@ def measure(directory: Path, gigabytes: float, rounds: int) -> dict[str, Any]:
         "bytes": read_checkpoint(out).nbytes,
         "seconds": {name: {"median": medians[name], "min": min(v), "max": max(v)} for name, v in seconds.items()},
         "ratio_to_cp": ratio,
-        "ratio_to_cp_and_sync": medians["assembly"] / medians["cp_and_sync"],
+        "ratio_until_kept": medians["assembly_kept"] / medians["cp_kept"],
         "ratio_limit": COPY_LIMIT,
         "anonymous_bytes_peak": peak,
         "anonymous_bytes_growth": growth,
@@ -157,8 +164,8 @@ def main() -> None:
     if arguments.json:
         print(json.dumps(result))
     else:
-        print(f"assembly {result['ratio_to_cp']:.2f} x cp ({result['ratio_to_cp_and_sync']:.2f} x cp and sync) of "
-              f"{result['bytes'] / 1e9:.2f} GB; limit {COPY_LIMIT}")  # fmt: skip
+        print(f"assembly {result['ratio_to_cp']:.2f} x cp of {result['bytes'] / 1e9:.2f} GB; limit {COPY_LIMIT}")
+        print(f"until it is on the disk and hashed: {result['ratio_until_kept']:.2f} x cp, sync and sha256sum")
         peak, growth, limit = (result[f"anonymous_bytes_{name}"] / 1e6 for name in ("peak", "growth", "limit"))
         print(f"anonymous memory {peak:.0f} MB (grew by {growth:.0f} MB); limit {limit:.0f} MB")
     sys.exit(0 if result["passed"] else 1)

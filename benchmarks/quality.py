@@ -4,7 +4,7 @@
         [--sparsity 0.25 0.375 0.5 | --layers 6 12] [--recipes layer swiglu layer:mse+kd layer*2 ...] [--seeds 0 1]
         [--sequences 1000] [--flags "--epochs 6 --learning-rate 0.005"] [--out DIR] [--json]
 
-A recipe is KIND[*LAYERS][:LOSS][@INIT]. Each runs the engine's own stages up to the evaluation of the written
+A recipe is KIND[*LAYERS][:LOSS][@INIT][+lora]. Each runs the engine's own stages up to the evaluation of the written
 checkpoint, in a process of its own. Seconds are those from opening the model to the written checkpoint (score, select,
 train, assemble); memory is the process's largest resident set. Exits 1 where a trained recipe does not end below the
 plain cut.
@@ -25,7 +25,7 @@ from typing import Any
 
 from app.core.windows import runs
 
-STAGES = ("fetch", "score", "select", "train", "assemble", "evaluate")
+STAGES = ("fetch", "score", "select", "train", "heal", "assemble", "evaluate")
 TIMED = ("score", "select", "train", "assemble")
 RECIPES = (
     "none",
@@ -37,21 +37,26 @@ RECIPES = (
     "layer*2",
     "layer:cosine",
     "layer:mse+kd",
+    "none+lora",
+    "layer+lora",
 )
-_RECIPE = re.compile(r"(?P<kind>[a-z_]+)(\*(?P<layers>\d+))?(:(?P<loss>[a-z+]+))?(@(?P<init>[a-z_]+))?")
+_RECIPE = re.compile(
+    r"(?P<kind>[a-z_]+)(\*(?P<layers>\d+))?(:(?P<loss>[a-z]+(\+(?!lora)[a-z]+)?))?(@(?P<init>[a-z_]+))?"
+    r"(\+(?P<healing>lora))?"
+)
 
 
 def flags(arguments: argparse.Namespace, recipe: str, target: list[str], seed: int, out: Path) -> list[str]:
     """The engine's command line for one row of the table."""
     parts = _RECIPE.fullmatch(recipe)
     if parts is None:
-        sys.exit(f"{recipe!r} is no recipe; give KIND[*LAYERS][:LOSS][@INIT]")
+        sys.exit(f"{recipe!r} is no recipe; give KIND[*LAYERS][:LOSS][@INIT][+lora]")
     length = arguments.sequence_length
     given = {
         "--model": arguments.model, "--out": out, "--cache": out / "cache", "--calibration": arguments.calibration,
         "--tokens": arguments.sequences * length, "--sequence-length": length, "--seed": seed,
         "--kind": parts["kind"], "--replacement-layers": parts["layers"], "--loss": parts["loss"],
-        "--init": parts["init"],
+        "--init": parts["init"], "--healing": parts["healing"],
     }  # fmt: skip
     chosen = [str(part) for name, value in given.items() if value is not None for part in (name, value)]
     return [*chosen, *target, "--evaluate", *map(str, arguments.evaluate), *shlex.split(arguments.flags)]
@@ -78,7 +83,7 @@ def run_one(command: list[str]) -> dict[str, Any]:
             name: {variant: found[variant] for variant in ("dense", "cut", "pruned")}
             for name, found in report["evaluation"]["perplexity"].items()
         },
-        "kept": sorted({part["kept"] for part in report["training"].get("windows", [report["training"]])}),
+        "kept": (report["healing"] or report["training"])["kept"],
         "stage_seconds": seconds,
         "seconds": sum(seconds[name] for name in TIMED),
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000,

@@ -106,7 +106,7 @@ def measure(directory: Path, gigabytes: float, sequences: int, length: int) -> d
     streamed = apart(score, "streamed", source, sequences, length)
     resident = apart(score, "resident", source, sequences, length)
     start, end = layers // 3, layers // 3 + layers // 4
-    _, assembly, growth = apart(assemble_watched, source, directory / "pruned", start, end)
+    *_, assembly, growth = apart(assemble_watched, source, directory / "pruned", start, end)
     largest = max(entry.nbytes for _, entry in checkpoint.entries())
     ratio = streamed["seconds"] / resident["seconds"]
     same = streamed.pop("table") == resident.pop("table")

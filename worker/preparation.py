@@ -61,6 +61,7 @@ def _recipe(spec: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
         "scoring": spec["scoring"],
         "selection": spec["selection"],
         "replacement": spec["replacement"],
+        "healing": spec.get("healing"),  # absent in jobs that are older than it
         "benchmark": _benchmark(spec["benchmark"]),
         "output": {"dtype": spec["output"]["dtype"], "format": spec["output"]["format"]},
         "seed": spec["seed"],

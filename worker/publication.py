@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,17 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from app.core.gates import judge
 from app.core.windows import in_words
+from app.datasets import repository as datasets
 from app.hub import directory
-from app.hub.card import model_tags, read_card
+from app.hub.card import CARD_FILE, BadCard, model_tags, parse_card, read_card
 from app.hub.publishing import StagedFile, commit_files, stage_directory
 from app.jobs import repository
 from app.jobs.repository import LeaseLostError
+from app.report.versions import upgraded
 from app.storage.artefacts import LocalArtefactStore
 from app.storage.blobs import BlobStore
 from worker.lease import AttemptEndedError, Lease
+from worker.model_card import CardFacts, model_card
 from worker.progress import Progress
 
 # What a person may want to look at later; the rest of a workspace is scaffolding.
@@ -29,6 +32,7 @@ _ARTEFACTS = (
     "scores.json",
     "selection.json",
     "training.json",
+    "healing.json",
     "verification.json",
     "probe.safetensors",
     "evaluation.json",
@@ -62,7 +66,10 @@ def publish(
     lease.advance(**progress.drain())
     report = json.loads((workspace / "report.json").read_text())
     verdict, gates = judge(spec["gates"], report["metrics"])
-    staged = stage_directory(store, workspace / "checkpoint")
+    beside = workspace / "card"  # not among the checkpoint's files, which the ledger knows by their hashes
+    beside.mkdir(exist_ok=True)
+    (beside / CARD_FILE).write_text(_card(sessions, workspace, spec, report, gates), encoding="utf-8")
+    staged = [*stage_directory(store, workspace / "checkpoint"), *stage_directory(store, beside)]
     card = read_card(store, staged)
     artefacts.write(job_id, {name: workspace / name for name in _artefacts(workspace)})
     if lease.lost.is_set():
@@ -104,9 +111,31 @@ def _artefacts(workspace: Path) -> list[str]:
     return [str(file.relative_to(workspace)) for file in files if file.is_file()]
 
 
+def _card(
+    sessions: sessionmaker[Session],
+    workspace: Path,
+    spec: Mapping[str, Any],
+    report: Mapping[str, Any],
+    gates: Sequence[Mapping[str, Any]],
+) -> str:
+    used = [spec["calibration"]["dataset"], *(spec["evaluation"]["perplexity"] or ())]
+    with sessions() as session:
+        names = {row.id: row.name for id_ in used if (row := datasets.get(session, id_)) is not None}
+    own = workspace / "source" / CARD_FILE
+    try:
+        base = parse_card(own.read_text(encoding="utf-8", errors="replace")).metadata if own.is_file() else {}
+    except BadCard:
+        base = {}
+    custom_code = any((workspace / "checkpoint").glob("*.py"))
+    return model_card(CardFacts(spec, upgraded(report), gates, base, names, custom_code))
+
+
 def checkpoint_hash(files: Iterable[StagedFile]) -> str:
-    """One sha256 for all files: over their names and sha256s in order. Equal exactly if every byte is."""
-    lines = sorted(f"{file.sha256}  {file.path}\n" for file in files)
+    """One sha256 for all files but the card, which tells measured speeds: over their names and sha256s in order.
+
+    Equal exactly if every byte of the model is.
+    """
+    lines = sorted(f"{file.sha256}  {file.path}\n" for file in files if file.path != CARD_FILE)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
@@ -120,8 +149,9 @@ def _recipe_tags(spec: Mapping[str, Any]) -> list[str]:
 def _message(spec: Mapping[str, Any], report: Mapping[str, Any], verdict: str) -> str:
     replacement = spec["replacement"]
     trained = "" if replacement["kind"] == "none" else f", {replacement['loss']}, {replacement['epochs']} epoch(s)"
+    healed = ", healed by LoRA" if spec.get("healing") else ""  # absent in jobs that are older than it
     return (
         f"Replace layers {in_words(report['removed_layers'])} of {spec['model']['repo']} by {replacement['kind']}\n\n"
-        f"{report['metrics']['sparsity']:.1%} smaller; scored by {spec['scoring']['metric']}{trained}; "
+        f"{report['metrics']['sparsity']:.1%} smaller; scored by {spec['scoring']['metric']}{trained}{healed}; "
         f"calibrated on {spec['calibration']['dataset']}; seed {spec['seed']}; verdict {verdict}.\n"
     )

@@ -1,5 +1,6 @@
 """A limit on the bytes of a request's body, counted as they come in: Content-Length is only what a client says."""
 
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -23,18 +24,19 @@ class BodyLimitMiddleware:
         Args:
             app: the application.
             max_bytes: the limit of every path that `by_path` does not name.
-            by_path: limits of their own.
+            by_path: regular expressions of whole paths that have limits of their own.
         """
         self._app = app
         self._max_bytes = max_bytes
-        self._by_path = by_path
+        self._by_path = [(re.compile(pattern), limit) for pattern, limit in by_path.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on with a counting `receive`."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        limit = self._by_path.get(scope["path"].rstrip("/"), self._max_bytes)
+        path = scope["path"].rstrip("/")
+        limit = next((limit for pattern, limit in self._by_path if pattern.fullmatch(path)), self._max_bytes)
         if _declared(scope) > limit:
             await _refuse(limit, scope, receive, send)
             return
@@ -72,6 +74,6 @@ def _declared(scope: Scope) -> int:
 async def _refuse(limit: int, scope: Scope, receive: Receive, send: Send) -> None:
     error = BodyTooLarge(
         f"The body is longer than the {limit:,} bytes that this service takes here; send less.",
-        headers={"Connection": "close"},
+        headers={"Connection": "close", "X-Error-Message": f"The body is longer than {limit:,} bytes."},
     )
     await problem_response(error)(scope, receive, send)

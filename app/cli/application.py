@@ -328,6 +328,25 @@ def stability(
     return exits.PASSED
 
 
+@application.command()
+def compare(
+    job_ids: Annotated[list[str], typer.Argument(metavar="ID ID ...", help="Two jobs or more.")],
+    as_json: JsonOption = False,
+) -> int:
+    """Put several jobs into one table: what they did differently, quality, speed, size, time and verdict."""
+    from app.cli.comparison import show_comparison
+    from app.client import Streamline
+    from app.report.comparison import MOST_JOBS
+    from app.report.comparison import compare as compared
+
+    if not 2 <= len(set(job_ids)) <= MOST_JOBS:
+        raise UsageError(f"Name 2 to {MOST_JOBS} different jobs; `streamline status` lists them.")
+    with Streamline() as service:
+        comparison = compared([service.job(job_id) for job_id in dict.fromkeys(job_ids)])
+    _print_json(comparison.to_json()) if as_json else show_comparison(comparison)
+    return exits.PASSED
+
+
 # --- models and data -----------------------------------------------------------------------------------------------
 
 

@@ -71,6 +71,15 @@ SELF_TEXT: Final = "builtin:self"
 SELF_TEXT_TOKENS: Final = 131_072
 """Tokens sampled at most when no data set is named; sampling is the slow part."""
 
+HEALING_RANK: Final = 8
+"""LLM-Pruner (arXiv 2305.11627), and with it those who compare with it: rank 8 on every linear map."""
+
+HEALING_ALPHA: Final = 16.0
+"""LLM-Pruner's: adapters are scaled by alpha / rank = 2."""
+
+HEALING_EPOCHS: Final = 2
+"""LLM-Pruner's."""
+
 TEXT_COLUMN: Final = "text"
 """The field of a JSONL row that holds the document."""
 
@@ -100,6 +109,7 @@ SEED: Final = 0
 
 _TOKENS_PER_BATCH = 2048
 _PAPER_LEARNING_RATE = 2e-4
+_HEALING_LEARNING_RATE = 1e-4
 _PAPER_HIDDEN_SIZE = 4096
 _LARGEST_LEARNING_RATE = 5e-3
 
@@ -121,6 +131,12 @@ def learning_rate(config: Config) -> float:
     epochs ends at perplexity 13.93 with 1.1e-3 and 13.61 with 3e-3; between 3e-3 and 8e-3 it hardly matters.
     """
     scaled = _PAPER_LEARNING_RATE * _PAPER_HIDDEN_SIZE / architectures.hidden_size(config)
+    return min(_LARGEST_LEARNING_RATE, scaled)
+
+
+def healing_learning_rate(config: Config) -> float:
+    """Return the peak learning rate of the adapters' AdamW: LLM-Pruner's 1e-4 at hidden size 4096, more below it."""
+    scaled = _HEALING_LEARNING_RATE * _PAPER_HIDDEN_SIZE / architectures.hidden_size(config)
     return min(_LARGEST_LEARNING_RATE, scaled)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from sqlalchemy.orm import Session, sessionmaker
 
+from app.hub.uploads import Uploads
 from app.storage.blobs import BlobStore
 
 
@@ -16,6 +17,7 @@ class HubContext:
     """Never wait for SQLite's one writer."""
     sessions: sessionmaker[Session]
     store: BlobStore
+    uploads: Uploads
     model_roots: tuple[Path, ...] = ()
     """Directories that models may be imported from."""
     public_url: str = ""

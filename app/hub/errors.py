@@ -13,6 +13,54 @@ class BadRequest(HubError, ValueError):  # noqa: N818
     """A body or parameter that cannot be understood."""
 
 
+class AlreadyExists(HubError):  # noqa: N818
+    """A repository, branch or tag of this name is there."""
+
+    def __init__(self, what: str, *, url: str = "") -> None:
+        super().__init__(f"{what} already exists.")
+        self.url = url
+
+
+class StaleParent(HubError):  # noqa: N818
+    """The branch has moved since: the commit was made for content that is no longer the newest."""
+
+    def __init__(self, repo: str, branch: str) -> None:
+        super().__init__(f"A commit has happened on {branch!r} of {repo} since. Please refresh and try again.")
+
+
+class BadFile(HubError):  # noqa: N818
+    """A file of an upload or commit is refused, and with it all of the commit."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path[:300]!r}: {reason} Nothing was committed.")
+        self.path = path
+
+
+class TooLarge(HubError):  # noqa: N818
+    """A file, a line or a commit is larger than the service takes."""
+
+
+class ContentMismatch(HubError):  # noqa: N818
+    """The bytes that came are others than those that were announced."""
+
+    def __init__(self, announced: str, found: str) -> None:
+        super().__init__(f"The bytes sent have sha256 {found}, announced was {announced}; nothing was kept.")
+
+
+class ForbiddenPullRequest(HubError):  # noqa: N818
+    """This hub has no pull requests."""
+
+    def __init__(self) -> None:
+        super().__init__("This hub has no pull requests; make a branch and commit to it.")
+
+
+class LinkExpired(HubError):  # noqa: N818
+    """An upload's URL is too old, or was not made here."""
+
+    def __init__(self) -> None:
+        super().__init__("This upload link is not valid (any more); begin the upload again.")
+
+
 class RepositoryNotFound(HubError):  # noqa: N818
     """No such repository, or one that the caller may not know of."""
 

@@ -19,6 +19,7 @@ _PATH_LIMIT = 1024
 _PART = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _REF_FORBIDDEN = re.compile(r"[\x00-\x20\x7f~^:?*\[\\%]|\.\.|@\{|//|/\.|\.lock(?:/|$)")
+_RESERVED_PARTS = frozenset({".", "..", ".git"})
 _PATH_FORBIDDEN = re.compile(r"[\x00-\x1f\x7f\\]")
 
 REPO_FORM = (
@@ -75,7 +76,7 @@ def check_ref_name(text: str) -> str:
 
 
 def check_path(text: str) -> str:
-    """Return `text` if it can name a file of a repository: relative, `/` between its parts, nothing hidden.
+    """Return `text` if it can name a file of a repository: relative, `/` between its parts, nothing of git's own.
 
     Raises:
         BadName: it cannot.
@@ -84,12 +85,12 @@ def check_path(text: str) -> str:
     if (
         len(text) > _PATH_LIMIT
         or _PATH_FORBIDDEN.search(text)
-        or any(not part or part.startswith(".") or part != part.strip() for part in parts)
+        or any(not part or part.lower() in _RESERVED_PARTS or part != part.strip() for part in parts)
         or not _is_encodable(text)
     ):
         raise BadName(
             f"{text[:200]!r} cannot name a file of a repository. Allowed: relative paths of at most {_PATH_LIMIT} "
-            "characters without `..`, empty or hidden parts, control characters and backslashes."
+            "characters without `.`, `..`, `.git`, empty parts, control characters and backslashes."
         )
     return text
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-LARGE_BYTES = 10 << 20
+LARGE_BYTES = 5 << 20
 """From this size on a file is `large`: its ETag is its sha256."""
 
 

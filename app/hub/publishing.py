@@ -43,7 +43,7 @@ def stage_directory(store: BlobStore, directory: Path) -> list[StagedFile]:
     """Store every file under `directory`; staging the same directory again stores nothing more.
 
     Raises:
-        BadName: a path that no repository may hold (hidden files among them).
+        BadName: a path that no repository may hold.
         StorageFull: there is no room.
         OSError: a file cannot be read.
     """
@@ -108,6 +108,15 @@ def commit_files(
     if tag is not None:
         repository.move_ref(session, row, "tag", tag, commit)
     return Commit(repo, commit.oid, commit.parent, commit.message, commit.job_id, commit.created_at, published is None)
+
+
+def begin_repo(session: Session, repo: RepoRow, *, author: str) -> CommitRow:
+    """Give a new repository its first commit, without files, so that `main` is there to be read and committed to."""
+    commit = write_commit(
+        session, repo, [], tree=tree_oid([]), parent=None, message="initial commit", author=author, job_id=None
+    )
+    repository.move_ref(session, repo, "branch", DEFAULT_BRANCH, commit)
+    return commit
 
 
 def check_unprotected(session: Session, repo: RepoRow) -> None:

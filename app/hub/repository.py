@@ -6,13 +6,17 @@ A commit and its files are written once and never changed; only refs move.
 from collections.abc import Collection, Iterable, Sequence
 from typing import Literal
 
-from sqlalchemy import select
+from sqlalchemy import delete, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased
 
-from app.db.models import CommitFileRow, CommitRow, RefRow, RepoRow
+from app.db.clock import db_now
+from app.db.models import CommitFileRow, CommitRow, RefRow, RepoRow, UploadRow
 from app.hub.objects import TreeFile
 
 RefKind = Literal["branch", "tag"]
+_IN_BATCH = 500
 
 
 def commit_of_ref(session: Session, repo_id: int, kind: RefKind, name: str) -> CommitRow | None:
@@ -22,6 +26,11 @@ def commit_of_ref(session: Session, repo_id: int, kind: RefKind, name: str) -> C
         .join(RefRow, RefRow.commit_id == CommitRow.id)
         .where(RefRow.repo_id == repo_id, RefRow.kind == kind, RefRow.name == name)
     )
+
+
+def branch_head(session: Session, repo: RepoRow, branch: str) -> CommitRow | None:
+    """The newest commit of a branch that somebody named, whatever they wrote; None where there is none."""
+    return None if "\0" in branch else commit_of_ref(session, repo.id, "branch", branch)
 
 
 def heads(session: Session, repo_ids: Collection[int], branch: str) -> dict[int, CommitRow]:
@@ -138,6 +147,77 @@ def add_commit(
     session.flush()
     session.refresh(row)  # the database's clock has set the time
     return row
+
+
+def move_ref_from(session: Session, repo: RepoRow, branch: str, old: CommitRow, new: CommitRow) -> bool:
+    """Compare and set: let the branch point to `new` if it still points to `old`; False where it does not."""
+    moved = session.execute(
+        update(RefRow)
+        .where(RefRow.repo_id == repo.id, RefRow.kind == "branch", RefRow.name == branch, RefRow.commit_id == old.id)
+        .values(commit_id=new.id)
+        .returning(RefRow.name)
+    )
+    return moved.first() is not None
+
+
+def create_ref(session: Session, repo: RepoRow, kind: RefKind, name: str, commit: CommitRow) -> bool:
+    """Make a branch or a tag; False where there is one of this name."""
+    try:
+        with session.begin_nested():
+            session.add(RefRow(repo_id=repo.id, kind=kind, name=name, commit_id=commit.id))
+    except IntegrityError:
+        return False
+    return True
+
+
+def delete_ref(session: Session, repo: RepoRow, kind: RefKind, name: str) -> bool:
+    """Remove a branch or a tag, not its commits; False where there is none of this name."""
+    gone = session.execute(
+        delete(RefRow).where(RefRow.repo_id == repo.id, RefRow.kind == kind, RefRow.name == name).returning(RefRow.name)
+    )
+    return gone.first() is not None
+
+
+def add_upload(session: Session, repo_id: int, *, sha256: str, size: int, git_oid: str) -> None:
+    """Note that a writer of the repository has sent these bytes (now, if they had been sent before)."""
+    values = {"repo_id": repo_id, "sha256": sha256, "size": size, "git_oid": git_oid, "created_at": db_now()}
+    upsert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
+    session.execute(
+        upsert(UploadRow)
+        .values(values)
+        .on_conflict_do_update(index_elements=["repo_id", "sha256"], set_={"created_at": db_now()})
+    )
+
+
+def possessed(session: Session, repo_id: int, sha256s: Collection[str]) -> dict[str, TreeFile]:
+    """Of these contents, those that writers of the repository have sent or one of its commits holds (no path)."""
+    found: dict[str, TreeFile] = {}
+    wanted = list(dict.fromkeys(sha256s))
+    for start in range(0, len(wanted), _IN_BATCH):
+        batch = wanted[start : start + _IN_BATCH]
+        sent = select(UploadRow.sha256, UploadRow.size, UploadRow.git_oid).where(
+            UploadRow.repo_id == repo_id, UploadRow.sha256.in_(batch)
+        )
+        held = (
+            select(CommitFileRow.sha256, CommitFileRow.size, CommitFileRow.git_oid)
+            .join(CommitRow, CommitRow.id == CommitFileRow.commit_id)
+            .where(CommitRow.repo_id == repo_id, CommitFileRow.sha256.in_(batch))
+        )
+        for sha256, size, git_oid in session.execute(sent.union(held)):
+            found[sha256] = TreeFile("", size, sha256, git_oid)
+    return found
+
+
+def touch_uploads(session: Session, repo_id: int, sha256s: Collection[str]) -> None:
+    """Put off the day on which these uploads are forgotten: a client relies on them."""
+    session.execute(
+        update(UploadRow).where(UploadRow.repo_id == repo_id, UploadRow.sha256.in_(sha256s)).values(created_at=db_now())
+    )
+
+
+def forget_uploads(session: Session, *, older_than_seconds: float) -> None:
+    """Drop the notes about old uploads: a commit names them by now, or nobody ever will."""
+    session.execute(delete(UploadRow).where(UploadRow.created_at < db_now(-older_than_seconds)))
 
 
 def move_ref(session: Session, repo: RepoRow, kind: RefKind, name: str, commit: CommitRow) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from app.db.models import CommitRow, RepoRow
+from app.db.models import ApiKeyRow, CommitRow, RepoRow
 from app.hub.card import Card
 from app.hub.errors import BadRequest
 from app.hub.objects import TreeEntry, TreeFile, tree_entries
@@ -139,6 +139,12 @@ def commit(row: CommitRow) -> Json:
         "authors": [{"user": row.author or "streamline"}],
         "date": timestamp(row.created_at),
     }
+
+
+def access_request(key: ApiKeyRow, moment: datetime) -> Json:
+    """A key that was granted access to a repository."""
+    user = {"user": key.name, "fullname": key.name}
+    return {"requestId": key.id, "user": user, "status": "accepted", "timestamp": timestamp(moment)}
 
 
 def encode_cursor(last: str) -> str:

@@ -150,12 +150,23 @@ def resolve(request: JobRequest | PlanRequest, facts: ModelFacts, rivals: Sequen
         "benchmark": _benchmark(request, facts.config),
         "output": {"repo": _output_repo(request, facts), "dtype": facts.dtype, "format": defaults.OUTPUT_FORMAT},
     }
+    if request.healing is not None:
+        filled["healing"] = {
+            "rank": defaults.HEALING_RANK,
+            "alpha": defaults.HEALING_ALPHA,
+            "epochs": defaults.HEALING_EPOCHS,
+            "learning_rate": defaults.healing_learning_rate(facts.config),
+            "tokens": request.replacement.tokens or defaults.training_tokens(dataset),
+            "batch_size": defaults.batch_size(length),
+        }
     for section, values in filled.items():
         spec[section] |= {name: value for name, value in values.items() if spec[section][name] is None}
     spec["benchmark"]["rivals"] = _rivals(rivals, spec["benchmark"])
     if facts.repo is not None:
         spec["model"] = {"repo": facts.repo, "revision": facts.commit}
     _check_tokens(request, dataset, tokens=spec["replacement"]["tokens"], length=length)
+    if request.healing is not None:
+        _check_healing(spec["healing"]["tokens"], most=spec["replacement"]["tokens"], length=length)
     return spec
 
 
@@ -373,6 +384,16 @@ def _check_tokens(request: JobRequest | PlanRequest, dataset: str, *, tokens: in
             f"tokens is {tokens}, but {what} of {length} tokens make {needed}; give at least {needed}, or lower "
             "scoring.sequence_length.",
             pointer="/replacement/tokens",
+        )
+
+
+def _check_healing(tokens: int, *, most: int, length: int) -> None:
+    """Refuse tokens that make not one sequence, or more than there are to train on."""
+    if not length <= tokens <= most:
+        raise OutOfRange(
+            f"tokens is {tokens}, but healing takes whole sequences of {length} tokens from the replacement's {most}; "
+            f"allowed: {length} to {most}, or raise replacement.tokens.",
+            pointer="/healing/tokens",
         )
 
 

@@ -226,6 +226,45 @@ class Replacement(Section):
     )
 
 
+class Healing(Section):
+    """Further training of the whole pruned model by adapters that are merged before the checkpoint is written."""
+
+    kind: Literal["lora"] = Field(
+        description="LoRA (arXiv 2106.09685) on the linear maps of all layers, on the language-model loss: what "
+        "LLM-Pruner (arXiv 2305.11627) does after pruning, and the baseline that LLM-Streamline compares with. Needs "
+        "the whole model in memory."
+    )
+    rank: int | None = Field(
+        None, ge=1, le=1024, description=f"Rank of the adapters. Default {defaults.HEALING_RANK} (LLM-Pruner)."
+    )
+    alpha: float | None = Field(
+        None,
+        gt=0,
+        le=65_536,
+        description=f"Their scale is alpha / rank. Default {defaults.HEALING_ALPHA:g} (LLM-Pruner).",
+    )
+    epochs: int | None = Field(
+        None, ge=1, le=10_000, description=f"Passes over the tokens. Default {defaults.HEALING_EPOCHS} (LLM-Pruner)."
+    )
+    learning_rate: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="Peak learning rate of AdamW. Default 1e-4 at hidden size 4096 (LLM-Pruner), more for narrower "
+        "models (measured: benchmarks/quality.py).",
+    )
+    tokens: int | None = Field(
+        None,
+        ge=1,
+        le=1_000_000_000,
+        description="Distinct tokens, an upper bound: the first of the replacement's. Default `replacement.tokens`, "
+        "which is also the most.",
+    )
+    batch_size: int | None = Field(
+        None, ge=1, le=4096, description="Sequences per training step. Default: about 2,048 tokens' worth."
+    )
+
+
 class Calibration(Section):
     """The text that windows are scored and the replacement is trained on."""
 
@@ -349,6 +388,7 @@ class _Request(Section):
     scoring: Scoring = Field(default_factory=Scoring)
     selection: Selection = Field(default_factory=Selection)
     replacement: Replacement = Field(default_factory=Replacement)
+    healing: Healing | None = Field(None, description="Default: none.")
     calibration: Calibration = Field(default_factory=Calibration)
     evaluation: Evaluation = Field(default_factory=Evaluation)
     benchmark: Benchmark = Field(default_factory=Benchmark)

@@ -36,7 +36,9 @@ class JobResult(BaseModel):
 
     repo: str = Field(description="Repository of the hub that holds the checkpoint.")
     revision: str = Field(description="Its commit, 40 hex digits.")
-    checkpoint_sha256: str | None = Field(None, description="One hash over all files: equal exactly if every byte is.")
+    checkpoint_sha256: str | None = Field(
+        None, description="One hash over all files but the card: equal exactly if every byte is."
+    )
     removed_layers: list[int] = Field(description="Indices of the dense model's layers that are gone.")
     metrics: dict[str, Any] = Field(description="Measures, dense and pruned; the same as in the report.")
 

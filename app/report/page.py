@@ -14,12 +14,15 @@ from jinja2 import ChainableUndefined, Environment, FileSystemLoader, select_aut
 
 from app.core.windows import runs
 from app.report import quantities
+from app.report.comparison import mean_stability
 from app.report.plots import drawn, stages
 from app.report.plots.windows import named
 from app.report.versions import upgraded
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"
-_STYLE: Final = (_TEMPLATES / "report.css").read_text(encoding="utf-8")
+PLOT_STYLE: Final = (_TEMPLATES / "plots.css").read_text(encoding="utf-8")
+"""What the plots need, on whatever page they stand."""
+_STYLE: Final = PLOT_STYLE + (_TEMPLATES / "report.css").read_text(encoding="utf-8")
 _STYLE_HASH: Final = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
 _POLICY: Final = (
     f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; img-src data:; base-uri 'none'; form-action 'none'"
@@ -152,8 +155,8 @@ def _measures(report: Mapping[str, Any]) -> list[Measure]:
         found.append(Measure("perplexity", quantities.ratio(metrics.get("perplexity_ratio")), f"{both}{others}"))
     if retained := metrics.get("retained_accuracy"):
         found.append(Measure("accuracy retained", quantities.percent(retained), "mean over the tasks"))
-    if (stability := metrics.get("stability")) and (mean := _mean(stability)) is not None:
-        found.append(Measure("stability", quantities.digits(mean), "mean over the tasks"))
+    if (stability := mean_stability(metrics)) is not None:
+        found.append(Measure("stability", quantities.digits(stability), "mean over the tasks"))
     if decode := metrics.get("decode_tokens_per_second"):
         rates = " → ".join(quantities.digits(decode.get(side), "?") for side in ("dense", "pruned"))
         speedup = metrics.get("speedup")
@@ -163,12 +166,6 @@ def _measures(report: Mapping[str, Any]) -> list[Measure]:
         both = " → ".join(quantities.size(memory.get(side)) for side in ("dense", "pruned"))
         found.append(Measure("peak memory", quantities.change(quantities.between(memory)), both))
     return found
-
-
-def _mean(stability: Any) -> float | None:
-    mean = stability.get("mean") if isinstance(stability, Mapping) else stability
-    mean = mean.get("value") if isinstance(mean, Mapping) else mean
-    return float(mean) if isinstance(mean, int | float) else None
 
 
 def _missing(report: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import jsonschema
 import pytest
+from huggingface_hub import ModelCard
 
 from tests.service_process import QUICK_JOB, ServiceProcesses
 
@@ -86,11 +88,17 @@ def test_a_job_is_compressed_proved_published_and_pulled(shared_service: Service
             assert name in metrics
         stages = [event["data"]["stage"] for event in client.events(job["id"]) if event["event"] == "stage_finished"]
         assert stages == ["fetch", "score", "select", "train", "assemble", "verify", "evaluate", "benchmark"]
-        assert client.report(job["id"])["removed_layers"] == job["result"]["removed_layers"]
+        report = client.report(job["id"])
+        assert report["removed_layers"] == job["result"]["removed_layers"]
+        jsonschema.validate(report, httpx.get(f"{shared_service.url}/v1/schemas/report-1.json").json())
     repo = job["result"]["repo"]
     pulled = pull(shared_service, job, tmp_path / "home")
     assert pulled["difference"] < 1e-4
     assert pulled["layers"] == 18
+    card = ModelCard(httpx.get(f"{shared_service.url}/{repo}/resolve/main/README.md").text)
+    assert (card.data.base_model, card.data.library_name) == ("demo/stories-24l", "transformers")
+    (measured,) = [result for result in card.data.eval_results if result.metric_type == "perplexity"]
+    assert measured.metric_value == pytest.approx(next(iter(metrics["perplexity"]["pruned"].values())), rel=1e-5)
     assert pulled["new"] >= 1
     refs = httpx.get(f"{shared_service.url}/api/models/{repo}/refs").json()
     assert {branch["name"]: branch["targetCommit"] for branch in refs["branches"]} == {

@@ -1,8 +1,8 @@
 """The assemble stage: the pruned checkpoint is cut out of the dense one, file by file, without building a model.
 
 Kept layers are renumbered by writing new headers, their bytes are copied; the replacement goes where the window was.
-Everything is written under another name, flushed, and renamed at the end: the checkpoint is there whole or not at all.
-Its bytes depend on the model, the recipe and the trained replacement alone.
+Everything is written under another name and renamed at the end: the checkpoint is there whole or not at all. Its bytes
+depend on the model, the recipe and the trained replacement alone. The ledger waits for the disk, while it hashes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 
 from app.core.architectures import (
     ArchitectureError,
@@ -36,20 +35,22 @@ from app.core.safetensors_file import (
     parameter_count,
     read_checkpoint,
 )
-from worker.engine.context import REPLACEMENT, StageContext
+from worker.engine.context import StageContext
 from worker.engine.errors import EngineError
 from worker.engine.export import Insertion, Window, insertion_of, joined
 from worker.engine.export.config import cut_config
+from worker.engine.healing.updates import Update, Updates, updated_replacement, updates_of
 from worker.engine.recipe import Dtype, Format, Kind
-from worker.engine.staging import staged, write_flushed
+from worker.engine.staging import staged
 from worker.engine.surgery import (
     CONVERTIBLE,
     NAMES,
-    BackgroundFlush,
+    Computed,
     Piece,
     Progress,
     Stored,
     layout,
+    read_tensor,
     usual_dtype,
     write_file,
 )
@@ -99,8 +100,9 @@ def run(context: StageContext) -> None:
     context.memo.pop(WRITTEN, None)
     recipe, selection = context.recipe, context.read_json("selection.json")
     kind = recipe.replacement.kind
+    updates = updates_of(context)
     swaps = [
-        Swap(window["start"], window["end"], {} if kind == "none" else load_file(context.window(number) / REPLACEMENT))
+        Swap(window["start"], window["end"], {} if kind == "none" else updated_replacement(context, number, updates))
         for number, window in enumerate(selection["windows"])
     ]
     total = sum(path.stat().st_size for path in context.model.glob("*.safetensors"))
@@ -118,6 +120,7 @@ def run(context: StageContext) -> None:
         kind=kind,
         fmt=recipe.output.format,
         dtype=recipe.output.dtype,
+        updates=updates,
         progress=progress,
     )
     context.emit.log(f"wrote {written.parameters:,} parameters, {written.weight_bytes:,} bytes")
@@ -133,11 +136,12 @@ def assemble(
     fmt: Format = "auto",
     dtype: Dtype | None = None,
     replacement: Mapping[str, torch.Tensor] | None = None,
-    progress: Progress | None = None,
+    updates: Updates | None = None,
+    progress: Progress = lambda _: None,
 ) -> AssembledCheckpoint:
     """Write to `out` the checkpoint in `source` with one window swapped; see `assemble_all`."""
     swap = Swap(start, end, replacement or {})
-    return assemble_all(source, out, [swap], kind=kind, fmt=fmt, dtype=dtype, progress=progress)
+    return assemble_all(source, out, [swap], kind=kind, fmt=fmt, dtype=dtype, updates=updates, progress=progress)
 
 
 def assemble_all(
@@ -148,12 +152,14 @@ def assemble_all(
     kind: Kind,
     fmt: Format = "auto",
     dtype: Dtype | None = None,
-    progress: Progress | None = None,
+    updates: Updates | None = None,
+    progress: Progress = lambda _: None,
 ) -> AssembledCheckpoint:
     """Write to `out` the checkpoint in `source` with all its windows swapped at once.
 
-    `swaps` are in order, with a layer between any two; `dtype` None keeps every tensor's own. An `out` that is already
-    there is replaced at the very end. Raises EngineError as `run` does; whatever happens, nothing half-written stays.
+    `swaps` are in order, with a layer between any two; `updates` are added to tensors that stay, by their stored names;
+    `dtype` None keeps every tensor's own. An `out` that is already there is replaced at the very end. Raises
+    EngineError as `run` does; whatever happens, nothing half-written stays.
     """
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
     try:
@@ -182,7 +188,7 @@ def assemble_all(
     names = _Renaming(family, config, layout, done)
     insertion = joined([insertion for _, insertion in done])
     dropped = _settle_tied_head(names, config, new_config, checkpoint)
-    shards = _plan(checkpoint, names, insertion, dropped, dtype)
+    shards = _plan(checkpoint, names, insertion, dropped, dtype, updates or {})
     files = {"config.json": _json_bytes(new_config), **insertion.files}
     if len(shards) > 1:
         files[INDEX_FILE] = _index(shards)
@@ -192,13 +198,12 @@ def assemble_all(
     sizes += [path.stat().st_size for path in companions]
     _require_space(out, sum(-(-size // _BLOCK_BYTES) * _BLOCK_BYTES for size in sizes))
     with staged(out) as directory:
-        with BackgroundFlush() as flush:
-            for name, pieces in shards.items():
-                write_file(directory / name, pieces, flush, progress)
+        for name, pieces in shards.items():
+            write_file(directory / name, pieces, progress)
         for name, data in files.items():
-            write_flushed(directory / name, data)
+            _write(directory / name, data)
         for path in companions:
-            write_flushed(directory / path.relative_to(source), path.read_bytes())
+            _write(directory / path.relative_to(source), path.read_bytes())
     return AssembledCheckpoint(out, parameter_count(read_checkpoint(out)), weight_bytes)
 
 
@@ -276,20 +281,29 @@ def _settle_tied_head(
 
 
 def _plan(
-    checkpoint: Checkpoint, names: _Renaming, insertion: Insertion, dropped: frozenset[str], dtype: Dtype | None
+    checkpoint: Checkpoint,
+    names: _Renaming,
+    insertion: Insertion,
+    dropped: frozenset[str],
+    dtype: Dtype | None,
+    updates: Updates,
 ) -> dict[str, list[Piece]]:
     """Return shard name -> its pieces; shards that lost everything are gone, the rest is numbered anew."""
     wanted = NAMES[getattr(torch, dtype)] if dtype is not None else None
 
-    def piece(new_name: str, stored: Stored) -> Piece:
-        source = insertion.overwritten.get(new_name, stored)
+    def piece(new_name: str, stored: Stored, update: Update | None = None) -> Piece:
+        source = _updated(stored, update) if update else insertion.overwritten.get(new_name, stored)
         return Piece(new_name, source, wanted if wanted and stored.dtype in CONVERTIBLE else stored.dtype)
 
     home = _home_of_window(checkpoint, names)
     shards: list[list[Piece]] = []
     for file in checkpoint.files:
         pieces = [
-            piece(new_name, Stored(file.path, file.header.data_offset + entry.start, entry.dtype, entry.shape))
+            piece(
+                new_name,
+                Stored(file.path, file.header.data_offset + entry.start, entry.dtype, entry.shape),
+                updates.get(name),
+            )
             for name, entry in file.header.tensors.items()
             if name not in dropped and (new_name := names.new(name)) is not None
         ]
@@ -304,6 +318,10 @@ def _plan(
     if len(shards) == 1:
         return {SINGLE_FILE: shards[0]}
     return {f"model-{i:05d}-of-{len(shards):05d}.safetensors": pieces for i, pieces in enumerate(shards, start=1)}
+
+
+def _updated(stored: Stored, update: Update) -> Computed:
+    return Computed(stored.shape, lambda: update.applied(read_tensor(stored)))
 
 
 def _home_of_window(checkpoint: Checkpoint, names: _Renaming) -> str:
@@ -369,3 +387,8 @@ def _require_space(out: Path, needed: int) -> None:
             f"the checkpoint needs {needed} bytes, {free} are free at {out.parent}; free the difference and retry",
             permanent=True,
         )
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)

@@ -24,6 +24,8 @@ from worker.engine.activation_store import disk_full
 from worker.engine.context import REPLACEMENT, SELF_TEXT_FILE, StageContext, sha256_of
 from worker.engine.errors import EngineError
 from worker.engine.evaluation import stage as evaluation
+from worker.engine.healing import stage as healing
+from worker.engine.healing.updates import UPDATES
 from worker.engine.ledger import Entry, Ledger, sha256_of_file
 from worker.engine.recipe import Recipe, Text
 from worker.engine.report import REPORT_FILE, write_report
@@ -114,17 +116,31 @@ STAGES: tuple[Stage, ...] = (
         (training.TRAINING, REPLACEMENT),
     ),
     Stage(
+        "heal",
+        healing.heal,
+        lambda recipe: {
+            **_target(recipe),
+            "healing": recipe.to_json()["healing"],
+            "dtype": recipe.output.dtype,
+            **_calibration(recipe),
+        },
+        (fetch.OUTPUT, choice.SELECTION, REPLACEMENT, SELF_TEXT_FILE),
+        (healing.HEALING, UPDATES),
+        reported="train",
+        wanted=lambda recipe: recipe.healing is not None,
+    ),
+    Stage(
         "assemble",
         assembly.run,
         lambda recipe: {"output": recipe.to_json()["output"], "kind": recipe.replacement.kind},
-        (fetch.OUTPUT, choice.SELECTION, REPLACEMENT),
+        (fetch.OUTPUT, choice.SELECTION, REPLACEMENT, UPDATES),
         (CHECKPOINT,),
     ),
     Stage(
         "verify",
         verification.run,
         lambda recipe: {"seed": recipe.seed},
-        (fetch.OUTPUT, choice.SELECTION, REPLACEMENT, CHECKPOINT),
+        (fetch.OUTPUT, choice.SELECTION, REPLACEMENT, UPDATES, CHECKPOINT),
         ("verification.json", verification.PROBE),
     ),
     Stage(
@@ -181,11 +197,14 @@ class _Run:
         self._last: StageContext | None = None
 
     def through(self, steps: Sequence[Step]) -> None:
-        """Run those steps that are not done."""
+        """Run those steps that are wanted and not done."""
+        for step in (step for step in steps if not step.wanted):
+            self._remove_outputs(step)
+        steps = [step for step in steps if step.wanted]
         settled = self._settled(steps)
         for step in steps:
             self._change_to(step.context)
-            name, inputs = step.stage.name, _inputs(step, self._hashes)
+            name, inputs = step.stage.reported or step.stage.name, _inputs(step, self._hashes)
             step.context.emit.stage_started(name, part=step.part)
             entry = self._ledger.entry(step.key)
             skipped = step.key in settled and entry is not None and entry.inputs == inputs
@@ -219,8 +238,7 @@ class _Run:
         return settled
 
     def _run(self, step: Step, inputs: str) -> Entry:
-        for name in step.outputs:
-            _remove(self._context.workspace / name)
+        self._remove_outputs(step)
         scratch = step.context.workspace / "tmp"
         _remove(scratch)
         choice.seed_everything(step.context, step.stage.name)
@@ -230,6 +248,10 @@ class _Run:
         finally:
             _remove(scratch)
         return self._ledger.record(step.key, inputs, step.outputs, round(time.monotonic() - began, 3))
+
+    def _remove_outputs(self, step: Step) -> None:
+        for name in step.outputs:
+            _remove(self._context.workspace / name)
 
     def _change_to(self, context: StageContext) -> None:
         """Let go of the models of the round before, so that one at a time is enough."""
@@ -293,7 +315,7 @@ def code_version() -> str:
     for root in (Path(worker.engine.__path__[0]), Path(app.core.__path__[0])):
         for path in sorted(root.rglob("*.py")):
             digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes() + b"\0")
-    for package in ("torch", "transformers", "safetensors"):
+    for package in ("torch", "transformers", "safetensors", "peft"):
         digest.update(importlib.metadata.version(package).encode())
     return digest.hexdigest()
 

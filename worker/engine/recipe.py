@@ -79,6 +79,29 @@ class Replacement:
 
 
 @dataclass(frozen=True)
+class Healing:
+    """Further training of the whole pruned model by adapters on its linear maps, which are merged before it is written.
+
+    Attributes:
+        kind: LoRA, W + (alpha / rank) B A.
+        rank: of B A.
+        alpha: its scale.
+        epochs: passes over the tokens.
+        learning_rate: peak of the schedule.
+        tokens: distinct tokens, an upper bound; the first of those that the replacement is trained on.
+        batch_size: sequences per optimiser step.
+    """
+
+    kind: Literal["lora"]
+    rank: int
+    alpha: float
+    epochs: int
+    learning_rate: float
+    tokens: int
+    batch_size: int
+
+
+@dataclass(frozen=True)
 class Text:
     """A text source: `path` None = ``builtin:self``; `column` of JSONL rows; `name` is what reports call it."""
 
@@ -127,6 +150,8 @@ class Recipe:
     trust_remote_code: bool
     selection: Selection = ONE_WINDOW
     """What does not name it removes one window."""
+    healing: Healing | None = None
+    """None where it is not asked for."""
     execution: Execution = "auto"
     """Changes where weights are, and no result: what does not name it leaves the choice to free memory."""
 

@@ -16,7 +16,7 @@ from worker.engine.context import WINDOWS, StageContext
 from worker.engine.steps import workspace_of_round
 
 REPORT_FILE = "report.json"
-STAGE_FILES = ("execution", "selection", "scores", "training", "verification", "evaluation", "benchmark")
+STAGE_FILES = ("execution", "selection", "scores", "training", "healing", "verification", "evaluation", "benchmark")
 _PACKAGES = ("torch", "transformers", "safetensors", "tokenizers", "numpy")
 
 
@@ -56,6 +56,7 @@ def _several(context: StageContext) -> dict[str, Any]:
         "training": {
             "kind": context.recipe.replacement.kind,
             "phases": [phase for window in trained for phase in window["phases"]],
+            "kept": next((w["kept"] for w in trained if w["kept"] == "trained"), trained[0]["kept"]),
             "diverged": any(window.get("diverged") for window in trained),
             "windows": trained,
         }

@@ -32,6 +32,7 @@ from worker.engine.recipe import (
     Dtype,
     Execution,
     Format,
+    Healing,
     Init,
     Loss,
     Metric,
@@ -93,6 +94,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     block.add_argument("--second-learning-rate", type=float, metavar="F", help="its peak (by hidden size)")
     block.add_argument("--tokens", type=int, metavar="N", help="distinct training tokens at most")
     block.add_argument("--batch-size", type=int, metavar="N", help="sequences per training step")
+    healing = parser.add_argument_group("further training of the whole (needs it in memory)")
+    healing.add_argument("--healing", choices=("lora",), help="adapters, merged before writing (default: none)")
+    healing.add_argument("--healing-rank", type=int, default=defaults.HEALING_RANK, metavar="N", help="(%(default)s)")
+    healing.add_argument(
+        "--healing-alpha", type=float, default=defaults.HEALING_ALPHA, metavar="F", help="scale x rank (%(default)s)"
+    )
+    healing.add_argument(
+        "--healing-epochs", type=int, default=defaults.HEALING_EPOCHS, metavar="N", help="(%(default)s)"
+    )
+    healing.add_argument("--healing-learning-rate", type=float, metavar="F", help="peak of the schedule (by width)")
+    healing.add_argument("--healing-tokens", type=int, metavar="N", help="the first of --tokens (default: all)")
+    healing.add_argument("--healing-batch-size", type=int, metavar="N", help="sequences per training step")
     data = parser.add_argument_group("text (JSONL or plain)")
     data.add_argument("--calibration", type=Path, metavar="FILE", help="default: sampled from the model itself")
     data.add_argument(
@@ -142,6 +155,7 @@ def recipe_from(options: argparse.Namespace) -> Recipe:
         length = _given(options.sequence_length, defaults.sequence_length(config, name))
         prompt, new = defaults.benchmark_tokens(config)
         rate = _given(options.learning_rate, defaults.learning_rate(config))
+        healing_rate = _given(options.healing_learning_rate, defaults.healing_learning_rate(config))
     except ArchitectureError as error:
         raise EngineError(error.code, str(error)) from error
     # Several windows of one table are chosen together, so that no single lead tells when to stop.
@@ -163,6 +177,17 @@ def recipe_from(options: argparse.Namespace) -> Recipe:
             second_learning_rate=_given(options.second_learning_rate, rate * defaults.SECOND_LEARNING_RATE_SHARE),
             tokens=tokens,
             batch_size=_given(options.batch_size, defaults.batch_size(max(1, length))),
+        ),
+        healing=None
+        if options.healing is None
+        else Healing(
+            kind=options.healing,
+            rank=options.healing_rank,
+            alpha=options.healing_alpha,
+            epochs=options.healing_epochs,
+            learning_rate=healing_rate,
+            tokens=_given(options.healing_tokens, tokens),
+            batch_size=_given(options.healing_batch_size, defaults.batch_size(max(1, length))),
         ),
         calibration=_text(options.calibration, options.column, defaults.SELF_TEXT),
         evaluation=tuple(_text(path, options.column, "") for path in options.evaluate),
@@ -215,6 +240,8 @@ def check(recipe: Recipe) -> None:
         raise EngineError(error.code, str(error)) from error
     _check_benchmark(recipe.benchmark)
     _check_numbers(recipe, config)
+    if recipe.healing is not None and recipe.execution == "streamed":
+        raise EngineError("bad_recipe", "healing needs the whole model in memory; let execution be auto or resident")
     fetch.require_safetensors(Path(recipe.model.path))
     for text in (recipe.calibration, *recipe.evaluation):
         if text.path is not None and not Path(text.path).is_file():
@@ -281,13 +308,29 @@ def _check_numbers(recipe: Recipe, config: Config) -> None:
         ("benchmark.new_tokens", benchmark.new_tokens, defaults.LEAST_NEW_TOKENS, positions - 1),
         ("benchmark.repeats", benchmark.repeats, 1, None),
         *(("benchmark.batch_sizes", size, 1, None) for size in benchmark.batch_sizes),
+        *_healing_numbers(recipe),
     ):
         if value < least or (most is not None and value > most):
             allowed = f"at least {least}" if most is None else f"from {least} to {most}"
             raise EngineError("bad_recipe", f"{name} is {value} but must be {allowed}")
-    for name in ("learning_rate", "second_learning_rate"):
-        rate = getattr(replacement, name)
-        if not (math.isfinite(rate) and rate > 0):
-            raise EngineError("bad_recipe", f"replacement.{name} is {rate} but must be above 0")
+    healing = recipe.healing
+    for name, number in (
+        ("replacement.learning_rate", replacement.learning_rate),
+        ("replacement.second_learning_rate", replacement.second_learning_rate),
+        *((("healing.learning_rate", healing.learning_rate), ("healing.alpha", healing.alpha)) if healing else ()),
+    ):
+        if not (math.isfinite(number) and number > 0):
+            raise EngineError("bad_recipe", f"{name} is {number} but must be above 0")
     if problem := defaults.benchmark_problem(config, max(benchmark.prompt_tokens), benchmark.new_tokens):
         raise EngineError("bad_recipe", f"benchmark.{problem[0]}: {problem[1]}")
+
+
+def _healing_numbers(recipe: Recipe) -> tuple[tuple[str, int, int, int | None], ...]:
+    if (healing := recipe.healing) is None:
+        return ()
+    return (
+        ("healing.rank", healing.rank, 1, None),
+        ("healing.epochs", healing.epochs, 0, None),
+        ("healing.tokens", healing.tokens, recipe.scoring.sequence_length, recipe.replacement.tokens),
+        ("healing.batch_size", healing.batch_size, 1, None),
+    )

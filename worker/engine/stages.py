@@ -24,7 +24,7 @@ from app.core.windows import best_window, best_windows, in_words
 from worker.engine import fetch, self_text
 from worker.engine.context import StageContext, write_json
 from worker.engine.errors import EngineError
-from worker.engine.execution import precision, shared_model, within_memory
+from worker.engine.execution import precision, resident_model, shared_model, within_memory
 from worker.engine.hidden_states import LayeredModel
 from worker.engine.scoring import METRICS, cosine, task
 from worker.engine.scoring.metric import Candidates
@@ -48,6 +48,8 @@ def score(context: StageContext) -> None:
     if recipe.calibration.path is None and context.text_home is None:
         self_text.ensure_self_text(context, context.read_json(fetch.OUTPUT)["hash"])
     decoder = shared_model(context)
+    if recipe.healing is not None:
+        resident_model(context, "healing")  # found out before hours are spent
     windows = calibration_windows(context, decoder.tokenizer)[: recipe.scoring.sequences]
     length, layers = windows.shape[1], decoder.layer_count
     batch = scoring_batch(decoder, length)

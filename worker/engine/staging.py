@@ -1,9 +1,8 @@
-"""A directory that is there whole or not at all: written under another name, flushed, renamed."""
+"""A directory that is there whole or not at all: written under another name, and renamed when all went well."""
 
 from __future__ import annotations
 
 import errno
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,14 +22,11 @@ def staged(out: Path) -> Iterator[Path]:
     directory.mkdir(parents=True)
     try:
         yield directory
-        for path in (directory, *(path for path in directory.rglob("*") if path.is_dir())):
-            _flush_directory(path)
         replaced = out.with_name(f".{out.name}.old")
         shutil.rmtree(replaced, ignore_errors=True)
         if out.exists():
             out.rename(replaced)
         directory.rename(out)
-        _flush_directory(out.parent)
         shutil.rmtree(replaced, ignore_errors=True)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -44,20 +40,3 @@ def staged(out: Path) -> Iterator[Path]:
         ) from error
     finally:
         shutil.rmtree(directory, ignore_errors=True)
-
-
-def write_flushed(path: Path, data: bytes) -> None:
-    """Write a file and have it on disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _flush_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

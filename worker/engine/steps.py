@@ -23,7 +23,7 @@ ROUNDS = "rounds"
 
 CHECKPOINT = "checkpoint"
 _NOTHING: Mapping[str, str] = {}
-_OF_A_ROUND = frozenset({"fetch", "score", "select", "train", "assemble", "verify"})
+_OF_A_ROUND = frozenset({"fetch", "score", "select", "train", "heal", "assemble", "verify"})
 
 Parts = Callable[[Recipe], Mapping[str, Any]]
 
@@ -38,6 +38,8 @@ class Stage:
         parts: what of the recipe it depends on.
         reads: outputs of earlier stages that it depends on; a directory stands for all files in it.
         outputs: files and directories that it writes; those it leaves out (the replacement of `none`) may be absent.
+        reported: the stage of the contract that it is a step of, where it is no stage itself.
+        wanted: whether a recipe asks for it; all do by default.
     """
 
     name: str
@@ -45,6 +47,8 @@ class Stage:
     parts: Parts
     reads: tuple[str, ...]
     outputs: tuple[str, ...]
+    reported: str = ""
+    wanted: Callable[[Recipe], bool] = lambda _: True
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,11 @@ class Step:
     outputs: tuple[str, ...]
     part: Part | None = None
     releases: str | None = None
+
+    @property
+    def wanted(self) -> bool:
+        """Whether the recipe asks for it."""
+        return self.stage.wanted(self.context.recipe)
 
 
 def first_step(context: StageContext, stages: Sequence[Stage]) -> Step:
@@ -145,7 +154,8 @@ def _in_rounds(context: StageContext, stages: Sequence[Stage]) -> list[Step]:
         raise EngineError(error.code, str(error)) from error
     steps: list[Step] = []
     for number, fewer in enumerate(round_layers(size, rounds), start=1):
-        own = replace(recipe, target=Target(layers=fewer))
+        # What is healed is the result.
+        own = replace(recipe, target=Target(layers=fewer), healing=recipe.healing if number == rounds else None)
         steps += _round(context, stages, number, own)[int(number == 1) :]
     first = workspace_of_round(1, rounds)
     judging = replace(context, text_home=context.workspace / first, memo={})

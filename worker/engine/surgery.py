@@ -10,10 +10,8 @@ import errno
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 import torch
 
@@ -39,10 +37,8 @@ CONVERTIBLE = frozenset({"F64", "F32", "F16", "BF16"})
 METADATA: Mapping[str, str] = {"format": "pt"}
 
 _CHUNK_BYTES = 8 << 20
-# Small steps let the disk start early; measured on ext4, 16 MB at a time is half as long again as no flush at all, and
-# flushing at the end twice as long.
-_COPY_CALL_BYTES = 4 << 20
-_FLUSH_EVERY_BYTES = 16 << 20
+# What one system call copies: progress is told in between.
+_COPY_CALL_BYTES = 64 << 20
 _NO_KERNEL_COPY = frozenset({errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM})
 
 Progress = Callable[[int], None]
@@ -69,11 +65,19 @@ class Stored:
 
 
 @dataclass(frozen=True)
+class Computed:
+    """A tensor that is made when its turn to be written has come, so that no two of them are in memory."""
+
+    shape: tuple[int, ...]
+    make: Callable[[], torch.Tensor]
+
+
+@dataclass(frozen=True)
 class Piece:
     """One tensor of the file to be written, with the dtype that it shall have there."""
 
     name: str
-    source: Stored | torch.Tensor
+    source: Stored | Computed | torch.Tensor
     dtype: str
 
     @property
@@ -104,53 +108,24 @@ def layout(pieces: Sequence[Piece]) -> tuple[list[Piece], bytes]:
     return ordered, encode_header(entries, METADATA)
 
 
-class BackgroundFlush:
-    """Flushes files to disk while the next bytes are copied; leaving the context waits until all of it is there.
+def read_tensor(stored: Stored) -> torch.Tensor:
+    """Return a stored tensor in memory.
 
-    Copying keeps a processor busy and flushing the disk, so that the two together take little longer than one alone.
-    Raises at the end the OSError of a flush that failed (a full disk can show as late as that).
+    Raises EngineError `corrupt_model` where the file is shorter than its header said.
     """
-
-    def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="flush")
-        self._pending: list[Future[None]] = []
-        self._unflushed = 0
-
-    def __enter__(self) -> BackgroundFlush:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._thread.shutdown(wait=True, cancel_futures=False)
-        if error is None:
-            for future in self._pending:
-                future.result()
-
-    def written(self, target: int, count: int) -> None:
-        """Say that `count` more bytes were written to the descriptor `target`."""
-        self._unflushed += count
-        if self._unflushed >= _FLUSH_EVERY_BYTES and all(future.done() for future in self._pending):
-            self._submit(target, os.fdatasync)
-
-    def finished(self, target: int) -> None:
-        """Say that the file behind `target` is complete; the descriptor may be closed afterwards."""
-        self._submit(target, os.fsync)
-
-    def _submit(self, target: int, flush: Callable[[int], None]) -> None:
-        self._unflushed = 0
-        self._pending.append(self._thread.submit(_flush_and_close, os.dup(target), flush))
+    raw = bytearray(tensor_bytes(stored.dtype, stored.shape))
+    with stored.path.open("rb", buffering=0) as file:
+        view = memoryview(raw)
+        while view:
+            count = os.preadv(file.fileno(), [view], stored.offset + len(raw) - len(view))
+            if count == 0:
+                raise EngineError("corrupt_model", f"{stored.path.name} became shorter while it was read")
+            view = view[count:]
+    return torch.frombuffer(raw, dtype=TORCH_DTYPES[stored.dtype]).view(stored.shape)
 
 
-def _flush_and_close(descriptor: int, flush: Callable[[int], None]) -> None:
-    try:
-        flush(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_file(path: Path, pieces: Sequence[Piece], flush: BackgroundFlush, progress: Progress | None = None) -> None:
-    """Write a safetensors file of `pieces` to `path`; it is on disk when `flush`'s context ends.
+def write_file(path: Path, pieces: Sequence[Piece], progress: Progress) -> None:
+    """Write a safetensors file of `pieces` to `path`, without waiting for the disk.
 
     Raises OSError (ENOSPC on a full disk) and EngineError: `corrupt_model` where a source file is shorter than its
     header said, `dtype_overflow` where a weight does not fit the new dtype.
@@ -158,22 +133,16 @@ def write_file(path: Path, pieces: Sequence[Piece], flush: BackgroundFlush, prog
     ordered, header = layout(pieces)
     with path.open("wb", buffering=0) as file:
         target = file.fileno()
-
-        def written(count: int) -> None:
-            flush.written(target, count)
-            if progress is not None:
-                progress(count)
-
         _write_all(target, header)
         for run in _runs(ordered):
             first = run[0]
             if isinstance(first.source, Stored) and first.source.dtype == first.dtype:
-                _copy_run(first.source, target, sum(piece.nbytes for piece in run), written)
+                _copy_run(first.source, target, sum(piece.nbytes for piece in run), progress)
             elif isinstance(first.source, Stored):
-                _convert(first.name, first.source, first.dtype, target, written)
+                _convert(first.name, first.source, first.dtype, target, progress)
             else:
-                _write_tensor(first.name, first.source, first.dtype, target, written)
-        flush.finished(target)
+                tensor = first.source.make() if isinstance(first.source, Computed) else first.source
+                _write_tensor(first.name, tensor, first.dtype, target, progress)
 
 
 def _runs(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:

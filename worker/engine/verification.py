@@ -1,6 +1,6 @@
 """The verify stage: proof that the written checkpoint is the pruned model, in a process that has never seen us.
 
-The pruned model in memory (the dense one with its windows swapped) leaves logits and a greedy continuation in a probe
+The pruned model in memory (`worker.engine.pruned`) leaves logits and a greedy continuation in a probe
 file. A fresh, isolated interpreter then loads the checkpoint with the stock library, repeats both, and generates in
 every way that users do. Where anything differs, nothing is published.
 """
@@ -14,22 +14,19 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save
-from torch import Tensor, nn
+from safetensors.torch import save
+from torch import Tensor
 
 from app.core.architectures import max_positions
-from worker.engine.context import REPLACEMENT, StageContext, write_bytes
-from worker.engine.device import dtype_of
+from worker.engine.context import StageContext, write_bytes
 from worker.engine.errors import EngineError
 from worker.engine.execution import DENSE, shared_model
 from worker.engine.hidden_states import LayeredModel
-from worker.engine.replacements import build, stands_for
-from worker.engine.replacements.starts import Start
+from worker.engine.pruned import pruned, written_dtype
 from worker.engine.streamed import load_streamed
 
 SCRIPT = Path(__file__).with_name("verification_script.py")
@@ -86,7 +83,6 @@ def make_probe(context: StageContext, decoder: LayeredModel) -> dict[str, Tensor
     `input_ids` [1, sequence] int64, `logits` [sequence, vocabulary] float32, `expected` [new tokens] int64 greedy after
     the longer prompt, `prompt_lengths` [2] int64.
     """
-    windows = [(window["start"], window["end"]) for window in context.read_json("selection.json")["windows"]]
     room = max_positions(decoder.config)
     new = max(1, min(NEW_TOKENS, room // 3))
     length = max(2, min(SEQUENCE_TOKENS, room - new))
@@ -94,14 +90,7 @@ def make_probe(context: StageContext, decoder: LayeredModel) -> dict[str, Tensor
     ids = torch.randint(0, int(decoder.config["vocab_size"]), (1, length), generator=generator)
     prompt = max(2, length // 3)
     lengths = torch.tensor([prompt, max(1, round(prompt * SHORT_PROMPT_SHARE))])
-    rounded = context.recipe.output.dtype
-    with ExitStack() as swapped:
-        if rounded:
-            swapped.enter_context(decoder.rounded(dtype_of(rounded)))
-        for number, (start, end) in reversed(list(enumerate(windows))):  # so that the numbers in front stay
-            block = trained_block(context, decoder, start, end, context.window(number) / REPLACEMENT)
-            stands = stands_for(context.recipe.replacement.kind, start, end)
-            swapped.enter_context(decoder.with_layers(*stands, block))
+    with pruned(context, decoder):
         logits = decoder.logits(ids)[0].float().cpu()
         tokens = ids[:, :prompt]
         for _ in range(new):
@@ -112,33 +101,6 @@ def make_probe(context: StageContext, decoder: LayeredModel) -> dict[str, Tensor
         "expected": tokens[0, prompt:].contiguous(),
         "prompt_lengths": lengths,
     }
-
-
-def trained_block(
-    context: StageContext, decoder: LayeredModel, start: int, end: int, trained: Path
-) -> nn.Module | None:
-    """Return a window's replacement with the weights that the train stage kept in `trained`, None for `none`."""
-    recipe = context.recipe
-    kind = recipe.replacement.kind
-    if kind == "none":
-        return None
-    # The weights inherited here are all overwritten, but for the rest of the layer that a map is folded into.
-    start_from = Start(decoder, start, end, "first", recipe.seed, lambda _: 0.0, recipe.replacement.layers)
-    block = build(kind, start_from)
-    assert block is not None
-    wanted = written_dtype(context, decoder)
-    tensors = load_file(trained)
-    rounded = {name: tensor.to(wanted) for name, tensor in tensors.items()}
-    block.load_state_dict(rounded, strict=kind != "linear_merged")
-    if recipe.output.dtype is not None:
-        block.to(wanted)
-    return block.to(decoder.device, decoder.dtype).eval()
-
-
-def written_dtype(context: StageContext, decoder: LayeredModel) -> torch.dtype:
-    """Return what most weights of the written checkpoint are stored in."""
-    wanted = context.recipe.output.dtype
-    return decoder.stored_dtype if wanted is None else dtype_of(wanted)
 
 
 def check_in_fresh_process(

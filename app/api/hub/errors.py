@@ -6,22 +6,35 @@ Over plain http the client goes by `X-Error-Code` and `X-Error-Message` alone.
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import structlog
 from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
+from starlette.requests import ClientDisconnect
 
 from app.hub.errors import (
+    AlreadyExists,
+    BadFile,
     BadName,
     BadRequest,
+    ContentMismatch,
     EntryNotFound,
+    ForbiddenPullRequest,
     ForeignRequest,
     GatedRepository,
     HubError,
     InvalidCredentials,
+    LinkExpired,
     NotAllowed,
     RepositoryNotFound,
     RevisionNotFound,
+    StaleParent,
+    TooLarge,
 )
+from app.storage.blobs import StorageFull
+
+log = structlog.get_logger(__name__)
 
 
 class HubRoute(APIRoute):
@@ -36,6 +49,13 @@ class HubRoute(APIRoute):
                 return await handler(request)
             except HubError as error:
                 return hub_error_response(error, has_token="authorization" in request.headers)
+            except ClientDisconnect:  # in the middle of an upload; nobody hears the answer
+                return Response(status_code=400)
+            except RequestValidationError as error:
+                return hub_error_response(BadRequest(_first(error)), has_token=True)
+            except StorageFull as error:
+                log.error("store_full", needed=error.needed, available=error.available)
+                return JSONResponse({"error": str(error)}, 507, {"X-Error-Message": _header_text(str(error))})
 
         return answer
 
@@ -50,7 +70,8 @@ def hub_error_response(error: HubError, *, has_token: bool) -> JSONResponse:
         headers["X-Repo-Commit"] = error.commit  # lets the client remember that this commit has no such file
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    return JSONResponse({"error": str(error)}, status, headers)
+    body = {"error": str(error)} | ({"url": error.url} if isinstance(error, AlreadyExists) else {})
+    return JSONResponse(body, status, headers)
 
 
 def _status_and_code(error: HubError, *, has_token: bool) -> tuple[int, str | None]:
@@ -63,14 +84,28 @@ def _status_and_code(error: HubError, *, has_token: bool) -> tuple[int, str | No
             return 404, "EntryNotFound"
         case GatedRepository():
             return (403 if has_token else 401), "GatedRepo"
-        case ForeignRequest() | NotAllowed():
+        case ForeignRequest() | NotAllowed() | LinkExpired():
             return 403, None
+        case AlreadyExists():
+            return 409, None
+        case StaleParent():
+            return 412, None
+        case TooLarge():
+            return 413, None
+        case BadFile() | ContentMismatch():
+            return 422, None
         case InvalidCredentials():
             return 401, None
-        case BadName() | BadRequest():
+        case BadName() | BadRequest() | ForbiddenPullRequest():
             return 400, None
         case _:
             return 500, None
+
+
+def _first(error: RequestValidationError) -> str:
+    found = error.errors()[0]
+    where = ".".join(str(part) for part in found["loc"] if part not in {"body", "query"})
+    return f"{where or 'The body'}: {found['msg']}."
 
 
 def _header_text(text: str) -> str:

@@ -17,7 +17,8 @@ Points = list[tuple[float, float]]
 def draw(report: Mapping[str, Any]) -> Plot | None:
     """A panel per phase of training, one above the other: the losses of different phases have different units."""
     training = report.get("training") or {}
-    phases = [phase for phase in training.get("phases") or () if _points(phase["steps"]) and _points(phase["held_out"])]
+    trained = [*(training.get("phases") or ()), *((report.get("healing") or {}).get("phases") or ())]
+    phases = [phase for phase in trained if _points(phase["steps"]) and _points(phase["held_out"])]
     if not phases:
         return None
     panel = TOP + HEIGHT + BELOW

@@ -101,6 +101,17 @@ FIELDS: list[tuple[str, dict[str, Any], str, str, str]] = [
     ),
     ("another kind", {"replacement": {"kind": "linear"}}, "not_available", "/replacement/kind", "'linear_merged'"),
     ("another start", {"replacement": {"init": "zero"}}, "not_available", "/replacement/init", "'closed_form'"),
+    ("healing without a kind", {"healing": {}}, "missing_field", "/healing/kind", "kind"),
+    ("another healing", {"healing": {"kind": "dora"}}, "not_available", "/healing/kind", "'lora'"),
+    ("no rank", {"healing": {"kind": "lora", "rank": 0}}, "out_of_range", "/healing/rank", "1 to 1024"),
+    ("healing's field", {"healing": {"kind": "lora", "dropout": 0.1}}, "unknown_field", "/healing/dropout", "alpha"),
+    (
+        "more tokens to heal than there are",
+        {"healing": {"kind": "lora", "tokens": 100_000}, "replacement": {"tokens": 50_000}},
+        "out_of_range",
+        "/healing/tokens",
+        "256 to 50000",
+    ),
     ("no layers", {"replacement": {"layers": 0}}, "out_of_range", "/replacement/layers", "1 to 64"),
     (
         "layers that are none",

@@ -32,11 +32,17 @@ from app.hub.errors import InvalidCredentials
 from app.hub.importing import import_directory
 from app.hub.publishing import StagedFile, commit_files
 from app.hub.revisions import repo_named
+from app.hub.uploads import Uploads
 from app.storage.local import LocalBlobStore
+from tests.integration.hub.keyed import keyed
+
+__all__ = ["keyed"]
 
 MODEL = "demo/stories-24l"
 BIG_BYTES = 24 << 20
 MANY_FILES = 1100
+MAX_UPLOAD_BYTES = 64 << 20
+PART_BYTES = 6 << 20
 
 
 @dataclass
@@ -113,7 +119,8 @@ def hub(tmp_path_factory: pytest.TempPathFactory, stories_model: Path) -> Iterat
     commits = _fill(sessions.begin, store, stories_model, big)
 
     app = FastAPI()
-    install_hub(app, HubContext(session_factory(engine, read_only=True), sessions, store, model_roots=(root,)))
+    uploads = Uploads(root / "uploads", max_bytes=MAX_UPLOAD_BYTES, part_bytes=PART_BYTES)
+    install_hub(app, HubContext(session_factory(engine, read_only=True), sessions, store, uploads))
     app.dependency_overrides[caller] = table_caller
     wire = Wire()
     server = uvicorn.Server(

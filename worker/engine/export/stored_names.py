@@ -10,11 +10,8 @@ import copy
 from collections.abc import Mapping
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
-from transformers.core_model_loading import revert_weight_conversion
 
 from app.core.architectures import Config, Shapes, layer_count
-from worker.engine.decoder import layers_path
 
 
 def as_stored(
@@ -26,6 +23,12 @@ def as_stored(
     """
     if tensors.keys() == stored.keys():
         return dict(tensors)
+    # Only where names differ: the library's import is half of what assembly would weigh.
+    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.core_model_loading import revert_weight_conversion
+
+    from worker.engine.decoder import layers_path
+
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**copy.deepcopy(dict(config))))
     place = f"{layers_path(model, layer_count(config))}.{layer}."

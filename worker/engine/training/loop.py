@@ -1,4 +1,4 @@
-"""Training a block on pairs of hidden states, for one loss; what the held-out sequences say decides what is kept.
+"""Training a block on pairs of hidden states, or adapters on tokens; what is held out decides what is kept.
 
 Only the block is in the optimiser's hands. The best state seen is kept, as a copy, or the untrained start where
 training never beat it.
@@ -20,7 +20,7 @@ from worker.engine.device import autocast
 from worker.engine.errors import EngineError
 from worker.engine.losses import Batch, MeanSquaredError, Objective
 from worker.engine.stand_ins import hidden_of
-from worker.engine.training.pairs import Arguments, Pairs
+from worker.engine.training.pairs import Arguments, Examples
 from worker.engine.training.state import Keeper
 
 WARMUP_SHARE = 0.05
@@ -128,7 +128,7 @@ def _parts(batch: Batch, size: int) -> Iterator[Batch]:
 
 def fit(
     block: nn.Module,
-    pairs: Pairs,
+    pairs: Examples,
     arguments: Arguments,
     plan: Plan,
     objective: Objective | None = None,
@@ -162,7 +162,7 @@ class _Fit:
     def __init__(
         self,
         block: nn.Module,
-        pairs: Pairs,
+        pairs: Examples,
         arguments: Arguments,
         plan: Plan,
         objective: Objective,
@@ -254,7 +254,7 @@ class _Fit:
     def _tokens(self, step: int) -> int:
         epochs, rest = divmod(step, self._per_epoch)
         sequences = epochs * len(self._pairs.train) + min(rest * self._plan.batch_size, len(self._pairs.train))
-        return sequences * self._pairs.store.length
+        return sequences * self._pairs.length
 
     def _order(self, epoch: int) -> list[int]:
         generator = torch.Generator().manual_seed(self._plan.seed + epoch)
@@ -274,7 +274,7 @@ class _Fit:
                     raise EngineError(
                         "out_of_memory",
                         f"not even one sequence of {batch.input_ids.shape[1]} tokens can be trained on ({error}); "
-                        "lower scoring.sequence_length, or choose loss mse",
+                        "lower scoring.sequence_length, or do without healing and any loss but mse",
                         permanent=True,
                     ) from error
                 self._history.micro_batch = max(1, micro // 2)

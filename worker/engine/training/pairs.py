@@ -1,7 +1,8 @@
-"""The training pairs, split into those that are trained on and those that only judge."""
+"""What is trained on, split into sequences that are trained on and those that only judge."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -21,32 +22,30 @@ HELD_OUT_SHARE = 20  # one sequence in twenty is held out of the training pairs,
 MOST_HELD_OUT = 64
 
 
-@dataclass(frozen=True)
-class Pairs:
-    """The store, split: which sequences are trained on and which only judged by.
+def split(count: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return which of `count` sequences are trained on, and which are held out: every twentieth, at least one, 64 at
+    most. A single sequence serves as both."""
+    held_count = min(MOST_HELD_OUT, max(1, count // HELD_OUT_SHARE))
+    stride = max(1, count // held_count)
+    held = tuple(range(stride - 1, count, stride))[:held_count]
+    rest = tuple(sorted(set(range(count)) - set(held)))
+    return rest or held, held
 
-    `input_ids` [sequences, length] are the tokens behind the stored states, in the same order.
-    """
 
-    store: ActivationStore
-    input_ids: Tensor
+class Examples(ABC):
+    """What a block is trained on, split: which sequences are trained on and which only judged by."""
+
     train: tuple[int, ...]
     held_out: tuple[int, ...]
 
-    @classmethod
-    def split(cls, store: ActivationStore, input_ids: Tensor) -> Pairs:
-        """Hold out every twentieth sequence (at least one, at most 64); a single sequence serves as both."""
-        count = len(store)
-        held_count = min(MOST_HELD_OUT, max(1, count // HELD_OUT_SHARE))
-        stride = max(1, count // held_count)
-        held = tuple(range(stride - 1, count, stride))[:held_count]
-        rest = tuple(sorted(set(range(count)) - set(held)))
-        return cls(store, input_ids, rest or held, held)
+    @property
+    @abstractmethod
+    def length(self) -> int:
+        """Tokens per sequence."""
 
+    @abstractmethod
     def batch(self, indices: list[int]) -> Batch:
-        """Return some sequences on the store's device."""
-        before, after = self.store.batch(indices)
-        return Batch(before, after, self.input_ids[indices].to(before.device), self.store.stored_dtype)
+        """Return some sequences on the device that computes."""
 
     @torch.no_grad()
     def error(
@@ -65,3 +64,60 @@ class Pairs:
                 made = batch.before if block is None else hidden_of(block(batch.before, **arguments(len(batch))))
                 total += float(loss(made, batch)) * len(batch)
         return total / len(self.held_out)
+
+
+@dataclass(frozen=True)
+class Pairs(Examples):
+    """Stored hidden states around the window.
+
+    `input_ids` [sequences, length] are the tokens behind the stored states, in the same order.
+    """
+
+    store: ActivationStore
+    input_ids: Tensor
+    train: tuple[int, ...]
+    held_out: tuple[int, ...]
+
+    @classmethod
+    def split(cls, store: ActivationStore, input_ids: Tensor) -> Pairs:
+        """Split the sequences of a store; see `split`."""
+        return cls(store, input_ids, *split(len(store)))
+
+    @property
+    def length(self) -> int:
+        """Tokens per sequence."""
+        return self.store.length
+
+    def batch(self, indices: list[int]) -> Batch:
+        """Return some sequences on the store's device."""
+        before, after = self.store.batch(indices)
+        return Batch(before, after, self.input_ids[indices].to(before.device), self.store.stored_dtype)
+
+
+@dataclass(frozen=True)
+class Sequences(Examples):
+    """Tokens alone, for what is trained through the whole model: token ids [sequences, length] stand for the states.
+
+    `stored` is the dtype of the model's weights on disk.
+    """
+
+    input_ids: Tensor
+    device: torch.device
+    stored: torch.dtype
+    train: tuple[int, ...]
+    held_out: tuple[int, ...]
+
+    @classmethod
+    def split(cls, input_ids: Tensor, device: torch.device, stored: torch.dtype) -> Sequences:
+        """Split token windows; see `split`."""
+        return cls(input_ids, device, stored, *split(len(input_ids)))
+
+    @property
+    def length(self) -> int:
+        """Tokens per sequence."""
+        return int(self.input_ids.shape[1])
+
+    def batch(self, indices: list[int]) -> Batch:
+        """Return some sequences on the model's device."""
+        ids = self.input_ids[indices].to(self.device)
+        return Batch(ids, ids, ids, self.stored)

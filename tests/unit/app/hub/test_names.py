@@ -68,12 +68,27 @@ def test_names_that_git_refuses_are_refused(name: str) -> None:
         check_ref_name(name)
 
 
-@pytest.mark.parametrize("path", ["config.json", "a/b/c.safetensors", "a b.txt", "ü.md", "x" * 1024])
+@pytest.mark.parametrize("path", ["config.json", ".gitattributes", "a/b/c.safetensors", "a b.txt", "ü.md", "x" * 1024])
 def test_plain_relative_paths_name_files(path: str) -> None:
     assert check_path(path) == path
 
 
-ODD_PATHS = ["", "/a", "a/", "a//b", "..", "a/../b", ".git/config", "a/.hidden", "a\0", "a\n", "a\\b", "x" * 1025, " a"]
+ODD_PATHS = [
+    "",
+    "/a",
+    "a/",
+    "a//b",
+    "..",
+    "a/../b",
+    ".git/config",
+    "a/.GIT/b",
+    "./a",
+    "a\0",
+    "a\n",
+    "a\\b",
+    "x" * 1025,
+    " a",
+]
 UNENCODABLE_PATHS = ["\udcff.bin"]
 
 

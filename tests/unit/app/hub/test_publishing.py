@@ -63,11 +63,11 @@ def test_staging_twice_stores_once(store: LocalBlobStore, tmp_path: Path) -> Non
     assert len([path for path in (tmp_path / "store").rglob("*") if path.is_file()]) == 1
 
 
-def test_a_hidden_file_is_refused_before_anything_is_stored(store: LocalBlobStore, tmp_path: Path) -> None:
+def test_a_reserved_name_is_refused_before_anything_is_stored(store: LocalBlobStore, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "a.txt").write_text("a")
-    (tmp_path / "model" / ".secret").write_text("s")
-    with pytest.raises(BadName, match="hidden"):
+    (tmp_path / "model" / ".git").write_text("s")
+    with pytest.raises(BadName, match="Allowed"):
         stage_directory(store, tmp_path / "model")
     assert not [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
 

@@ -113,6 +113,27 @@ def test_a_kind_that_is_fitted_starts_from_the_fit() -> None:
     assert spec["scoring"]["adaptive"] is True
 
 
+def test_healing_is_none_unless_asked_for_and_then_has_every_default() -> None:
+    assert resolve(request(), facts())["healing"] is None
+    asked = request(healing={"kind": "lora"}, replacement={"tokens": 50_000}, scoring={"sequence_length": 128})
+    spec = resolve(asked, facts(hidden_size=2048))
+    assert spec["healing"] == {
+        "kind": "lora", "rank": 8, "alpha": 16.0, "epochs": 2, "learning_rate": 2e-4, "tokens": 50_000,
+        "batch_size": 16,
+    }  # fmt: skip
+    assert resolve(JobRequest.model_validate(spec), facts(hidden_size=2048)) == spec
+
+
+@pytest.mark.parametrize("tokens", [127, 50_001])
+def test_healing_takes_its_tokens_from_the_replacements(tokens: int) -> None:
+    asked = request(
+        healing={"kind": "lora", "tokens": tokens}, replacement={"tokens": 50_000}, scoring={"sequence_length": 128}
+    )
+    with pytest.raises(OutOfRange, match="128 to 50000") as caught:
+        resolve(asked, facts())
+    assert caught.value.pointer == "/healing/tokens"
+
+
 def test_the_outputs_name_comes_from_the_models() -> None:
     assert resolve(request(), facts())["output"]["repo"] == "team/llama-streamlined"
     assert resolve(request(), facts(repo="llama"))["output"]["repo"] == "llama-streamlined"

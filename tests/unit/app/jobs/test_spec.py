@@ -44,6 +44,7 @@ def test_looking_up_any_path_finds_something_or_nothing_but_never_fails(path: li
         (["target", "layers"], "at least 1"),
         (["target", "window"], "a length of 2"),
         (["replacement", "epochs"], "1 to 10000"),
+        (["healing", "rank"], "1 to 1024"),
         (["benchmark", "batch_sizes"], "a length of 1 to 8"),
         (["benchmark", "batch_sizes", 3], "1 to 1024"),
         (["model", "repo"], "a length of 1 to 200"),

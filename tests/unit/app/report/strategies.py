@@ -86,6 +86,12 @@ def found_by_stages(draw: st.DrawFn) -> dict[str, Any]:
         "selection": {"removed_layers": [0], "start": 0, "end": 1, "score": draw(maybe), "sparsity": 0.5},
         "scores": {"metric": "cosine", "better": "higher", "layers": layers, "table": table, "shortlisted_by": None},
         "training": {"phases": [{"loss": "mse", "steps": draw(losses), "held_out": draw(losses)}]},
+        "healing": {
+            "kind": "lora",
+            "loss": {"before": draw(maybe), "after": draw(maybe)},
+            "kept": "trained",
+            "phases": [{"loss": "lm", "steps": draw(losses), "held_out": draw(losses)}],
+        },
         "verification": {"passed": True, "logits_max_difference": draw(maybe)},
         "evaluation": draw(evaluations()),
         "benchmark": draw(benchmarks()),

@@ -30,7 +30,9 @@ ROOT = Path(__file__).parents[4]
 
 
 # Verification starts a fresh interpreter, which is most of a tiny run's time.
-TO_CHECKPOINT = pipeline.STAGES[: NAMES.index("assemble") + 1]
+TO_CHECKPOINT = tuple(
+    stage for stage in pipeline.STAGES if stage.name in (*NAMES[: NAMES.index("assemble") + 1], "heal")
+)
 WITHOUT_VERIFY = tuple(stage for stage in pipeline.STAGES if stage.name != "verify")
 
 

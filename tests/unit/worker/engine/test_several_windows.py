@@ -51,7 +51,7 @@ def compare_here(context: StageContext) -> None:
 
 
 HERE = tuple(replace(stage, run=compare_here) if stage.name == "verify" else stage for stage in pipeline.STAGES)
-TO_CHECKPOINT = tuple(stage for stage in HERE if stage.name in OF_A_ROUND)
+TO_CHECKPOINT = tuple(stage for stage in HERE if stage.name in (*OF_A_ROUND, "heal"))
 
 
 def run(recipe: Recipe, workspace: Path, stages: tuple[Stage, ...] = HERE) -> list[Any]:
@@ -282,6 +282,27 @@ def test_every_kind_that_ends_in_a_stock_architecture_has_the_logits_of_memory(
     run(recipe, tmp_path / "run")
     report = read(tmp_path / "run", "report")
     assert report["metrics"]["parameters"] == report["selection"]["parameters"]
+
+
+@pytest.mark.parametrize("selection", MODES.values(), ids=MODES)
+def test_what_is_healed_is_the_whole_result(model: Path, text: Path, tmp_path: Path, selection: dict[str, Any]) -> None:
+    healing = {
+        "kind": "lora",
+        "rank": 2,
+        "alpha": 4.0,
+        "epochs": 2,
+        "learning_rate": 1e-2,
+        "tokens": 256,
+        "batch_size": 2,
+    }
+    recipe = make_recipe(model, text, target={"layers": 4}, selection=selection, healing=healing)
+    events = run(recipe, tmp_path / "run", TO_CHECKPOINT)
+    assert ran(events).count("train") == 3, "the windows or rounds, and the healing once"
+    healed = read(tmp_path / "run", "healing")
+    assert healed["kept"] == "trained"
+    layers = len(read(tmp_path / "run", "selection")["layers"])
+    assert healed["maps"] == 7 * layers, "those that stayed, and those that were put in"
+    assert ran(run(recipe, tmp_path / "run", TO_CHECKPOINT)) == []
 
 
 @pytest.mark.parametrize("selection", MODES.values(), ids=MODES)

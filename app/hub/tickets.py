@@ -1,0 +1,92 @@
+"""Tickets: what an upload's URL carries in place of a key.
+
+Clients send parts of files without `Authorization`, so the URL itself says what may be sent with it and until when,
+under an HMAC (RFC 2104) that only this service can make.
+"""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+import os
+import secrets
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+_KEY_BYTES = 32
+_MAX_LENGTH = 2048
+
+
+class BadTicket(Exception):  # noqa: N818 - named for what happened
+    """The ticket was not made here, was made for something else, or is too old."""
+
+
+class TicketOffice:
+    """Makes and reads tickets; all processes that share the key file do so as one."""
+
+    def __init__(self, key_file: Path, *, now: Callable[[], float] = time.time) -> None:
+        """Use the key in `key_file`, which is made when it is first needed."""
+        self._key_file = key_file
+        self._now = now
+        self._loaded: bytes | None = None
+
+    def issue(self, purpose: str, content: dict[str, Any], *, seconds: int) -> str:
+        """A ticket for `purpose` that is good for so many seconds; it can stand in a URL."""
+        body = json.dumps([purpose, int(self._now()) + seconds, content], separators=(",", ":")).encode()
+        return f"{_encode(body)}.{_encode(self._mac(body))}"
+
+    def read(self, purpose: str, ticket: str) -> dict[str, Any]:
+        """What the ticket was made with.
+
+        Raises:
+            BadTicket: see there.
+        """
+        text, _, mac = ticket.partition(".")
+        try:
+            body, given = _decode(text), _decode(mac)
+        except (binascii.Error, ValueError):
+            raise BadTicket from None
+        if len(ticket) > _MAX_LENGTH or not hmac.compare_digest(given, self._mac(body)):
+            raise BadTicket
+        of, expires, content = json.loads(body)
+        if of != purpose or expires < self._now():
+            raise BadTicket
+        found: dict[str, Any] = content
+        return found
+
+    def _mac(self, body: bytes) -> bytes:
+        return hmac.new(self._key(), body, hashlib.sha256).digest()
+
+    def _key(self) -> bytes:
+        if self._loaded is None:
+            if not self._key_file.exists():
+                _make_key(self._key_file)
+            self._loaded = self._key_file.read_bytes()
+        return self._loaded
+
+
+def _make_key(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staged = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(secrets.token_bytes(_KEY_BYTES))
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        os.link(staged, path)  # unlike a rename it never replaces the key that another process has just made
+    except FileExistsError:
+        pass
+    finally:
+        staged.unlink()
+
+
+def _encode(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")
+
+
+def _decode(text: str) -> bytes:
+    return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)

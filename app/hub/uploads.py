@@ -1,0 +1,129 @@
+"""Bytes on their way in: written to this service's disk as they come, hashed, and only then given to the store.
+
+Nothing here is visible to anybody. What one request brings lies in a staging file that dies with the request. A file
+that comes in parts has one sparse file of its own, into which each part is written at its place, in any order and as
+often as it takes; the sha256 of the whole says whether all are there. Whoever begins an upload clears away what was
+given up.
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Self
+
+from app.hub.errors import LinkExpired
+from app.hub.tickets import BadTicket, TicketOffice
+from app.storage.staging import collect_abandoned, require_space, staged_file
+
+PART_BYTES = 64 << 20
+"""A longer file comes in parts of this size; a part is what is sent again when a connection breaks."""
+LINK_SECONDS = 12 * 3600
+_ABANDONED_SECONDS = 2 * LINK_SECONDS
+_PURPOSE = "upload"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one upload URL is for: bytes `offset` to `offset + length` of an object of a repository."""
+
+    repo_id: int
+    sha256: str
+    size: int
+    """Bytes of the whole object."""
+    offset: int
+    length: int
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is all of the object."""
+        return self.length == self.size
+
+    @classmethod
+    def all_of(cls, repo_id: int, sha256: str, size: int, *, part_bytes: int) -> list[Self]:
+        """The object in parts of `part_bytes`, in order."""
+        return [
+            cls(repo_id, sha256, size, offset, min(part_bytes, size - offset))
+            for offset in range(0, max(size, 1), part_bytes)
+        ]
+
+
+class Uploads:
+    """Where uploads land, and the links that lead there."""
+
+    def __init__(self, directory: Path, *, max_bytes: int, part_bytes: int = PART_BYTES) -> None:
+        """Use `directory`, made when it is first needed; processes may share it.
+
+        Args:
+            directory: on a disk with room for what is being uploaded at one time.
+            max_bytes: longest file that is taken.
+            part_bytes: see PART_BYTES.
+        """
+        self._directory = directory
+        self.max_bytes = max_bytes
+        self.part_bytes = part_bytes
+        self.tickets = TicketOffice(directory / "links.key")
+
+    def link(self, part: Part) -> str:
+        """The part's ticket, for an URL."""
+        return self.tickets.issue(_PURPOSE, asdict(part), seconds=LINK_SECONDS)
+
+    def part_of(self, ticket: str) -> Part:
+        """What a ticket is for.
+
+        Raises:
+            LinkExpired: it is none of ours, or too old.
+        """
+        try:
+            content: dict[str, Any] = self.tickets.read(_PURPOSE, ticket)
+        except BadTicket:
+            raise LinkExpired from None
+        return Part(**content)
+
+    @contextmanager
+    def staging(self, needed: int) -> Iterator[tuple[Path, BinaryIO]]:
+        """A file for `needed` bytes that is gone when the block ends, or the process does.
+
+        Raises:
+            StorageFull: there is no room.
+        """
+        with staged_file(self._made("staging"), needed=needed) as (path, file):
+            yield path, file
+
+    @contextmanager
+    def place(self, part: Part) -> Iterator[BinaryIO]:
+        """The object's file, positioned where the part belongs.
+
+        Raises:
+            StorageFull: there is no room for the part.
+        """
+        path = self.assembled(part)
+        require_space(path.parent, part.length)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.seek(part.offset)
+            yield file
+
+    def assembled(self, part: Part) -> Path:
+        """The file that an object's parts are written into; there or not."""
+        return self._made("parts") / f"{part.repo_id}-{part.sha256}"
+
+    def collect_abandoned(self, *, now: float | None = None) -> int:
+        """Remove what was given up: files of dead requests at once, parts a day after the last one came."""
+        removed = collect_abandoned(self._made("staging"))
+        oldest = (time.time() if now is None else now) - _ABANDONED_SECONDS
+        for path in self._made("parts").iterdir():
+            try:
+                if path.stat().st_mtime < oldest:
+                    path.unlink()
+                    removed += 1
+            except FileNotFoundError:  # completed, or collected by another process, while we looked
+                continue
+        return removed
+
+    def _made(self, name: str) -> Path:
+        directory = self._directory / name
+        directory.mkdir(parents=True, exist_ok=True)
+        return directory

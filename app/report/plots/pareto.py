@@ -1,0 +1,92 @@
+"""Quality against speed and against size, a dot per job; the front joins those that no other job beats."""
+
+from collections.abc import Sequence
+
+from markupsafe import Markup
+
+from app.report.comparison import Comparison, Entry
+from app.report.quantities import count, ratio
+from app.report.svg import WIDTH, Plot, Scale, Table, line, picture, shortened, tag, words, x_axis, y_axis
+
+LEFT, TOP, RIGHT, BOTTOM = 52, 40, WIDTH - 20, 270
+
+Point = tuple[float, float, bool, str]
+"""Across, up, whether it is on the front, and what it is called."""
+
+
+def speed(comparison: Comparison) -> Plot | None:
+    """Perplexity over the dense model's against the speed-up of decoding; the dense model itself is the cross."""
+    points = [
+        (entry.speedup, entry.perplexity_ratio, entry.fastest_for_its_quality, label(entry))
+        for entry in comparison.entries
+        if entry.speedup is not None and entry.perplexity_ratio is not None
+    ]
+    caption = "To the lower right is better: faster, and closer to the dense model. The line joins what nothing beats."
+    head = ("job", "speed-up", "perplexity ratio", "on the front")
+    rows = [[name, ratio(x), ratio(y), "yes" if best else ""] for x, y, best, name in points]
+    drawing = _drawing("pareto-speed", "Quality against speed", "speed-up of decoding", points, (1.0, 1.0))
+    return (
+        None if drawing is None else Plot("pareto-speed", "Quality against speed", caption, drawing, Table(head, rows))
+    )
+
+
+def size(comparison: Comparison) -> Plot | None:
+    """Perplexity over the dense model's against the parameters that are left, in millions."""
+    points = [
+        (entry.parameters / 1e6, entry.perplexity_ratio, entry.smallest_for_its_quality, label(entry))
+        for entry in comparison.entries
+        if entry.parameters is not None and entry.perplexity_ratio is not None
+    ]
+    caption = "To the lower left is better: smaller, and closer to the dense model. The line joins what nothing beats."
+    head = ("job", "parameters", "perplexity ratio", "on the front")
+    rows = [[name, count(x * 1e6), ratio(y), "yes" if best else ""] for x, y, best, name in points]
+    drawing = _drawing("pareto-size", "Quality against size", "million parameters", points, None)
+    return None if drawing is None else Plot("pareto-size", "Quality against size", caption, drawing, Table(head, rows))
+
+
+def label(entry: Entry) -> str:
+    """A job as a dot is called: by what it did differently, at best, else by its id."""
+    told = [entry.recipe[name] for name in ("replacement.kind", "target.sparsity") if entry.recipe.get(name)]
+    return " ".join(told) or entry.id[:8]
+
+
+def _drawing(
+    name: str, title: str, across: str, points: Sequence[Point], dense: tuple[float, float] | None
+) -> Markup | None:
+    if not points:
+        return None
+    xs = [x for x, *_ in points] + ([dense[0]] if dense else [])
+    ys = [y for _, y, *_ in points] + [1.0]
+    right, up = _padded(xs, LEFT, RIGHT), _padded(ys, BOTTOM, TOP)
+    best = sorted((x, y) for x, y, chosen, _ in points if chosen)
+    parts = [
+        words(0, TOP - 22, "perplexity, of the dense model's", kind="axis"),
+        y_axis(up, LEFT, RIGHT, form="{:.4g}"),
+        x_axis(right, BOTTOM, across, form="{:.4g}"),
+    ]
+    if len(best) > 1:
+        parts.append(line([(right(x), up(y)) for x, y in best], "cut front"))
+    if dense:
+        x, y = right(dense[0]), up(dense[1])
+        parts += [
+            tag(
+                "path", tag("title", "dense"), d=f"M{x - 5:.1f} {y:.1f}h10M{x:.1f} {y - 5:.1f}v10", class_="line dense"
+            ),
+            words(x + 8, y - 6, "dense"),
+        ]
+    for x, y, chosen, called in points:
+        hint = tag("title", f"{called}: {across} {x:.3g}, perplexity {ratio(y)}")
+        kind = "pruned" if chosen else "dense"
+        at, side = right(x), "end" if right(x) > (LEFT + RIGHT) / 2 else "start"
+        parts += [
+            tag("circle", hint, cx=at, cy=up(y), r=6, class_=f"dot {kind}"),
+            words(at + (-9 if side == "end" else 9), up(y) - 7, shortened(called, 150), anchor=side),
+        ]
+    said = "; ".join(f"{called}: {across} {x:.3g}, perplexity {ratio(y)}" for x, y, _, called in points)
+    return picture(name, title, said, BOTTOM + 44, *parts)
+
+
+def _padded(values: Sequence[float], start: float, end: float) -> Scale:
+    low, high = min(values), max(values)
+    margin = (high - low) * 0.09 or 0.05 * abs(high) or 1.0
+    return Scale(low - margin, high + margin, start, end)
