@@ -17,7 +17,7 @@ COPY worker ./worker
 COPY migrations ./migrations
 
 FROM base AS api
-RUN pip install --constraint requirements.lock --editable .
+RUN pip install --constraint requirements.lock --editable '.[s3]'
 USER 10001
 VOLUME /data
 EXPOSE 8000
@@ -26,7 +26,7 @@ HEALTHCHECK --interval=10s --timeout=5s --start-period=20s \
 CMD ["streamline", "api", "--host", "0.0.0.0", "--port", "8000"]
 
 FROM base AS worker
-RUN pip install --constraint requirements.lock --editable '.[worker]'
+RUN pip install --constraint requirements.lock --editable '.[worker,s3]'
 USER 10001
 VOLUME /data
 CMD ["streamline", "worker"]

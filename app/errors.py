@@ -370,9 +370,17 @@ class Unavailable(ServiceError):  # noqa: N818
     status = 503
 
 
+class StorageUnavailable(ServiceError):  # noqa: N818
+    """The object store does not answer or does not let the service in; its log says which and what to do."""
+
+    code = "storage_unavailable"
+    title = "The store cannot be reached at the moment"
+    status = 503
+
+
 class StorageFull(ServiceError):  # noqa: N818
-    """The disk cannot take the upload; nothing of it was kept."""
+    """The disk or the bucket cannot take the upload; nothing of it was kept."""
 
     code = "storage_full"
-    title = "The disk is full"
+    title = "The store is full"
     status = 507

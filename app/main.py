@@ -31,9 +31,9 @@ from app.jobs.repository import Mark
 from app.jobs.watching import Watcher
 from app.logs import configure_logging
 from app.settings import EMBEDDED_BROKER, Settings
-from app.storage.artefacts import LocalArtefactStore
 from app.storage.blobs import StorageError
-from app.storage.local import LocalBlobStore
+from app.storage.collection import run_collector
+from app.storage.opening import open_stores
 from app.web import pages
 
 _FRAMEWORK_ERRORS = ("HTTPValidationError", "ValidationError")
@@ -52,13 +52,18 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await run_in_threadpool(_prepare, services)
         stop = threading.Event()
-        reconciler = threading.Thread(target=_reconcile, args=(services, stop), name="reconciler", daemon=True)
-        reconciler.start()
+        threads = [
+            threading.Thread(target=work, args=(services, stop), name=work.__name__.strip("_"), daemon=True)
+            for work in (_reconcile, _collect)
+        ]
+        for thread in threads:
+            thread.start()
         try:
             yield
         finally:
             stop.set()
-            await run_in_threadpool(reconciler.join)
+            for thread in threads:
+                await run_in_threadpool(thread.join)
             engine.dispose()
 
     app = FastAPI(
@@ -108,7 +113,7 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 def _services(settings: Settings, sessions: Any, read_sessions: Any) -> Services:
-    blobs = LocalBlobStore(settings.store_dir)
+    blobs, artefacts = open_stores(settings, sessions)
 
     def read_marks(job_ids: Iterable[str]) -> dict[str, Mark]:
         with read_sessions() as session:
@@ -119,7 +124,7 @@ def _services(settings: Settings, sessions: Any, read_sessions: Any) -> Services
         sessions=sessions,
         read_sessions=read_sessions,
         blobs=blobs,
-        artefacts=LocalArtefactStore(settings.store_dir),
+        artefacts=artefacts,
         celery=make_celery(settings),
         door=Door(read_sessions, blobs, vllm=_has_vllm(settings)),
         watcher=Watcher(read_marks),
@@ -138,7 +143,7 @@ def _prepare(services: Services) -> None:
         removed = services.blobs.collect_abandoned() + services.artefacts.collect_abandoned()
         if removed:
             log.info("abandoned_files_removed", files=removed)
-    except OSError as error:
+    except (OSError, StorageError) as error:
         log.warning("abandoned_files_not_collected", error=type(error).__name__, detail=str(error))
     try:
         import_bundled(services.sessions, services.blobs)
@@ -159,6 +164,17 @@ def _reconcile(services: Services, stop: threading.Event) -> None:
         every_seconds=settings.reconcile_seconds,
         max_attempts=settings.max_attempts,
         republish_seconds=settings.republish_seconds,
+    )
+
+
+def _collect(services: Services, stop: threading.Event) -> None:
+    settings = services.settings
+    run_collector(
+        services.sessions,
+        services.blobs,
+        stop,
+        every_seconds=settings.gc_seconds,
+        grace_seconds=settings.gc_grace_seconds,
     )
 
 

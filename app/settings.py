@@ -28,7 +28,20 @@ class Settings(BaseSettings):
         None, description="redis://... ; default: the embedded broker, a folder in the data directory."
     )
     store_url: str | None = Field(
-        None, description="Where blobs and artefacts lie (file:///path); default: `store` in the data directory."
+        None,
+        description="Where blobs and artefacts lie (file:///path or s3://bucket/prefix); default: `store` in the data "
+        "directory.",
+    )
+    s3_endpoint_url: str | None = Field(None, description="S3 server other than AWS, such as http://minio:9000.")
+    s3_presigned_seconds: int = Field(
+        0,
+        ge=0,
+        le=7 * 86400,
+        description="Where clients can reach the S3 server: how long an address may be fetched from that downloads are "
+        "redirected to; 0: downloads go through the service.",
+    )
+    store_cache_bytes: int = Field(
+        200 << 30, ge=0, description="Local copies of an S3 store's blobs are kept up to so many bytes."
     )
     model_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
         (), description="Directories that models may be imported from, separated like PATH."
@@ -38,6 +51,11 @@ class Settings(BaseSettings):
         frozenset(), description="Repos whose own modelling code may be run, separated by commas."
     )
     public_url: str = Field("", description="The service's address as clients see it; default: taken from the request.")
+
+    gc_seconds: float = Field(3600.0, gt=0, description="How often blobs that nothing needs are collected.")
+    gc_grace_seconds: float = Field(
+        86400.0, ge=0, description="A blob that nothing needs stays for so long: it may be on its way into a commit."
+    )
 
     max_body_bytes: int = Field(1 << 20, ge=1024, description="Largest JSON body, in bytes.")
     max_dataset_bytes: int = Field(2 << 30, ge=1024, description="Largest data set upload, in bytes.")
@@ -69,7 +87,7 @@ class Settings(BaseSettings):
     def _split_names(cls, value: object) -> object:
         return frozenset(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
-    @field_validator("database_url", "broker_url", "store_url", mode="before")
+    @field_validator("database_url", "broker_url", "store_url", "s3_endpoint_url", mode="before")
     @classmethod
     def _empty_is_unset(cls, value: object) -> object:
         return None if value == "" else value
@@ -89,10 +107,7 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"broker_url must be exactly {EMBEDDED_BROKER} for the embedded broker; it lies in the data directory"
             )
-        if self.store_url and urlsplit(self.store_url).scheme != "file":
-            raise ValueError("store_url must start with file:// (other stores are not available in this version)")
-        if self.store_url and urlsplit(self.store_url).netloc:
-            raise ValueError("store_url must name a directory of this machine, as in file:///srv/store: three slashes")
+        self._check_store()
         if self.upstream:
             # Ignoring it would let an operator believe that unknown models are fetched.
             raise ValueError("upstream must be empty: fetching from another hub is not available in this version")
@@ -101,6 +116,22 @@ class Settings(BaseSettings):
                 "lease_seconds must be at least twice heartbeat_seconds, or a healthy worker loses its job"
             )
         return self
+
+    def _check_store(self) -> None:
+        for name in ("store_url", "s3_endpoint_url"):
+            if "@" in urlsplit(getattr(self, name) or "").netloc:
+                raise ValueError(
+                    f"{name} must hold no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY instead"
+                )
+        store = urlsplit(self.store_url or "file:///")
+        if store.scheme not in {"file", "s3"}:
+            raise ValueError("store_url must start with file:// or s3://")
+        if store.scheme == "file" and store.netloc:
+            raise ValueError("store_url must name a directory of this machine, as in file:///srv/store: three slashes")
+        if store.scheme == "s3" and not store.netloc:
+            raise ValueError("store_url must name a bucket, as in s3://bucket/prefix")
+        if self.s3_endpoint_url and urlsplit(self.s3_endpoint_url).scheme not in {"http", "https"}:
+            raise ValueError("s3_endpoint_url must start with http:// or https://")
 
     @property
     def database(self) -> str:
@@ -121,9 +152,16 @@ class Settings(BaseSettings):
         return self.data_dir.absolute() / "broker"
 
     @property
+    def bucket_url(self) -> str | None:
+        """The bucket of blobs and artefacts; None where they lie in `store_dir`."""
+        return self.store_url if self.store_url and urlsplit(self.store_url).scheme == "s3" else None
+
+    @property
     def store_dir(self) -> Path:
-        """Local directory of blobs and artefacts."""
-        return Path(urlsplit(self.store_url).path) if self.store_url else self.data_dir.absolute() / "store"
+        """Local directory of blobs and artefacts; where they lie in a bucket, of uploads on their way there."""
+        if self.store_url is None or self.bucket_url is not None:
+            return self.data_dir.absolute() / "store"
+        return Path(urlsplit(self.store_url).path)
 
     @property
     def work_dir(self) -> Path:
@@ -137,7 +175,7 @@ class Settings(BaseSettings):
 
     @property
     def cache_dir(self) -> Path:
-        """What can be computed again: sampled calibration text."""
+        """What can be made again: sampled calibration text, local copies of an S3 store's blobs."""
         return self.data_dir.absolute() / "cache"
 
 

@@ -3,7 +3,8 @@
     python -m benchmarks.training_step [--model DIR] [--length 256] [--batch 8] [--steps 40] [--json]
 
 Ours reads its batch from the activation store, clips the gradient and sets the learning rate; the bare step has its
-batch in memory and does none of that. Steps alternate in one process. Limit: 1.10. Exits 1 where it is missed.
+batch in memory and does none of that. Steps alternate in one process. Limit: 1.05. Then the training loop runs with its
+reading ahead: its waits for data are at most 3 % of its time. Exits 1 where a limit is missed.
 """
 
 from __future__ import annotations
@@ -29,10 +30,11 @@ from worker.engine.losses import MeanSquaredError
 from worker.engine.recipe import Kind
 from worker.engine.replacements import build
 from worker.engine.replacements.starts import Start
-from worker.engine.training import Pairs, learning_rate_at, make_optimizer, train_step
+from worker.engine.training import Pairs, Plan, fit, learning_rate_at, make_optimizer, train_step
 from worker.engine.training.stage import block_arguments
 
-LIMIT = 1.10
+LIMIT = 1.05
+WAIT_LIMIT = 0.03
 KINDS: tuple[Kind, ...] = ("layer", "swiglu", "ffn")
 
 
@@ -73,6 +75,15 @@ def measure(decoder: Decoder, kind: Kind, pairs: Pairs, batch: int, steps: int) 
     return {"kind": kind, "ms": {n: 1e3 * v for n, v in fast.items()}, "ratio": ratio, "passed": ratio <= LIMIT}
 
 
+def data_wait(decoder: Decoder, pairs: Pairs, batch: int) -> float:
+    """The share of the training loop's time in which it waits for a batch, for the quickest kind."""
+    middle = len(decoder.layers) // 2
+    block = build("ffn", Start(decoder, middle, middle + 2, "first", 0, lambda _: 0.0))
+    assert block is not None
+    history = fit(block, pairs, block_arguments(decoder, middle, pairs.store.length, 0), Plan(4, 1e-4, batch, 0))
+    return history.data_wait_seconds / history.seconds
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, help="a model directory (default: random weights)")
@@ -91,13 +102,16 @@ def main() -> None:
         )
         pairs = Pairs.split(store, windows)
         results = [measure(decoder, kind, pairs, arguments.batch, arguments.steps) for kind in KINDS]
+        waiting = data_wait(decoder, pairs, arguments.batch)
+    passed = waiting <= WAIT_LIMIT and all(result["passed"] for result in results)
     if arguments.json:
-        print(json.dumps({"limit": LIMIT, "steps": results, "passed": all(r["passed"] for r in results)}))
+        print(json.dumps({"limit": LIMIT, "steps": results, "data_wait": waiting, "passed": passed}))
     else:
         for result in results:
             print(f"training step, {result['kind']:<6} {result['ratio']:.3f} x the bare step "
                   f"({result['ms']['ours']:.1f} / {result['ms']['bare']:.1f} ms); limit {LIMIT}")  # fmt: skip
-    sys.exit(0 if all(result["passed"] for result in results) else 1)
+        print(f"waiting for data {waiting:.2%} of training; limit {WAIT_LIMIT:.0%}")
+    sys.exit(0 if passed else 1)
 
 
 if __name__ == "__main__":

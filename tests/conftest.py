@@ -11,6 +11,8 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 
+from tests.s3_server import CREDENTIALS, s3_server
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 DATABASE_URL = os.environ.get("STREAMLINE_TEST_DATABASE_URL", "postgresql+psycopg://postgres@127.0.0.1:5432/postgres")
 BROKER_URL = os.environ.get("STREAMLINE_TEST_BROKER_URL", "redis://127.0.0.1:6379/9")
@@ -125,3 +127,14 @@ def empty_redis() -> str:
 def redis_url() -> str:
     """The URL of an empty Redis database."""
     return empty_redis()
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """The URL of a real S3 server, with credentials for it in the environment."""
+    with pytest.MonkeyPatch.context() as patch, s3_server() as endpoint:
+        for name in [name for name in os.environ if name.startswith("AWS_")]:
+            patch.delenv(name)
+        for name, value in CREDENTIALS.items():
+            patch.setenv(name, value)
+        yield endpoint

@@ -7,6 +7,7 @@ import in it trips Celery's start-up timeout. The engine is a process of its own
 import threading
 from typing import Any
 
+import structlog
 from celery import Celery
 from celery.signals import worker_shutting_down
 
@@ -14,11 +15,13 @@ from app.core.leash import follow_parent
 from app.db.session import connect, session_factory
 from app.dispatch.queue import make_celery
 from app.settings import Settings
-from app.storage.artefacts import LocalArtefactStore
-from app.storage.local import LocalBlobStore
+from app.storage.blobs import StorageError
+from app.storage.opening import open_stores
 from worker.supervisor import WorkerContext
 from worker.tasks import register
 from worker.workspaces import remove_finished
+
+log = structlog.get_logger(__name__)
 
 
 def make_worker_app(settings: Settings) -> Celery:
@@ -31,18 +34,22 @@ def make_worker_app(settings: Settings) -> Celery:
     worker_shutting_down.connect(stop, weak=False)
     celery = make_celery(settings)
     engine = connect(settings.database)
-    store, artefacts = LocalBlobStore(settings.store_dir), LocalArtefactStore(settings.store_dir)
+    sessions = session_factory(engine)
+    store, artefacts = open_stores(settings, sessions)
     context = WorkerContext(
         settings=settings,
-        sessions=session_factory(engine),
+        sessions=sessions,
         read_sessions=session_factory(engine, read_only=True),
         store=store,
         artefacts=artefacts,
         stopping=stopping,
     )
     # What a killed process left half-written; files that another process is writing are told apart by their locks.
-    store.collect_abandoned()
-    artefacts.collect_abandoned()
+    try:
+        store.collect_abandoned()
+        artefacts.collect_abandoned()
+    except (OSError, StorageError) as error:
+        log.warning("abandoned_files_not_collected", error=type(error).__name__, detail=str(error))
     remove_finished(settings.work_dir, context.read_sessions)
     register(celery, context)
     return celery

@@ -20,7 +20,7 @@ from app.report.plots.windows import named
 _LICENCE_FIELDS: Final = ("license", "license_name", "license_link", "language")
 _CONTENTS: Final = {
     "none": "nothing in their place",
-    "layer": "one trained decoder layer in their place",
+    "layer": "trained decoder layers in their place",
     "ffn": "one trained feed-forward block in their place",
     "swiglu": "the trained MLP half of one block in their place",
     "linear_residual": "one linear map, fitted in closed form, in their place",
@@ -116,7 +116,7 @@ def _title(facts: CardFacts) -> str:
     report, repo = facts.report, facts.spec["output"]["repo"]
     removed = " and ".join(named(run) for run in runs(report["removed_layers"] or []))
     total = (report.get("scores") or {}).get("layers")
-    kind = _CONTENTS.get(facts.spec["replacement"]["kind"], "a replacement in their place")
+    kind = _contents(facts.spec)
     smaller = report["metrics"].get("sparsity")
     return (
         f"# {repo.rpartition('/')[2]}\n\n"
@@ -124,6 +124,15 @@ def _title(facts: CardFacts) -> str:
         f"{f': {smaller:.1%} fewer parameters' if smaller is not None else ''}. Made with Streamline by the method of "
         "[LLM-Streamline](https://arxiv.org/abs/2403.19135)."
     )
+
+
+def _contents(spec: Mapping[str, Any]) -> str:
+    replacement, selection = spec["replacement"], spec.get("selection") or {}
+    told = _CONTENTS.get(replacement["kind"], "a replacement in their place")
+    if replacement["kind"] == "layer" and (replacement.get("layers") or 1) == 1:
+        told = "one trained decoder layer in their place"
+    several = (selection.get("windows") or 1) * (selection.get("rounds") or 1) > 1
+    return told.replace("in their place", "in the place of each run") if several else told
 
 
 def _results(facts: CardFacts) -> str:

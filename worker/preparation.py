@@ -1,7 +1,7 @@
 """From a job's specification to the engine's arguments: model and texts as local files, and the recipe beside them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +9,13 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from app.core import defaults
 from app.datasets import repository as datasets
+from app.db.models import DatasetRow
 from app.hub import catalog
+from app.hub.objects import TreeFile
 from app.jobs.repository import Claim
 from app.settings import Settings
 from app.storage.blobs import BlobStore
+from app.storage.register import hold_for_job
 
 
 def prepare(
@@ -22,7 +25,7 @@ def prepare(
 
     Raises:
         HubError: the model's revision is no longer there.
-        BlobNotFound: bytes of the model or of a data set are no longer there.
+        BlobNotFound, BlobCollected, BlobCorrupt: bytes of the model or of a data set are no longer there.
     """
     spec = claim.spec
     source, data = workspace / "source", workspace / "data"
@@ -30,17 +33,24 @@ def prepare(
         directory.mkdir(parents=True, exist_ok=True)
     model = spec["model"]
     column = spec["calibration"]["column"]
-    with sessions() as session:
-        commit = catalog.materialize(session, store, model["repo"], model["revision"], source)
-        rivals = [_rival(session, store, workspace, name) for name in spec["benchmark"].get("rivals") or ()]
-        calibration = _text(session, store, data, spec["calibration"]["dataset"], column)
-        evaluation = [_text(session, store, data, name, column) for name in spec["evaluation"]["perplexity"]]
+    with sessions.begin() as session:
+        commit, files = catalog.files_of(session, model["repo"], model["revision"])
+        rivals = {name: catalog.files_of(session, *_rival(name)) for name in spec["benchmark"].get("rivals") or ()}
+        named = dict.fromkeys([spec["calibration"]["dataset"], *spec["evaluation"]["perplexity"]])
+        texts = {name: _dataset(session, name) for name in named if name != defaults.SELF_TEXT}
+        # From here on nothing of it is collected, even if the model's repository is removed.
+        trees = [files, *(tree for _, tree in rivals.values())]
+        sizes = {file.sha256: file.size for tree in trees for file in tree}
+        hold_for_job(session, claim.job_id, sizes | {row.sha256: row.size for row in texts.values()})
+    catalog.materialize(store, files, source)
+    calibration = _text(store, data, texts, spec["calibration"]["dataset"], column)
+    evaluation = [_text(store, data, texts, name, column) for name in spec["evaluation"]["perplexity"]]
     recipe = _recipe(spec, settings) | {
         "model": {"path": str(source), "name": model["repo"], "revision": commit},
         "calibration": calibration,
         "evaluation": evaluation,
     }
-    recipe["benchmark"] |= {"rivals": rivals}
+    recipe["benchmark"] |= {"rivals": [_lay_out_rival(store, workspace, name, *rivals[name]) for name in rivals]}
     recipe_file = workspace / "job.json"
     staged = recipe_file.with_suffix(".staged")
     staged.write_text(json.dumps(recipe, indent=1, sort_keys=True))
@@ -82,25 +92,37 @@ def _benchmark(wanted: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _rival(session: Session, store: BlobStore, workspace: Path, name: str) -> dict[str, Any]:
-    """A rival of the benchmark, `repo@commit`, as a directory of links."""
+def _rival(name: str) -> tuple[str, str]:
+    """Repository and commit of a rival of the benchmark, `repo@commit`."""
     repo, _, revision = name.partition("@")
+    return repo, revision
+
+
+def _lay_out_rival(
+    store: BlobStore, workspace: Path, name: str, commit: str, files: Sequence[TreeFile]
+) -> dict[str, Any]:
+    """A rival of the benchmark as a directory of read-only files."""
+    repo, _ = _rival(name)
     directory = workspace / "rivals" / repo
     directory.mkdir(parents=True, exist_ok=True)
-    commit = catalog.materialize(session, store, repo, revision, directory)
+    catalog.materialize(store, files, directory)
     return {"path": str(directory), "name": repo, "revision": commit}
 
 
-def _text(session: Session, store: BlobStore, directory: Path, dataset: str, column: str) -> dict[str, Any]:
-    """A text source of the recipe; the suffix of the link tells the engine how to read it."""
-    if dataset == defaults.SELF_TEXT:
-        return {"path": None, "column": column, "name": dataset}
+def _dataset(session: Session, dataset: str) -> DatasetRow:
     row = datasets.get(session, dataset)
     if row is None:
         raise LookupError(f"data set {dataset} is gone")
-    link = directory / f"{row.id}.{'jsonl' if row.format == 'jsonl' else 'txt'}"
-    staged = link.with_suffix(".staged")
-    staged.unlink(missing_ok=True)
-    staged.symlink_to(store.local_path(row.sha256).absolute())
-    staged.replace(link)
-    return {"path": str(link), "column": column, "name": row.id}
+    return row
+
+
+def _text(
+    store: BlobStore, directory: Path, rows: Mapping[str, DatasetRow], dataset: str, column: str
+) -> dict[str, Any]:
+    """A text source of the recipe; the suffix of the file tells the engine how to read it."""
+    if dataset == defaults.SELF_TEXT:
+        return {"path": None, "column": column, "name": dataset}
+    row = rows[dataset]
+    file = directory / f"{row.id}.{'jsonl' if row.format == 'jsonl' else 'txt'}"
+    store.place(row.sha256, file)
+    return {"path": str(file), "column": column, "name": row.id}

@@ -19,7 +19,7 @@ from app.hub.publishing import StagedFile, commit_files, stage_directory
 from app.jobs import repository
 from app.jobs.repository import LeaseLostError
 from app.report.versions import upgraded
-from app.storage.artefacts import LocalArtefactStore
+from app.storage.artefacts import ArtefactStore
 from app.storage.blobs import BlobStore
 from worker.lease import AttemptEndedError, Lease
 from worker.model_card import CardFacts, model_card
@@ -46,7 +46,7 @@ def publish(
     lease: Lease,
     sessions: sessionmaker[Session],
     store: BlobStore,
-    artefacts: LocalArtefactStore,
+    artefacts: ArtefactStore,
     workspace: Path,
     progress: Progress,
 ) -> None:

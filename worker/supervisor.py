@@ -23,8 +23,17 @@ from app.hub.errors import HubError
 from app.jobs import repository
 from app.jobs.repository import LeaseLostError
 from app.settings import Settings
-from app.storage.artefacts import LocalArtefactStore
-from app.storage.blobs import BlobNotFound, BlobStore, StorageError, StorageFull
+from app.storage.artefacts import ArtefactStore
+from app.storage.blobs import (
+    BlobCollected,
+    BlobCorrupt,
+    BlobNotFound,
+    BlobStore,
+    StorageError,
+    StorageFull,
+    StoreRefused,
+    StoreUnavailable,
+)
 from worker.engine_process import EngineProcess
 from worker.lease import AttemptEndedError, Lease
 from worker.preparation import prepare
@@ -45,7 +54,7 @@ class WorkerContext:
     read_sessions: sessionmaker[Session]
     """Never wait for SQLite's one writer, and never make it wait."""
     store: BlobStore
-    artefacts: LocalArtefactStore
+    artefacts: ArtefactStore
     stopping: threading.Event
     """Set when this worker is to stop: the job under way is given back."""
 
@@ -84,7 +93,7 @@ def _attempt(lease: Lease, context: WorkerContext) -> None:
     workspace = settings.work_dir / job_id
     progress = Progress()
     try:
-        arguments = prepare(lease.claim, context.read_sessions, context.store, workspace, settings)
+        arguments = prepare(lease.claim, context.sessions, context.store, workspace, settings)
         _run_engine(arguments, workspace, lease, progress, context)
         publish(lease, context.sessions, context.store, context.artefacts, workspace, progress)
     except AttemptEndedError:
@@ -97,7 +106,8 @@ def _attempt(lease: Lease, context: WorkerContext) -> None:
         _record_failure(failure.error, lease, context, permanent=failure.permanent)
     except (HubError, StorageError) as failure:
         error = {"code": _code_of(failure), "detail": str(failure), "stage": progress.stage or "fetch"}
-        _record_failure(error, lease, context, permanent=True)
+        passing = isinstance(failure, StoreUnavailable | BlobCollected)
+        _record_failure(error, lease, context, permanent=not passing)
     except LeaseLostError:
         raise
     except OSError as failure:
@@ -121,8 +131,10 @@ def _code_of(failure: Exception) -> str:
     match failure:
         case StorageFull():
             return "disk_full"
-        case BlobNotFound():
+        case BlobNotFound() | BlobCorrupt() | BlobCollected():
             return "blob_missing"
+        case StoreRefused() | StoreUnavailable():
+            return "storage_unavailable"
         case _:
             return "model_unavailable"
 

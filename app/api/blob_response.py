@@ -1,37 +1,56 @@
-"""Sending a part of a local file with little memory, and letting go of the file however the transfer ends."""
+"""Sending a part of a blob with little memory, and letting go of it however the transfer ends."""
 
+import contextlib
 from collections.abc import Iterator, Mapping
-from io import RawIOBase
-from pathlib import Path
 
-from fastapi.responses import StreamingResponse
+from fastapi.responses import RedirectResponse, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-_CHUNK_BYTES = 1 << 20  # what one transfer holds in memory at a time, besides the server's own buffer
+from app.storage.blobs import BlobStore
 
 
 class BlobResponse(StreamingResponse):
-    """Bytes `start` to `end` (exclusive) of a file; the headers, Content-Length too, are the caller's."""
+    """Bytes `start` to `end` (exclusive) of a blob; the headers, Content-Length too, are the caller's."""
 
     def __init__(
-        self, path: Path, start: int, end: int, *, status_code: int, headers: Mapping[str, str], media_type: str
+        self,
+        store: BlobStore,
+        sha256: str,
+        start: int,
+        end: int,
+        *,
+        status_code: int,
+        headers: Mapping[str, str],
+        media_type: str,
     ) -> None:
-        self._file = path.open("rb", buffering=0)
-        self._file.seek(start)
-        super().__init__(_chunks(self._file, end - start), status_code, headers, media_type)
+        """Begin to read.
+
+        Raises:
+            BlobNotFound: there is no such blob.
+        """
+        self._pieces = store.read(sha256, start, end)
+        super().__init__(_whole(self._pieces, end - start), status_code, headers, media_type)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send, and close the file also where the client has gone away (garbage collection alone would come late)."""
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self._file.close()
+            with contextlib.suppress(AttributeError, ValueError):  # no file beneath, or a thread reads it this moment
+                self._pieces.close()  # type: ignore[attr-defined]
 
 
-def _chunks(file: RawIOBase, left: int) -> Iterator[bytes]:
-    while left:
-        chunk = file.read(min(_CHUNK_BYTES, left))
-        if not chunk:  # the client sees a transfer cut short, as it must: the length was promised
-            raise OSError(f"{left} bytes are missing at the end of a blob; run an integrity check of the store")
-        left -= len(chunk)
-        yield chunk
+def redirect_to_store(
+    store: BlobStore, sha256: str, *, filename: str, headers: Mapping[str, str], media_type: str
+) -> RedirectResponse | None:
+    """Send the client to the store itself, where the settings allow it; it sends its Range along."""
+    url = store.presigned_url(sha256, filename=filename, media_type=media_type)
+    return None if url is None else RedirectResponse(url, 302, headers=headers)
+
+
+def _whole(pieces: Iterator[bytes], left: int) -> Iterator[bytes]:
+    for piece in pieces:
+        left -= len(piece)
+        yield piece
+    if left:  # the client sees a transfer cut short, as it must: the length was promised
+        raise OSError(f"{left} bytes are missing at the end of a blob; run `streamline fsck`")

@@ -97,7 +97,7 @@ async def upload_dataset(request: Request, response: Response, parts: Parts, _ca
 
     The same content under the same name is the same data set, however often it is uploaded.
     """
-    with service.staging(parts.settings.store_dir, _declared_bytes(request)) as (path, sink):
+    with service.staging(parts.blobs, _declared_bytes(request)) as (path, sink):
         form = UploadForm(request.headers.get("content-type", ""), sink, max_bytes=parts.settings.max_dataset_bytes)
         name = await form.read(request.stream())
         row, new = await run_in_threadpool(_store, parts, sink, path, name, form.filename)

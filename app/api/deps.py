@@ -17,7 +17,7 @@ from app.hub.access import Caller as HubCaller
 from app.jobs.door import Door
 from app.jobs.watching import Watcher
 from app.settings import Settings
-from app.storage.artefacts import LocalArtefactStore
+from app.storage.artefacts import ArtefactStore
 from app.storage.blobs import BlobStore
 
 
@@ -30,7 +30,7 @@ class Services:
     read_sessions: sessionmaker[Session]
     """Never wait for SQLite's one writer."""
     blobs: BlobStore
-    artefacts: LocalArtefactStore
+    artefacts: ArtefactStore
     celery: Celery
     door: Door
     watcher: Watcher

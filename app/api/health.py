@@ -1,6 +1,5 @@
 """`/healthz` says that the process lives, `/readyz` that what it needs does too, `/metrics` how the queue stands."""
 
-import os
 from typing import Literal
 
 from fastapi import APIRouter, Request, Response
@@ -13,6 +12,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from app.dispatch.queue import broker_reachable
 from app.jobs import repository
 from app.jobs.states import State
+from app.storage.blobs import BlobStore, StorageError
 
 router = APIRouter(tags=["health"])
 
@@ -46,7 +46,7 @@ def readyz(request: Request, response: Response) -> Readiness:
     parts: dict[str, Condition] = {
         "database": "ok" if _database_answers(request.app.state.read_sessions) else "away",
         "broker": "ok" if broker_reachable(request.app.state.celery) else "away",
-        "storage": "ok" if os.access(request.app.state.settings.store_dir, os.W_OK) else "away",
+        "storage": "ok" if _store_answers(request.app.state.services.blobs) else "away",
     }
     ready = all(condition == "ok" for condition in parts.values())
     response.status_code = 200 if ready else 503
@@ -70,5 +70,13 @@ def _database_answers(sessions: sessionmaker[Session]) -> bool:
         with sessions() as session:
             session.execute(text("SELECT 1"))
     except SQLAlchemyError:
+        return False
+    return True
+
+
+def _store_answers(store: BlobStore) -> bool:
+    try:
+        store.check()
+    except StorageError:
         return False
     return True

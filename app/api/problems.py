@@ -19,7 +19,7 @@ from starlette.routing import Match
 from app import errors
 from app.api.request_models import allowed_range, field_at, model_at
 from app.errors import ServiceError
-from app.storage.blobs import StorageFull
+from app.storage.blobs import StorageFull, StoreRefused, StoreUnavailable
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 2
@@ -99,6 +99,8 @@ def install_problems(app: FastAPI, routers: Sequence[APIRouter]) -> None:
     app.add_exception_handler(OperationalError, _unavailable)
     app.add_exception_handler(PoolTimeoutError, _unavailable)
     app.add_exception_handler(StorageFull, _storage_full)
+    app.add_exception_handler(StoreRefused, _storage_unavailable)
+    app.add_exception_handler(StoreUnavailable, _storage_unavailable)
 
 
 async def _service_error(_request: Request, error: Exception) -> Response:
@@ -119,9 +121,16 @@ async def _unavailable(_request: Request, error: Exception) -> Response:
 async def _storage_full(_request: Request, error: Exception) -> Response:
     log.warning("storage_full", detail=str(error))
     assert isinstance(error, StorageFull)
+    free = "" if error.available is None else f" and {error.available:,} are free"
+    return problem_response(errors.StorageFull(f"{error.needed:,} bytes are needed{free}. Ask the operator for room."))
+
+
+async def _storage_unavailable(_request: Request, error: Exception) -> Response:
+    log.error("storage_unavailable", detail=str(error))
     return problem_response(
-        errors.StorageFull(
-            f"{error.needed:,} bytes are needed and {error.available:,} are free. Ask the operator for room."
+        errors.StorageUnavailable(
+            "The store of models and data does not answer; send the request again in a moment, or ask the operator.",
+            headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
         )
     )
 

@@ -69,11 +69,12 @@ def _known_failure(error: Exception) -> int:
 
     from app.client import ProblemError, UnreachableError
     from app.settings import SettingsError
+    from app.storage.blobs import StorageError
 
     match error:
         case ProblemError(status=401 | 403):
             return _say(str(error), exits.NOT_ALLOWED)
-        case ProblemError() | UnreachableError() | SettingsError():
+        case ProblemError() | UnreachableError() | SettingsError() | StorageError():
             return _say(str(error), exits.BAD_USAGE)
         case OperationalError():
             return _say("The database does not answer; look at STREAMLINE_DATABASE_URL.", exits.BAD_USAGE)
@@ -345,6 +346,35 @@ def compare(
         comparison = compared([service.job(job_id) for job_id in dict.fromkeys(job_ids)])
     _print_json(comparison.to_json()) if as_json else show_comparison(comparison)
     return exits.PASSED
+
+
+# --- the store -----------------------------------------------------------------------------------------------------
+
+
+@application.command()
+def gc(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Remove the bytes that no commit, data set or running job needs (the API does it by itself now and then)."""
+    from app.cli.storage import collect_garbage
+
+    return collect_garbage(data, dry_run=dry_run, as_json=as_json)
+
+
+@application.command()
+def fsck(
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Move damaged bytes aside, so that importing again mends them.")
+    ] = False,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Read and rehash everything in the store: exit 0 when all that is named is there and whole, 1 when not."""
+    from app.cli.storage import check_integrity
+
+    return check_integrity(data, repair=repair, as_json=as_json)
 
 
 # --- models and data -----------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import struct
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -118,23 +118,30 @@ class Checkpoint:
 def read_header(path: Path) -> Header:
     """Read and validate the header of one safetensors file; its tensors' bytes are not read.
 
+    Raises CorruptSafetensors naming the file as `parse_header` does; OSError where the file cannot be read at all.
+    """
+    with path.open("rb") as file:
+        return parse_header(path.name, file)
+
+
+def parse_header(name: str, file: BinaryIO) -> Header:
+    """Read and validate the header at the beginning of a seekable safetensors file that is called `name`.
+
     Raises CorruptSafetensors naming the file where the header is too long or not the JSON that the format asks for,
     where a byte range does not match dtype and shape, where ranges overlap or leave a gap, or where the file is shorter
-    or longer than the header says. OSError where the file cannot be read at all.
+    or longer than the header says.
     """
-    name = path.name
-    with path.open("rb") as file:
-        file_bytes = file.seek(0, 2)
-        file.seek(0)
-        prefix = file.read(_LENGTH_PREFIX_BYTES)
-        if len(prefix) < _LENGTH_PREFIX_BYTES:
-            raise CorruptSafetensors(name, f"truncated: {file_bytes} bytes, shorter than the header's length field")
-        (length,) = struct.unpack("<Q", prefix)
-        if length > MAX_HEADER_BYTES:
-            raise CorruptSafetensors(name, f"the header claims {length} bytes; at most {MAX_HEADER_BYTES} are allowed")
-        raw = file.read(length)
-        if len(raw) < length:
-            raise CorruptSafetensors(name, f"truncated: the header needs {length} bytes, {len(raw)} are there")
+    file_bytes = file.seek(0, 2)
+    file.seek(0)
+    prefix = file.read(_LENGTH_PREFIX_BYTES)
+    if len(prefix) < _LENGTH_PREFIX_BYTES:
+        raise CorruptSafetensors(name, f"truncated: {file_bytes} bytes, shorter than the header's length field")
+    (length,) = struct.unpack("<Q", prefix)
+    if length > MAX_HEADER_BYTES:
+        raise CorruptSafetensors(name, f"the header claims {length} bytes; at most {MAX_HEADER_BYTES} are allowed")
+    raw = file.read(length)
+    if len(raw) < length:
+        raise CorruptSafetensors(name, f"truncated: the header needs {length} bytes, {len(raw)} are there")
     tensors, metadata = _parse_header(name, raw)
     data_offset = _LENGTH_PREFIX_BYTES + length
     _check_layout(name, tensors, file_bytes - data_offset)

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from app.datasets.inspection import Contents
 from app.db.models import DatasetRow
+from app.storage.register import name_blobs
 
 _ID_DIGITS = 24
 
@@ -19,7 +20,12 @@ def dataset_id(sha256: str, name: str) -> str:
 
 
 def add(session: Session, *, name: str, sha256: str, size: int, contents: Contents) -> tuple[DatasetRow, bool]:
-    """The data set of this content and name, and whether it is new; any number may add the same one at once."""
+    """The data set of this content and name, and whether it is new; any number may add the same one at once.
+
+    Raises:
+        BlobCollected: its bytes were stored too long ago and have been collected since.
+    """
+    name_blobs(session, {sha256: size})
     insert = (postgresql if session.get_bind().dialect.name == "postgresql" else sqlite).insert
     new_id = dataset_id(sha256, name)
     added = session.scalar(

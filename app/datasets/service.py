@@ -11,22 +11,18 @@ from app.datasets import repository
 from app.datasets.inspection import Contents, inspect
 from app.db.models import DatasetRow
 from app.errors import DatasetNotFound, InvalidRequest
-from app.storage.blobs import Blob
+from app.storage.blobs import Blob, BlobStore
 from app.storage.staging import staged_file
-
-_STAGING = "staging"
 
 
 @contextmanager
-def staging(store: Path, needed: int) -> Iterator[tuple[Path, BinaryIO]]:
-    """A file on the store's disk for an upload of about `needed` bytes; gone when the block ends, or the process does.
+def staging(store: BlobStore, needed: int) -> Iterator[tuple[Path, BinaryIO]]:
+    """A file beside the store for an upload of about `needed` bytes; gone when the block ends, or the process does.
 
     Raises:
         StorageFull: there is no room.
     """
-    directory = store / _STAGING
-    directory.mkdir(parents=True, exist_ok=True)
-    with staged_file(directory, needed=needed) as (path, file):
+    with staged_file(store.staging, needed=needed) as (path, file):
         yield path, file
 
 

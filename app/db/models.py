@@ -221,3 +221,25 @@ class ApiKeyRow(Base):
     created_at: Mapped[datetime] = mapped_column(insert_default=db_now())
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
+
+
+class BlobRow(Base):
+    """What the collection has to know about a blob: put or named when, and whether it is being collected."""
+
+    __tablename__ = "blobs"
+    __table_args__ = (Index("blobs_state_touched", "state", "touched_at"),)
+
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    size: Mapped[int] = mapped_column(BigInteger)
+    state: Mapped[str] = mapped_column(String(9), default="kept")
+    """`kept`; `condemned`: nothing may name it any more, its bytes go next; `gone`: its bytes are gone."""
+    touched_at: Mapped[datetime] = mapped_column(insert_default=db_now())
+
+
+class BlobHoldRow(Base):
+    """A blob that a job needs until it ends, whatever happens to the repository that it came from."""
+
+    __tablename__ = "blob_holds"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True, index=True)

@@ -1,16 +1,17 @@
 """What the rest of the service asks the hub: the files of a model, its config, its tensors, its tokenizer."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy.orm import Session
 
-from app.core.safetensors_file import CorruptSafetensors, Header, read_header
+from app.core.safetensors_file import CorruptSafetensors, Header, parse_header
 from app.db.models import CommitRow
 from app.hub import repository
 from app.hub.errors import UnreadableModel
+from app.hub.objects import TreeFile
 from app.hub.revisions import file_at, repo_named, resolve
 from app.storage.blobs import BlobStore
 from app.storage.staging import flush_directory
@@ -30,29 +31,32 @@ def commit_of(session: Session, repo: str, revision: str) -> CommitRow:
     return resolve(session, repo_named(session, repo), revision)
 
 
-def materialize(session: Session, store: BlobStore, repo: str, revision: str, into: Path) -> str:
-    """Make `into` a directory with the revision's files, as symbolic links to read-only blobs; returns the commit.
-
-    Doing it again ends in the same directory, also after a kill half-way or where the revision has moved on: links to
-    what the commit does not hold are removed. `into` must hold nothing else.
+def files_of(session: Session, repo: str, revision: str) -> tuple[str, list[TreeFile]]:
+    """The commit that `revision` names, and its files.
 
     Raises:
         RepositoryNotFound, RevisionNotFound: as commit_of.
-        BlobNotFound: a blob of the commit is gone.
     """
     commit = commit_of(session, repo, revision)
-    blobs = [(into / file.path, store.local_path(file.sha256)) for file in repository.files(session, commit)]
-    for link, blob in blobs:
-        link.parent.mkdir(parents=True, exist_ok=True)
-        staged = link.with_name(f".{link.name}.staged")
-        staged.unlink(missing_ok=True)
-        staged.symlink_to(blob.absolute())
-        staged.rename(link)
-    wanted = {link for link, _ in blobs}
-    for stale in [path for path in into.rglob("*") if path.is_symlink() and path not in wanted]:
+    return commit.oid, repository.files(session, commit)
+
+
+def materialize(store: BlobStore, files: Iterable[TreeFile], into: Path) -> None:
+    """Make `into` a directory with these files, each a read-only name of its blob.
+
+    Doing it again ends in the same directory, also after a kill half-way or with other files: what is not named is
+    removed. `into` must hold nothing else. From a remote store it can take long: hold no transaction meanwhile.
+
+    Raises:
+        BlobNotFound, BlobCorrupt: a blob is gone, or damaged.
+    """
+    wanted = {into / file.path: file.sha256 for file in files}
+    for path, sha256 in wanted.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        store.place(sha256, path)
+    for stale in [path for path in into.rglob("*") if path not in wanted and (path.is_symlink() or path.is_file())]:
         stale.unlink()
     flush_directory(into)
-    return commit.oid
 
 
 def config_of(session: Session, store: BlobStore, repo: str, revision: str) -> tuple[str, dict[str, Any]]:
@@ -102,7 +106,8 @@ def tensor_headers_of(session: Session, store: BlobStore, repo: str, revision: s
     for file in repository.files(session, commit):
         if file.path.endswith(".safetensors"):
             try:
-                headers[file.path] = read_header(store.local_path(file.sha256))
+                with store.open(file.sha256) as content:
+                    headers[file.path] = parse_header(file.path, content)
             except CorruptSafetensors as error:
                 raise UnreadableModel(repo, commit.oid, file.path, error.reason) from None
     return headers

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session, aliased
 from app.db.clock import db_now
 from app.db.models import CommitFileRow, CommitRow, RefRow, RepoRow, UploadRow
 from app.hub.objects import TreeFile
+from app.storage.register import name_blobs
 
 RefKind = Literal["branch", "tag"]
 _IN_BATCH = 500
@@ -136,7 +137,13 @@ def add_commit(
     job_id: str | None,
     files: Iterable[TreeFile],
 ) -> CommitRow:
-    """Write a commit and its files."""
+    """Write a commit and its files.
+
+    Raises:
+        BlobCollected: a file was stored so long ago that its bytes have been collected since.
+    """
+    files = list(files)
+    name_blobs(session, {file.sha256: file.size for file in files})
     row = CommitRow(repo_id=repo.id, oid=oid, parent=parent, message=message, author=author, job_id=job_id)
     session.add(row)
     session.flush()

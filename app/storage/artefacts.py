@@ -8,10 +8,10 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from app.storage.blobs import SourceChanged, StorageError
 from app.storage.staging import collect_abandoned, flush_directory, flush_to_disk, require_space, show, staged_file
@@ -39,6 +39,51 @@ class ArtefactNotFound(StorageError):  # noqa: N818 - named for what happened
         self.path = path
 
 
+class ArtefactStore(Protocol):
+    """The files of jobs, in sets that appear as a whole."""
+
+    def write(self, job_id: str, files: Mapping[str, Path]) -> dict[str, ArtefactFile]:
+        """Copy `files` (relative name -> file) and then write the manifest; replaces an earlier set as a whole.
+
+        Writing the same set again after a kill at any point ends in the same set.
+
+        Raises:
+            ValueError: a job id or a name that could leave the directory.
+            StorageFull, StoreRefused, StoreUnavailable: the store cannot take them.
+            SourceChanged: a file was written to meanwhile.
+            OSError: a file cannot be read.
+        """
+        ...
+
+    def manifest(self, job_id: str) -> dict[str, ArtefactFile]:
+        """The job's files by name; empty while the job has no complete set."""
+        ...
+
+    def path(self, job_id: str, name: str) -> Path:
+        """A local file of an artefact that the manifest names.
+
+        Raises:
+            ArtefactNotFound: the manifest does not name it.
+        """
+        ...
+
+    def open(self, job_id: str, name: str) -> BinaryIO:
+        """The artefact from its first byte.
+
+        Raises:
+            ArtefactNotFound: the manifest does not name it.
+        """
+        ...
+
+    def jobs(self) -> Iterator[str]:
+        """The id of every job that has a complete set."""
+        ...
+
+    def collect_abandoned(self) -> int:
+        """Remove what killed writers left half-written; returns the number of files removed."""
+        ...
+
+
 class LocalArtefactStore:
     """Artefacts under `<root>/jobs/<job id>/`."""
 
@@ -54,15 +99,9 @@ class LocalArtefactStore:
         return collect_abandoned(self._staging)
 
     def write(self, job_id: str, files: Mapping[str, Path]) -> dict[str, ArtefactFile]:
-        """Copy `files` (relative name -> file) and then write the manifest; replaces an earlier set as a whole.
+        """Copy `files` and then write the manifest (see ArtefactStore).
 
-        The earlier manifest goes first, so that no reader sees it next to newer files. Writing the same set again after
-        a kill at any point ends in the same directory.
-
-        Raises:
-            ValueError: a job id or a name that could leave the directory.
-            StorageFull: there is no room for all of them.
-            OSError: a file cannot be read.
+        The earlier manifest goes first, so that no reader sees it next to newer files.
         """
         directory = self._directory(job_id)
         names = sorted((check_name(name), path) for name, path in files.items())
@@ -99,19 +138,14 @@ class LocalArtefactStore:
         return ArtefactFile(size, digest.hexdigest())
 
     def manifest(self, job_id: str) -> dict[str, ArtefactFile]:
-        """The job's files by name; empty while the job has no complete set."""
+        """The job's files by name (see ArtefactStore)."""
         try:
-            text = (self._directory(job_id) / MANIFEST).read_text()
+            return parse_manifest((self._directory(job_id) / MANIFEST).read_bytes())
         except FileNotFoundError:
             return {}
-        return {name: ArtefactFile(**entry) for name, entry in json.loads(text).items()}
 
     def path(self, job_id: str, name: str) -> Path:
-        """The local file of an artefact that the manifest names.
-
-        Raises:
-            ArtefactNotFound: the manifest does not name it.
-        """
+        """The artefact's own file (see ArtefactStore)."""
         try:
             relative = check_name(name)
         except ValueError:
@@ -121,17 +155,34 @@ class LocalArtefactStore:
         return self._directory(job_id) / relative
 
     def open(self, job_id: str, name: str) -> BinaryIO:
-        """The artefact from its first byte.
+        """The artefact from its first byte (see ArtefactStore)."""
+        try:
+            return self.path(job_id, name).open("rb")
+        except FileNotFoundError:
+            raise ArtefactNotFound(job_id, name) from None
 
-        Raises:
-            ArtefactNotFound: the manifest does not name it.
-        """
-        return self.path(job_id, name).open("rb")
+    def jobs(self) -> Iterator[str]:
+        """Every job with a complete set (see ArtefactStore)."""
+        return (manifest.parent.name for manifest in self._jobs.glob(f"*/{MANIFEST}"))
 
     def _directory(self, job_id: str) -> Path:
-        if not _JOB_ID.fullmatch(job_id):
-            raise ValueError(f"not a job id: {job_id!r}")
-        return self._jobs / job_id
+        return self._jobs / check_job_id(job_id)
+
+
+def check_job_id(job_id: str) -> str:
+    """Return `job_id` if it can name a directory.
+
+    Raises:
+        ValueError: it could leave the directory of jobs.
+    """
+    if not _JOB_ID.fullmatch(job_id):
+        raise ValueError(f"not a job id: {job_id!r}")
+    return job_id
+
+
+def parse_manifest(content: bytes) -> dict[str, ArtefactFile]:
+    """The files that a manifest names."""
+    return {name: ArtefactFile(**entry) for name, entry in json.loads(content).items()}
 
 
 def check_name(name: str) -> PurePosixPath:

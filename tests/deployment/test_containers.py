@@ -69,7 +69,9 @@ def test_the_api_image_installs_without_torch_and_its_commands_work(
 
     service = ServiceProcesses(tmp_path / "data", {})
     names = set(COMPOSE["services"]["api"]["environment"])
-    assert names == {"STREAMLINE_DATABASE_URL", "STREAMLINE_BROKER_URL", "STREAMLINE_DATA_DIR"}
+    database_and_broker = {"STREAMLINE_DATABASE_URL", "STREAMLINE_BROKER_URL", "STREAMLINE_DATA_DIR"}
+    bucket = {"STREAMLINE_STORE_URL", "STREAMLINE_S3_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
+    assert names == database_and_broker | bucket | {"AWS_DEFAULT_REGION"}
     environment = {"PATH": os.environ["PATH"], "STREAMLINE_DATA_DIR": str(tmp_path / "data")} | {
         "STREAMLINE_DATABASE_URL": postgres_url.replace("postgresql+psycopg://", "postgresql://"),
         "STREAMLINE_BROKER_URL": redis_url,

@@ -7,7 +7,7 @@ from urllib.parse import quote
 import structlog
 from fastapi import Header, Request, Response
 
-from app.api.blob_response import BlobResponse
+from app.api.blob_response import BlobResponse, redirect_to_store
 from app.api.hub.routing import CallerOf, Context, RepoName, RepoRoutes, reading
 from app.hub.byte_range import RangeNotSatisfiable, etag_matches, parse_range
 from app.hub.errors import ContentLost
@@ -41,7 +41,7 @@ def resolve_file(
     etag = f'"{file.etag}"'
     headers = {"X-Repo-Commit": commit.oid, "ETag": etag, "Accept-Ranges": "bytes"}
     try:  # also before a HEAD: it must not promise what the GET cannot keep
-        blob = context.store.local_path(file.sha256)
+        context.store.direct_path(file.sha256)
     except BlobNotFound:
         log.error("blob_lost", repo=repo.name, commit=commit.oid, path=file.path, sha256=file.sha256)
         raise ContentLost(repo.name, commit.oid, file.path) from None
@@ -52,6 +52,9 @@ def resolve_file(
     media_type = _TEXT.get(PurePosixPath(file.path).suffix, "application/octet-stream")
     if request.method == "HEAD":  # ranges are defined for GET alone
         return Response(headers=headers | {"Content-Length": str(file.size)}, media_type=media_type)
+    filename = PurePosixPath(file.path).name
+    if away := redirect_to_store(context.store, file.sha256, filename=filename, headers=headers, media_type=media_type):
+        return away
     try:
         part = parse_range(range_header if if_range in {None, etag} else None, file.size)
     except RangeNotSatisfiable:
@@ -60,7 +63,9 @@ def resolve_file(
     headers["Content-Length"] = str(end - start)
     if part:
         headers["Content-Range"] = part.content_range
-    return BlobResponse(blob, start, end, status_code=206 if part else 200, headers=headers, media_type=media_type)
+    return BlobResponse(
+        context.store, file.sha256, start, end, status_code=206 if part else 200, headers=headers, media_type=media_type
+    )
 
 
 def _disposition(file: TreeFile) -> str:

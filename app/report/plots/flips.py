@@ -32,7 +32,7 @@ def draw(report: Mapping[str, Any]) -> Plot | None:
 def rate(task: Mapping[str, Any]) -> tuple[float | None, float | None, float | None]:
     """The share of all questions that flipped, with its interval where one is known."""
     flips = task["flips"]
-    if found := flips.get("rate"):
+    if found := task.get("flip_rate") or flips.get("rate"):
         return found.get("value"), found.get("low"), found.get("high")
     return (flips["right_to_wrong"] + flips["wrong_to_right"]) / task["questions"], None, None
 

@@ -17,16 +17,15 @@ Points = list[tuple[float, float]]
 def draw(report: Mapping[str, Any]) -> Plot | None:
     """A panel per phase of training, one above the other: the losses of different phases have different units."""
     training = report.get("training") or {}
-    trained = [*(training.get("phases") or ()), *((report.get("healing") or {}).get("phases") or ())]
-    phases = [phase for phase in trained if _points(phase["steps"]) and _points(phase["held_out"])]
+    phases = _phases(report)
     if not phases:
         return None
     panel = TOP + HEIGHT + BELOW
-    parts = [_panel(phase, training, index * panel) for index, phase in enumerate(phases)]
+    parts = [_panel(name, phase, cut, index * panel) for index, (name, phase, cut) in enumerate(phases)]
     rows = [
-        [phase["loss"], f"{point['step']}", digits(point["loss"])] for phase in phases for point in phase["held_out"]
+        [name, f"{point['step']}", digits(point["loss"])] for name, phase, _ in phases for point in phase["held_out"]
     ]
-    last = phases[-1]
+    _, last, _ = phases[-1]
     said = f"held-out {last['loss']} fell from {digits(last['held_out'][0]['loss'])} to {digits(last.get('best'))}"
     caption = f"Loss over the steps of training; {said} on sequences that were not trained on."
     if relative := training.get("relative_error"):
@@ -36,11 +35,25 @@ def draw(report: Mapping[str, Any]) -> Plot | None:
     return Plot("losses", "Training", caption, drawing, table)
 
 
-def _panel(phase: Mapping[str, Any], training: Mapping[str, Any], offset: float) -> Markup:
+def _phases(report: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any], float | None]]:
+    """Every phase that has a course, with its name and, where it is of hidden states, the error of the plain cut."""
+    training = report.get("training") or {}
+    rounds = [each.get("training") or {} for each in report.get("rounds") or []]
+    several = [(f"round {number}, ", each) for number, each in enumerate(rounds, 1)] or [
+        (f"window {number}, ", each) for number, each in enumerate(training.get("windows") or [], 1)
+    ]
+    found = [
+        (prefix + phase["loss"], phase, (training.get("mse") or {}).get("cut") if phase["loss"] == "mse" else None)
+        for prefix, training in several or [("", training)]
+        for phase in training.get("phases") or ()
+    ]
+    found += [(f"healing, {phase['loss']}", phase, None) for phase in (report.get("healing") or {}).get("phases") or ()]
+    return [each for each in found if _points(each[1]["steps"]) and _points(each[1]["held_out"])]
+
+
+def _panel(name: str, phase: Mapping[str, Any], cut: float | None, offset: float) -> Markup:
     trained, held_out = _points(phase["steps"]), _points(phase["held_out"])
-    marks = {}
-    if phase["loss"] == "mse" and (cut := (training.get("mse") or {}).get("cut")):
-        marks["only cut"] = float(cut)
+    marks = {"only cut": float(cut)} if cut else {}
     values = [y for _, y in trained + held_out] + list(marks.values())
     low, high = min(values), max(values)
     log = low > 0 and high / low >= _LOG_FROM
@@ -54,14 +67,14 @@ def _panel(phase: Mapping[str, Any], training: Mapping[str, Any], offset: float)
         return [(across(x), down(y)) for x, y in points]
 
     parts = [y_axis(down, LEFT, RIGHT, form="{:.3g}"), x_axis(across, bottom, "step")]
-    for name, value in marks.items():
+    for mark, value in marks.items():
         y = down(value)
-        parts += [tag("line", x1=LEFT, x2=RIGHT, y1=y, y2=y, class_="mark"), words(RIGHT, y - 5, name, anchor="end")]
+        parts += [tag("line", x1=LEFT, x2=RIGHT, y1=y, y2=y, class_="mark"), words(RIGHT, y - 5, mark, anchor="end")]
     parts += [line(placed(trained), "soft"), line(placed(held_out), "pruned")]
-    for (x, y), point in zip(placed(held_out), phase["held_out"], strict=False):
-        hint = tag("title", f"step {point['step']}: held-out loss {digits(point['loss'])}")
+    for (x, y), (step, loss) in zip(placed(held_out), held_out, strict=True):
+        hint = tag("title", f"step {step:.0f}: held-out loss {digits(loss)}")
         parts.append(tag("circle", hint, cx=x, cy=y, r=3.5, class_="dot pruned"))
-    keys = (("soft", f"training, {phase['loss']}"), ("pruned", "held out"))
+    keys = (("soft", name), ("pruned", "held out"))
     parts.append(legend(keys, LEFT, offset + 14))
     return Markup("").join(parts)
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from app.jobs.states import STAGES
 from app.report.quantities import percent, seconds
 from app.report.svg import WIDTH, Plot, Scale, Table, picture, tag, words
 
@@ -15,8 +16,7 @@ def draw(report: Mapping[str, Any]) -> Plot | None:
     total = sum(spent.values())
     if not total:
         return None
-    order = ("fetch", "score", "select", "train", "assemble", "verify", "evaluate", "benchmark", "publish")
-    named = sorted(spent, key=lambda stage: order.index(stage) if stage in order else len(order))
+    named = sorted(spent, key=lambda stage: STAGES.index(stage) if stage in STAGES else len(STAGES))
     scale = Scale(0, max(spent.values()), 0, RIGHT - LEFT)
     parts = []
     for index, stage in enumerate(named):

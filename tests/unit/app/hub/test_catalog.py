@@ -32,7 +32,9 @@ def test_a_materialized_model_is_byte_identical_and_read_only(
     sessions: Sessions, store: LocalBlobStore, commit: str, stories_model: Path, tmp_path: Path
 ) -> None:
     with sessions() as session:
-        assert catalog.materialize(session, store, "demo/stories-24l", "main", tmp_path / "model") == commit
+        oid, files = catalog.files_of(session, "demo/stories-24l", "main")
+    assert oid == commit
+    catalog.materialize(store, files, tmp_path / "model")
     for original in stories_model.iterdir():
         copy = tmp_path / "model" / original.name
         assert copy.read_bytes() == original.read_bytes()
@@ -44,8 +46,9 @@ def test_materializing_again_follows_the_revision(sessions: Sessions, store: Loc
     for contents in ({"a_txt": b"1", "b_txt": b"2"}, {"a_txt": b"3"}):
         publish(sessions, store, **contents)
         with sessions() as session:
-            for _ in range(2):
-                catalog.materialize(session, store, "team/model", "main", into)
+            _, files = catalog.files_of(session, "team/model", "main")
+        for _ in range(2):
+            catalog.materialize(store, files, into)
         expected = {name.replace("_", "."): content for name, content in contents.items()}
         assert {path.name: path.read_bytes() for path in into.iterdir()} == expected
 

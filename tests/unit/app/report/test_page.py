@@ -134,6 +134,28 @@ def test_the_strip_of_layers_shows_every_layer_once_and_what_was_put_in_behind_w
     ]
 
 
+def test_rounds_and_healing_have_their_courses() -> None:
+    report = full()
+    phases = report["training"]["phases"]
+    report["rounds"] = [{"training": {"phases": phases}}, {"training": {"phases": phases}}]
+    report["healing"] = {"phases": [phases[0] | {"loss": "lm"}]}
+    read = _Reader(render(report, JOB))
+    assert all(name in read.words for name in ("round 1, mse", "round 2, mse", "healing, lm"))
+
+
+def test_windows_have_their_courses() -> None:
+    report = full()
+    phases = report["training"]["phases"]
+    report["training"] = {"phases": [*phases, *phases], "windows": [{"phases": phases}, {"phases": phases}]}
+    read = _Reader(render(report, JOB))
+    assert all(name in read.words for name in ("window 1, mse", "window 2, mse"))
+
+
+def test_a_gate_with_an_interval_shows_it() -> None:
+    gate = {"name": "stability/piqa", "limit": 0.8, "value": 0.91, "passed": True, "interval": [0.88, 0.93]}
+    assert "0.910 (0.880 to 0.930)" in _Reader(render(full(), JOB | {"gates": [gate]})).words
+
+
 def test_a_model_of_126_layers_stays_a_page_that_loads() -> None:
     report = full()
     table = [[1 - size / 200 if start + size < 126 else None for size in range(126)] for start in range(126)]

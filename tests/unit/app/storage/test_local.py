@@ -1,9 +1,7 @@
-import hashlib
 import os
 import signal
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.storage.blobs import BlobNotFound, BlobStore, SourceChanged, StorageFull
+from app.storage.blobs import BlobStore, SourceChanged, StorageFull
 from app.storage.local import LocalBlobStore
 from app.storage.staging import free_bytes, staged_file
 
@@ -30,18 +28,6 @@ def test_the_local_store_keeps_the_protocol(store: LocalBlobStore) -> None:
     assert as_protocol.put_bytes(b"x").size == 1
 
 
-def test_a_blob_is_named_by_its_sha256_and_by_gits_name(store: LocalBlobStore, tmp_path: Path) -> None:
-    source = tmp_path / "file"
-    source.write_bytes(b"hello\n")
-    blob = store.put_file(source)
-    assert blob.sha256 == hashlib.sha256(b"hello\n").hexdigest()
-    assert blob.git_oid == "ce013625030ba8dba906f756967f9e9ca394464a"  # git hash-object
-    assert blob.size == 6
-    assert store.local_path(blob.sha256).read_bytes() == b"hello\n"
-    assert store.size(blob.sha256) == 6
-    assert blob.sha256 in store
-
-
 @given(content=st.binary(max_size=4096))
 def test_what_is_put_is_what_is_read(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     store = LocalBlobStore(tmp_path_factory.getbasetemp() / "any-content")
@@ -49,37 +35,9 @@ def test_what_is_put_is_what_is_read(tmp_path_factory: pytest.TempPathFactory, c
         assert file.read() == content
 
 
-def test_a_later_change_of_the_source_does_not_reach_the_store(store: LocalBlobStore, tmp_path: Path) -> None:
-    source = tmp_path / "file"
-    source.write_bytes(b"before")
-    blob = store.put_file(source)
-    source.write_bytes(b"after!")
-    assert store.local_path(blob.sha256).read_bytes() == b"before"
-
-
 def test_blobs_are_read_only_files(store: LocalBlobStore) -> None:
     path = store.local_path(store.put_bytes(b"x").sha256)
     assert path.stat().st_mode & 0o777 == 0o444
-
-
-def test_the_same_bytes_from_many_threads_are_kept_once(store: LocalBlobStore, tmp_path: Path) -> None:
-    source = tmp_path / "file"
-    source.write_bytes(os.urandom(1 << 20))
-    with ThreadPoolExecutor(8) as threads:
-        blobs = list(threads.map(store.put_file, [source] * 16))
-    assert len(set(blobs)) == 1
-    assert len(stored_files(tmp_path / "store")) == 1
-
-
-def test_a_missing_blob_is_a_typed_error(store: LocalBlobStore) -> None:
-    with pytest.raises(BlobNotFound):
-        store.open("0" * 64)
-
-
-@pytest.mark.parametrize("key", ["", "..", "../../etc/passwd", "A" * 64, "0" * 63, "0" * 64 + "\n"])
-def test_a_key_that_is_no_sha256_never_becomes_a_path(store: LocalBlobStore, key: str) -> None:
-    with pytest.raises(ValueError, match="sha256"):
-        store.local_path(key)
 
 
 def test_a_file_larger_than_the_free_space_is_refused_before_the_first_byte(
@@ -92,6 +50,7 @@ def test_a_file_larger_than_the_free_space_is_refused_before_the_first_byte(
     with pytest.raises(StorageFull) as caught:
         store.put_file(source)
     assert caught.value.needed == needed
+    assert caught.value.available is not None
     assert 0 < caught.value.available < needed
     assert f"{needed:,}" in str(caught.value)
     assert stored_files(tmp_path / "store") == []
@@ -157,33 +116,3 @@ def test_collecting_removes_what_a_killed_writer_left_and_spares_a_living_one(
         with staged_file(staging, needed=0) as (living, _):
             assert store.collect_abandoned() == 1
             assert living.exists()
-
-
-_PUT = """
-import sys
-from pathlib import Path
-from app.storage.local import LocalBlobStore
-store = LocalBlobStore(Path(sys.argv[1]))
-print("go", flush=True)
-store.put_file(Path(sys.argv[2]))
-"""
-
-
-def test_a_kill_at_any_moment_leaves_a_whole_blob_or_none(tmp_path: Path) -> None:
-    source = tmp_path / "file"
-    content = os.urandom(48 << 20)
-    source.write_bytes(content)
-    sha256 = hashlib.sha256(content).hexdigest()
-    for milliseconds in (5, 40, 80, 150):
-        root = tmp_path / f"store-{milliseconds}"
-        with subprocess.Popen([sys.executable, "-c", _PUT, root, source], stdout=subprocess.PIPE) as writer:
-            assert writer.stdout is not None
-            writer.stdout.readline()
-            time.sleep(milliseconds / 1000)
-            writer.kill()
-        store = LocalBlobStore(root)
-        store.collect_abandoned()
-        assert list((root / "staging").iterdir()) == []
-        if sha256 in store:
-            assert store.local_path(sha256).read_bytes() == content
-        assert store.put_file(source).sha256 == sha256

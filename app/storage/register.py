@@ -1,0 +1,170 @@
+"""All the SQL about blobs: who needs them, and how the collection never takes one that is about to be needed.
+
+A blob has a row. To put one is to touch its row, before the store is asked for its bytes; to name one (in a commit, a
+data set, for a running job) is to touch its row in the transaction that names it. The collection condemns a row that
+nothing names, in a transaction that holds it, removes the bytes in a second one that holds it again, and leaves the
+row as `gone`. So whoever puts a blob finds its bytes complete or missing and not about to go, and whoever names one
+that was condemned in between is told so instead of publishing a hole. The grace that the collection gives a fresh blob
+only spares publishers that second try.
+
+Functions take the caller's session and never commit, but for `register_in`.
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Select, delete, exists, select, union_all, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session, sessionmaker
+
+from app.db.clock import db_now
+from app.db.models import Base, BlobHoldRow, BlobRow, CommitFileRow, DatasetRow, JobRow, UploadRow
+from app.jobs.states import State
+from app.storage.blobs import Blob, BlobCollected, Register
+
+_BATCH = 500
+_NAMED_IN = (CommitFileRow.sha256, DatasetRow.sha256, UploadRow.sha256)
+"""Columns whose blobs are kept for as long as the row is there."""
+
+_OPEN = (State.QUEUED, State.RUNNING)
+
+
+def register_in(sessions: sessionmaker[Session]) -> Register:
+    """A store's `register`: each blob that is put is touched in a transaction of its own."""
+
+    def register(blob: Blob) -> None:
+        with sessions.begin() as session:
+            _upsert(session, [(blob.sha256, blob.size)], revive=True)
+
+    return register
+
+
+def name_blobs(session: Session, sizes: Mapping[str, int]) -> None:
+    """Touch the blobs (sha256 -> bytes) that the caller's transaction is about to name.
+
+    Raises:
+        BlobCollected: one of them has been collected since it was put.
+    """
+    kept: set[str] = set()
+    ordered = sorted(sizes.items())  # so that two transactions lock rows in one order
+    for start in range(0, len(ordered), _BATCH):
+        kept.update(_upsert(session, ordered[start : start + _BATCH], revive=False))
+    if lost := sorted(sizes.keys() - kept):
+        raise BlobCollected(lost[0])
+
+
+def hold_for_job(session: Session, job_id: str, sizes: Mapping[str, int]) -> None:
+    """Keep the blobs until the job has ended, also where their repository is removed meanwhile.
+
+    Raises:
+        BlobCollected: one of them is gone already.
+    """
+    name_blobs(session, sizes)
+    rows = [{"job_id": job_id, "sha256": sha256} for sha256 in sorted(sizes)]
+    for start in range(0, len(rows), _BATCH):
+        batch = rows[start : start + _BATCH]
+        session.execute(_insert(session, BlobHoldRow).values(batch).on_conflict_do_nothing())
+
+
+def release_ended_jobs(session: Session) -> None:
+    """Let go of what jobs held that have ended."""
+    ended = select(JobRow.id).where(JobRow.state.not_in(_OPEN))
+    session.execute(delete(BlobHoldRow).where(BlobHoldRow.job_id.in_(ended)))
+
+
+def add_found(session: Session, found: Iterable[tuple[str, int]]) -> None:
+    """Give the blobs that the store was found to have a row, as if they were put now; those with one are left alone."""
+    session.execute(_insert(session, BlobRow).values(_rows(sorted(found))).on_conflict_do_nothing())
+
+
+def unneeded(
+    session: Session, *, grace_seconds: float, after: str, limit: int, lock: bool
+) -> Sequence[tuple[str, int]]:
+    """Sha256 and bytes of blobs that nothing needs and nobody has touched for so long, in order behind `after`.
+
+    With `lock` their rows stay locked until the transaction ends; rows that somebody else has locked are in use, and
+    are left out.
+    """
+    query = (
+        select(BlobRow.sha256, BlobRow.size)
+        .where(BlobRow.state == "kept", BlobRow.touched_at <= db_now(-grace_seconds), BlobRow.sha256 > after)
+        .where(*(~exists().where(column == BlobRow.sha256) for column in _NAMED_IN))
+        .where(~exists().where(BlobHoldRow.sha256 == BlobRow.sha256))
+        .order_by(BlobRow.sha256)
+        .limit(limit)
+    )
+    if lock:
+        query = query.with_for_update(skip_locked=True, of=BlobRow)
+    return [(sha256, size) for sha256, size in session.execute(query)]
+
+
+def condemn(session: Session, sha256s: Collection[str]) -> set[str]:
+    """Condemn those of the locked rows that still nothing needs; returns which.
+
+    They are looked up once more because a statement sees what was committed before it began: the one that took the
+    locks may have waited for a transaction that named a blob.
+    """
+    needed = set(session.scalars(_references(sha256s)))
+    wanted = set(sha256s) - needed
+    session.execute(update(BlobRow).where(BlobRow.sha256.in_(wanted)).values(state="condemned", touched_at=db_now()))
+    return wanted
+
+
+def condemned(session: Session) -> Sequence[tuple[str, int]]:
+    """Sha256 and bytes of every condemned blob, those of a collection that was killed among them."""
+    query = select(BlobRow.sha256, BlobRow.size).where(BlobRow.state == "condemned").order_by(BlobRow.sha256)
+    return [(sha256, size) for sha256, size in session.execute(query)]
+
+
+def lock_condemned(session: Session, sha256: str) -> bool:
+    """Lock the row; False where the blob has been put again since it was condemned."""
+    query = select(BlobRow.sha256).where(BlobRow.sha256 == sha256, BlobRow.state == "condemned").with_for_update()
+    return session.scalar(query) is not None
+
+
+def mark_gone(session: Session, sha256: str) -> None:
+    """The bytes of the blob, whose row is locked, are gone."""
+    session.execute(update(BlobRow).where(BlobRow.sha256 == sha256).values(state="gone", touched_at=db_now()))
+
+
+def forget_gone(session: Session, *, older_than_seconds: float) -> None:
+    """Remove the rows of blobs that have been gone for so long that no publisher from before can be alive."""
+    old = BlobRow.touched_at <= db_now(-older_than_seconds)
+    session.execute(delete(BlobRow).where(BlobRow.state == "gone", old))
+
+
+def named(session: Session) -> Iterator[tuple[str, int]]:
+    """Sha256 and bytes of every blob that a commit or a data set names, some of them several times."""
+    for table in (CommitFileRow, DatasetRow):
+        for row in session.execute(select(table.sha256, table.size).distinct()):
+            yield row.sha256, row.size
+
+
+def _references(sha256s: Collection[str]) -> Select[tuple[str]]:
+    columns = (*_NAMED_IN, BlobHoldRow.sha256)
+    found = union_all(*(select(column).where(column.in_(sha256s)) for column in columns)).subquery()
+    return select(found.c.sha256)
+
+
+def _upsert(session: Session, blobs: Iterable[tuple[str, int]], *, revive: bool) -> Sequence[str]:
+    """Touch the rows, made where they are missing; returns those that are kept now."""
+    touched = (
+        _insert(session, BlobRow)
+        .values(_rows(blobs))
+        .on_conflict_do_update(
+            index_elements=[BlobRow.sha256],
+            set_={"touched_at": db_now(), "state": "kept"},
+            where=None if revive else BlobRow.state == "kept",
+        )
+    )
+    return session.scalars(touched.returning(BlobRow.sha256)).all()
+
+
+def _rows(blobs: Iterable[tuple[str, int]]) -> list[dict[str, Any]]:
+    return [{"sha256": sha256, "size": size, "state": "kept", "touched_at": db_now()} for sha256, size in blobs]
+
+
+def _insert(session: Session, table: type[Base]) -> postgresql.Insert | sqlite.Insert:
+    if session.get_bind().dialect.name == "postgresql":
+        return postgresql.insert(table)
+    return sqlite.insert(table)

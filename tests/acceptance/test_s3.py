@@ -1,0 +1,40 @@
+"""A whole job with the store in a bucket of a real S3 server."""
+
+import json
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import httpx
+
+from tests.s3_server import make_bucket
+from tests.service_process import QUICK_JOB, running_service
+
+
+def test_a_job_runs_and_is_published_over_a_bucket_and_every_byte_is_there(s3_endpoint: str, tmp_path: Path) -> None:
+    environment = {
+        "STREAMLINE_STORE_URL": make_bucket(s3_endpoint, f"job-{uuid.uuid4().hex}") + "/prefix",
+        "STREAMLINE_S3_ENDPOINT_URL": s3_endpoint,
+        "STREAMLINE_GC_GRACE_SECONDS": "0",
+    }
+    with running_service(tmp_path / "data", environment) as service, service.client() as client:
+        job = client.wait(client.submit(QUICK_JOB)["id"], timeout=120)
+        assert job["state"] == "succeeded", job["error"]
+        report = httpx.get(f"{service.url}/v1/jobs/{job['id']}/report").json()
+        assert report["removed_layers"] == job["result"]["removed_layers"]
+        weights = f"{service.url}/{job['result']['repo']}/resolve/{job['result']['revision']}/model.safetensors"
+        assert len(httpx.get(weights).content) == int(httpx.head(weights).headers["content-length"])
+        for command in (["gc", "--json"], ["fsck", "--json"]):
+            done = subprocess.run(
+                [sys.executable, "-m", "app.cli", *command],
+                env=service.environment,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert done.returncode == 0, done.stderr
+        findings = json.loads(done.stdout)
+    assert (findings["missing"], findings["corrupt"], findings["unreferenced"]) == ([], [], [])
+    assert findings["artefacts"] > 5
+    assert not (tmp_path / "data" / "store" / "blobs").exists(), "nothing went to the disk instead"
