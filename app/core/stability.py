@@ -8,7 +8,7 @@ first k weights, k being the number of such questions, instead of those question
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,10 @@ from numpy.typing import NDArray
 RESAMPLES = 1000
 """Bootstrap resamples of the questions; the interval is that of the middle 95 %."""
 
+GROUPS = 10
+"""Groups of questions by confidence at most."""
+
+_LEAST_IN_GROUP = 10
 _AT_ONCE = 1 << 20  # drawn questions that exist at one time
 
 Floats = NDArray[np.float64]
@@ -73,6 +77,21 @@ class Flips:
 
 
 @dataclass(frozen=True)
+class Group:
+    """Questions that the dense model was about equally confident about.
+
+    Attributes:
+        confidence: mean over the questions, as `confidence` gives it.
+        questions: how many.
+        agreement: share on which both models are right or both are wrong.
+    """
+
+    confidence: float
+    questions: int
+    agreement: float
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Two models on the same questions of one task.
 
@@ -84,6 +103,8 @@ class Comparison:
         flips: None where answers are graded.
         kl: mean over questions of KL(dense || pruned) in nats between the softmaxes of the preferences; None where
             there are no two options.
+        by_confidence: the questions in groups of equal size, from those the dense model was least confident about on;
+            empty without options, where answers are graded, or for fewer questions than make two groups.
         resampled: of each bootstrap resample [RESAMPLES]: ``stability``, ``flip_rate``, ``dense`` and ``pruned``
             (the accuracies), so that several tasks can be averaged with an interval.
     """
@@ -94,6 +115,7 @@ class Comparison:
     stability: Interval | None
     flips: Flips | None
     kl: float | None
+    by_confidence: Sequence[Group]
     resampled: Mapping[str, Floats] = field(repr=False)
 
     def to_json(self) -> dict[str, Any]:
@@ -112,6 +134,7 @@ class Comparison:
                 "confident_flipped": flips.confident_flipped,
             },
             "kl": self.kl,
+            "by_confidence": [asdict(group) for group in self.by_confidence],
         }
 
 
@@ -173,6 +196,7 @@ def compare(dense: Sequence[Answer], pruned: Sequence[Answer], *, seed: int = 0)
         else _interval(stability(certain, scores["dense"] == 1, scores["pruned"] == 1), resampled["stability"]),
         flips=None if graded else _flips(scores, certain, resampled["flip_rate"]),
         kl=_mean_kl(dense, pruned) if options else None,
+        by_confidence=() if certain is None or graded else _by_confidence(certain, same),
         resampled=resampled,
     )
 
@@ -226,6 +250,15 @@ def _flips(scores: Mapping[str, Floats], certain: Floats | None, rates: Floats) 
     flipped = lost | won
     confident = None if certain is None else float(flipped[certain >= np.median(certain)].mean())
     return Flips(int(lost.sum()), int(won.sum()), _interval(float(flipped.mean()), rates), confident)
+
+
+def _by_confidence(certain: Floats, same: Bools) -> tuple[Group, ...]:
+    count = min(GROUPS, len(certain) // _LEAST_IN_GROUP)
+    if count < 2:
+        return ()
+    # Stable, so that equally confident questions stay in the order in which they were asked.
+    parts = np.array_split(np.argsort(certain, kind="stable"), count)
+    return tuple(Group(float(certain[part].mean()), len(part), float(same[part].mean())) for part in parts)
 
 
 def _resample(scores: Mapping[str, Floats], same: Bools | None, certain: Floats | None, seed: int) -> dict[str, Floats]:

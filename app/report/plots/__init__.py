@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from app.report.plots import (
     accuracy,
+    agreement,
     flips,
     heatmap,
     latency,
@@ -22,7 +23,7 @@ Draw = Callable[[Mapping[str, Any]], Plot | None]
 
 SECTIONS: Final[tuple[tuple[str, tuple[Draw, ...]], ...]] = (
     ("Where it was cut, and what was learned", (heatmap.draw, similarity.draw, losses.draw)),
-    ("What is left of the quality", (perplexity.draw, accuracy.draw, stability.draw, flips.draw)),
+    ("What is left of the quality", (perplexity.draw, accuracy.draw, stability.draw, agreement.draw, flips.draw)),
     ("Speed and size", (speed.draw, prompts.draw, latency.draw, sizes.draw)),
 )
 """In reading order, under their headings."""

@@ -26,7 +26,7 @@ def draw(report: Mapping[str, Any]) -> Plot | None:
         "model was most confident about are the ones that users notice."
     )
     head = ("task", "right → wrong", "wrong → right", "flipped", "of the confident half", "KL (nats)")
-    return Plot("flips", "Flips against confidence", caption, drawing, Table(head, table))
+    return Plot("flips", "Flipped answers", caption, drawing, Table(head, table))
 
 
 def rate(task: Mapping[str, Any]) -> tuple[float | None, float | None, float | None]:

@@ -18,7 +18,9 @@ def draw(report: Mapping[str, Any]) -> Plot | None:
     models = ["dense", *(name for name in benchmark["models"] if name != "dense")]
     kinds = colours(models)
     measures = [each for each in _measures(benchmark) if each[1].get("dense")]
-    parts, rows, y = [legend([(kinds[name], shortened(name, 130)) for name in models[:3]], 0, 14)], [], 34.0
+    keys = [(kinds[name], shortened(name, 130)) for name in models]
+    parts = [legend(keys[index : index + 3], 0, 14 + 18 * (index // 3)) for index in range(0, len(keys), 3)]
+    rows, y = [], 16.0 + 18 * len(parts)
     largest = max(value / values["dense"] for _, values, _ in measures for value in values.values() if value)
     scale = Scale(0, max(1.0, largest), LEFT, RIGHT)
     for title, values, form in measures:

@@ -155,3 +155,13 @@ def test_stability_is_a_share_and_the_order_of_questions_does_not_matter(
     assert stability(certain, dense, dense) == pytest.approx(1)
     backwards = stability(certain[::-1], dense[::-1], pruned[::-1])
     assert backwards == pytest.approx(value)
+
+
+def test_groups_by_confidence_are_of_equal_size_and_say_how_often_the_models_agree() -> None:
+    """20 questions, the dense model always right and ever surer; the pruned one is wrong on the ten least sure."""
+    dense = [Answer(1.0, (0.0, float(spread)), (1.0, 0.0)) for spread in range(20)]
+    pruned = [Answer(float(number >= 10), (0.0, 1.0), (1.0, 0.0)) for number in range(20)]
+    groups = compare(dense, pruned).by_confidence
+    assert [(group.questions, group.agreement) for group in groups] == [(10, 0.0), (10, 1.0)]
+    assert groups[0].confidence == pytest.approx(np.mean([spread / 2 for spread in range(10)]))
+    assert compare(dense[:19], pruned[:19]).by_confidence == (), "too few for two groups"

@@ -33,6 +33,10 @@ def full() -> dict[str, Any]:
             "stability": {"value": stability, "low": stability - 0.03, "high": stability + 0.02},
             "flips": {"right_to_wrong": 31, "wrong_to_right": 12, "confident_flipped": 0.04},
             "kl": 0.11,
+            "by_confidence": [
+                {"confidence": 0.1 * group, "questions": 50, "agreement": stability - 0.2 + 0.02 * group}
+                for group in range(1, 11)
+            ],
         }
         for name, dense, pruned, stability in (("piqa", 0.62, 0.58, 0.91), ("story_cloze", 0.55, 0.5, 0.83))
     }

@@ -20,8 +20,8 @@ from worker.engine.report import compose
 
 EVIL = '"><script>alert(1)</script><img src=x onerror=alert(2)>&amp;'
 PLOTS = {
-    "heatmap", "similarity", "losses", "perplexity", "accuracy", "stability", "flips", "speed", "prompts", "latency",
-    "sizes", "stages",
+    "heatmap", "similarity", "losses", "perplexity", "accuracy", "stability", "agreement", "flips", "speed", "prompts",
+    "latency", "sizes", "stages",
 }  # fmt: skip
 
 
@@ -58,7 +58,7 @@ def test_every_plot_is_drawn_named_and_described_with_its_numbers_beside_it() ->
 
 def test_the_first_version_of_a_report_still_has_its_page() -> None:
     page = _Reader(render(version_0(), JOB))
-    assert page.of("id") >= PLOTS - {"accuracy", "stability", "flips", "latency"}
+    assert page.of("id") >= PLOTS - {"accuracy", "stability", "agreement", "flips", "latency"}
     assert "accuracy" not in page.of("id")
 
 
