@@ -293,6 +293,34 @@ class TextTooShort(InvalidRequest):
     title = "The text is too short"
 
 
+class UnknownTask(InvalidRequest):
+    """There is no task of this name, and no data set with this id; `detail` names those nearest to it."""
+
+    code = "unknown_task"
+    title = "There is no such task"
+
+
+class MissingTaskData(InvalidRequest):
+    """The service has no data for this task; `detail` says under which name to upload them."""
+
+    code = "missing_task_data"
+    title = "The task has no data here"
+
+
+class BadTaskData(InvalidRequest):
+    """The rows are not what the task is made of; `detail` has the line."""
+
+    code = "bad_task_data"
+    title = "The task cannot be made of these rows"
+
+
+class NoUsableQuestion(InvalidRequest):
+    """No row has a right answer among its options, and a task without questions has no score."""
+
+    code = "no_usable_question"
+    title = "The task has no usable question"
+
+
 class BadDataset(InvalidRequest):
     """The uploaded file is neither JSONL with text in it nor plain text in UTF-8; `detail` names the line."""
 

@@ -12,7 +12,7 @@ from fastapi_swagger import patch_fastapi
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
-from app.api import artefacts, datasets, events, health, imports, jobs, plans, schemas
+from app.api import artefacts, datasets, events, health, imports, jobs, plans, schemas, signing_key
 from app.api.body_limit import BodyLimitMiddleware
 from app.api.deps import Services
 from app.api.hub.application import hub_body_limits, install_hub
@@ -30,6 +30,7 @@ from app.jobs.reconciler import run_reconciler
 from app.jobs.repository import Mark
 from app.jobs.watching import Watcher
 from app.logs import configure_logging
+from app.provenance.signing import load_signer
 from app.settings import EMBEDDED_BROKER, Settings
 from app.storage.blobs import StorageError
 from app.storage.collection import run_collector
@@ -80,7 +81,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     app.state.celery = services.celery
     app.state.read_sessions = services.read_sessions
-    routers = [module.router for module in (jobs, plans, events, artefacts, schemas, datasets, imports, health, pages)]
+    modules = (jobs, plans, events, artefacts, schemas, datasets, imports, signing_key, health, pages)
+    routers = [module.router for module in modules]
     install_problems(app, routers)
     for router in routers:
         app.include_router(router)
@@ -125,8 +127,9 @@ def _services(settings: Settings, sessions: Any, read_sessions: Any) -> Services
         read_sessions=read_sessions,
         blobs=blobs,
         artefacts=artefacts,
+        signer=load_signer(settings),
         celery=make_celery(settings),
-        door=Door(read_sessions, blobs, vllm=_has_vllm(settings)),
+        door=Door(read_sessions, blobs, vllm=_has_vllm(settings), task_data=settings.task_data),
         watcher=Watcher(read_marks),
     )
 

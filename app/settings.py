@@ -46,12 +46,18 @@ class Settings(BaseSettings):
     model_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
         (), description="Directories that models may be imported from, separated like PATH."
     )
+    task_data: Path | None = Field(
+        None, description="Directory with the files of evaluation tasks (piqa.jsonl, blimp/...); default: none."
+    )
     upstream: str = Field("", description="Reserved: a hub to fetch unknown models from; must be empty.")
     trust_remote_code: Annotated[frozenset[str], NoDecode] = Field(
         frozenset(), description="Repos whose own modelling code may be run, separated by commas."
     )
     public_url: str = Field("", description="The service's address as clients see it; default: taken from the request.")
 
+    signing_key: SecretStr | None = Field(
+        None, description="Ed25519 private key (PEM) that published revisions are signed with; default: made at start."
+    )
     gc_seconds: float = Field(3600.0, gt=0, description="How often blobs that nothing needs are collected.")
     gc_grace_seconds: float = Field(
         86400.0, ge=0, description="A blob that nothing needs stays for so long: it may be on its way into a commit."
@@ -87,7 +93,9 @@ class Settings(BaseSettings):
     def _split_names(cls, value: object) -> object:
         return frozenset(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
-    @field_validator("database_url", "broker_url", "store_url", "s3_endpoint_url", mode="before")
+    @field_validator(
+        "database_url", "broker_url", "store_url", "s3_endpoint_url", "signing_key", "task_data", mode="before"
+    )
     @classmethod
     def _empty_is_unset(cls, value: object) -> object:
         return None if value == "" else value
@@ -108,6 +116,8 @@ class Settings(BaseSettings):
                 f"broker_url must be exactly {EMBEDDED_BROKER} for the embedded broker; it lies in the data directory"
             )
         self._check_store()
+        if self.task_data is not None and not self.task_data.is_dir():
+            raise ValueError(f"task_data must name a directory; there is none at {self.task_data}")
         if self.upstream:
             # Ignoring it would let an operator believe that unknown models are fetched.
             raise ValueError("upstream must be empty: fetching from another hub is not available in this version")

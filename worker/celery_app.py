@@ -14,6 +14,7 @@ from celery.signals import worker_shutting_down
 from app.core.leash import follow_parent
 from app.db.session import connect, session_factory
 from app.dispatch.queue import make_celery
+from app.provenance.signing import load_signer
 from app.settings import Settings
 from app.storage.blobs import StorageError
 from app.storage.opening import open_stores
@@ -42,6 +43,7 @@ def make_worker_app(settings: Settings) -> Celery:
         read_sessions=session_factory(engine, read_only=True),
         store=store,
         artefacts=artefacts,
+        signer=load_signer(settings),
         stopping=stopping,
     )
     # What a killed process left half-written; files that another process is writing are told apart by their locks.

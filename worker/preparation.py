@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from app.core import defaults
 from app.datasets import repository as datasets
+from app.datasets.tasks import TaskSource, find_task
 from app.db.models import DatasetRow
 from app.hub import catalog
 from app.hub.objects import TreeFile
@@ -38,14 +39,21 @@ def prepare(
         rivals = {name: catalog.files_of(session, *_rival(name)) for name in spec["benchmark"].get("rivals") or ()}
         named = dict.fromkeys([spec["calibration"]["dataset"], *spec["evaluation"]["perplexity"]])
         texts = {name: _dataset(session, name) for name in named if name != defaults.SELF_TEXT}
+        sources = [_source(session, settings.task_data, name) for name in spec["evaluation"]["tasks"]]
+        questions = [task.rows for task in sources if isinstance(task.rows, DatasetRow)]
         # From here on nothing of it is collected, even if the model's repository is removed.
         trees = [files, *(tree for _, tree in rivals.values())]
         sizes = {file.sha256: file.size for tree in trees for file in tree}
-        hold_for_job(session, claim.job_id, sizes | {row.sha256: row.size for row in texts.values()})
+        hold_for_job(session, claim.job_id, sizes | {row.sha256: row.size for row in [*texts.values(), *questions]})
     catalog.materialize(store, files, source)
     calibration = _text(store, data, texts, spec["calibration"]["dataset"], column)
     evaluation = [_text(store, data, texts, name, column) for name in spec["evaluation"]["perplexity"]]
     recipe = _recipe(spec, settings) | {
+        "judging": {
+            "tasks": [_task(store, data, task) for task in sources],
+            "limit": spec["evaluation"]["limit"],
+            "over": spec["evaluation"].get("over", "option"),
+        },
         "model": {"path": str(source), "name": model["repo"], "revision": commit},
         "calibration": calibration,
         "evaluation": evaluation,
@@ -80,6 +88,11 @@ def _recipe(spec: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
     }
 
 
+def _judging(wanted: Mapping[str, Any]) -> dict[str, Any]:
+    # A job of an older version has no tasks, and says nothing about them.
+    return {"limit": wanted.get("limit"), "over": wanted.get("over") or defaults.OVER}
+
+
 def _benchmark(wanted: Mapping[str, Any]) -> dict[str, Any]:
     # A job of an older version has neither other lengths nor a backend.
     lengths = dict.fromkeys([wanted["prompt_tokens"], *(wanted.get("other_prompt_tokens") or ())])
@@ -107,6 +120,24 @@ def _lay_out_rival(
     directory.mkdir(parents=True, exist_ok=True)
     catalog.materialize(store, files, directory)
     return {"path": str(directory), "name": repo, "revision": commit}
+
+
+def _task(store: BlobStore, directory: Path, source: TaskSource) -> dict[str, Any]:
+    """A task of the recipe, its rows as a file of the workspace."""
+    file = directory / f"{source.name}.jsonl"
+    if isinstance(source.rows, Path):
+        file.unlink(missing_ok=True)
+        file.symlink_to(source.rows.absolute())
+    else:
+        store.place(source.rows.sha256, file)
+    return {"name": source.name, "definition": source.definition, "path": str(file)}
+
+
+def _source(session: Session, mirror: Path | None, name: str) -> TaskSource:
+    source = find_task(session, mirror, name)
+    if source is None:
+        raise LookupError(f"the data of task {name} are gone")
+    return source
 
 
 def _dataset(session: Session, dataset: str) -> DatasetRow:

@@ -18,6 +18,8 @@ from app.hub.card import CARD_FILE, BadCard, model_tags, parse_card, read_card
 from app.hub.publishing import StagedFile, commit_files, stage_directory
 from app.jobs import repository
 from app.jobs.repository import LeaseLostError
+from app.provenance.manifest import MANIFEST_FILE, SIGNATURE_FILE, make_manifest
+from app.provenance.signing import Signer
 from app.report.versions import upgraded
 from app.storage.artefacts import ArtefactStore
 from app.storage.blobs import BlobStore
@@ -47,6 +49,7 @@ def publish(
     sessions: sessionmaker[Session],
     store: BlobStore,
     artefacts: ArtefactStore,
+    signer: Signer,
     workspace: Path,
     progress: Progress,
 ) -> None:
@@ -70,8 +73,10 @@ def publish(
     beside.mkdir(exist_ok=True)
     (beside / CARD_FILE).write_text(_card(sessions, workspace, spec, report, gates), encoding="utf-8")
     staged = [*stage_directory(store, workspace / "checkpoint"), *stage_directory(store, beside)]
+    staged += stage_directory(store, _provenance(sessions, signer, workspace, spec, staged))
     card = read_card(store, staged)
-    artefacts.write(job_id, {name: workspace / name for name in _artefacts(workspace)})
+    answers = [f"{path.parent.name}/{path.name}" for path in sorted(workspace.glob("samples/*.jsonl"))]
+    artefacts.write(job_id, {name: workspace / name for name in (*_artefacts(workspace), *answers)})
     if lease.lost.is_set():
         raise LeaseLostError(job_id)
     if lease.cancel.is_set():
@@ -130,12 +135,38 @@ def _card(
     return model_card(CardFacts(spec, upgraded(report), gates, base, names, custom_code))
 
 
+def _provenance(
+    sessions: sessionmaker[Session],
+    signer: Signer,
+    workspace: Path,
+    spec: Mapping[str, Any],
+    files: Iterable[StagedFile],
+) -> Path:
+    """A directory with the signed manifest of these files."""
+    with sessions() as session:
+        used = dict.fromkeys([spec["calibration"]["dataset"], *(spec["evaluation"]["perplexity"] or ())])
+        data = {id_: row.sha256 for id_ in used if (row := datasets.get(session, id_)) is not None}
+    model = spec["model"]
+    recipe = {name: value for name, value in spec.items() if name not in {"model", "labels"}}
+    base = {"repo": model["repo"], "commit": model["revision"]}
+    manifest = make_manifest(files, base=base, recipe=recipe, data=data)
+    directory = workspace / "provenance"
+    directory.mkdir(exist_ok=True)
+    (directory / MANIFEST_FILE).write_bytes(manifest)
+    (directory / SIGNATURE_FILE).write_bytes(signer.sign(manifest))
+    return directory
+
+
+_BESIDE = frozenset({CARD_FILE, MANIFEST_FILE, SIGNATURE_FILE})
+"""Files about the model: the card tells measured speeds, the manifest has the card's hash."""
+
+
 def checkpoint_hash(files: Iterable[StagedFile]) -> str:
-    """One sha256 for all files but the card, which tells measured speeds: over their names and sha256s in order.
+    """One sha256 for all files of the model itself: over their names and sha256s in order.
 
     Equal exactly if every byte of the model is.
     """
-    lines = sorted(f"{file.sha256}  {file.path}\n" for file in files if file.path != CARD_FILE)
+    lines = sorted(f"{file.sha256}  {file.path}\n" for file in files if file.path not in _BESIDE)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 

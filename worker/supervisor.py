@@ -22,6 +22,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from app.hub.errors import HubError
 from app.jobs import repository
 from app.jobs.repository import LeaseLostError
+from app.provenance.signing import Signer
 from app.settings import Settings
 from app.storage.artefacts import ArtefactStore
 from app.storage.blobs import (
@@ -55,6 +56,7 @@ class WorkerContext:
     """Never wait for SQLite's one writer, and never make it wait."""
     store: BlobStore
     artefacts: ArtefactStore
+    signer: Signer
     stopping: threading.Event
     """Set when this worker is to stop: the job under way is given back."""
 
@@ -95,7 +97,7 @@ def _attempt(lease: Lease, context: WorkerContext) -> None:
     try:
         arguments = prepare(lease.claim, context.sessions, context.store, workspace, settings)
         _run_engine(arguments, workspace, lease, progress, context)
-        publish(lease, context.sessions, context.store, context.artefacts, workspace, progress)
+        publish(lease, context.sessions, context.store, context.artefacts, context.signer, workspace, progress)
     except AttemptEndedError:
         with context.sessions.begin() as session:
             if lease.cancel.is_set():

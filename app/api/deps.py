@@ -16,6 +16,7 @@ from app.errors import ForeignRequest, InsufficientScope, InvalidCredentials
 from app.hub.access import Caller as HubCaller
 from app.jobs.door import Door
 from app.jobs.watching import Watcher
+from app.provenance.signing import Signer
 from app.settings import Settings
 from app.storage.artefacts import ArtefactStore
 from app.storage.blobs import BlobStore
@@ -31,6 +32,7 @@ class Services:
     """Never wait for SQLite's one writer."""
     blobs: BlobStore
     artefacts: ArtefactStore
+    signer: Signer
     celery: Celery
     door: Door
     watcher: Watcher

@@ -163,7 +163,14 @@ def submit(
     rounds: RoundsOption = None,
     calibration: Annotated[str | None, typer.Option(help="Id of a data set, or builtin:self.")] = None,
     evaluate: Annotated[list[str] | None, typer.Option(help="Data set for perplexity; may be repeated.")] = None,
-    gate: Annotated[list[str] | None, typer.Option(help="A bar, as max_perplexity_ratio=1.3; may be repeated.")] = None,
+    task: Annotated[
+        list[str] | None, typer.Option(help="Questions: a task's name (piqa), or a data set's id; may be repeated.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Questions per task.")] = None,
+    gate: Annotated[
+        list[str] | None,
+        typer.Option(help="A bar, as max_perplexity_ratio=1.3, or piqa.min_stability=0.9 for a task; may be repeated."),
+    ] = None,
     output: Annotated[str | None, typer.Option(help="Repo that the checkpoint is published to.")] = None,
     output_format: Annotated[
         str | None, typer.Option("--format", help="auto, or native (a stock architecture).")
@@ -191,6 +198,8 @@ def submit(
         selection={"windows": windows, "rounds": rounds, "mode": "iterative" if rounds else None},
         calibration=calibration,
         evaluate=evaluate,
+        tasks=task,
+        limit=limit,
         gates=gate,
         output={"repo": output, "format": output_format},
         labels=label,
@@ -396,6 +405,21 @@ def download(
         f"{len(files)} files in {directory}"
     )
     return exits.PASSED
+
+
+@application.command()
+def verify(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A downloaded model.")],
+    key: Annotated[
+        str | None,
+        typer.Option(metavar="FILE|URL", help="The service's public key [STREAMLINE_URL/v1/signing-key]."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Check a downloaded model against its signed manifest; with `--key FILE` no network is needed. Exit 0 or 1."""
+    from app.cli.verify import verify_directory
+
+    return verify_directory(directory, key, as_json=as_json)
 
 
 @application.command("import")

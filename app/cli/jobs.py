@@ -97,7 +97,10 @@ def show_job(job: Mapping[str, Any]) -> None:
         console.print(f"{job['error']['code']} in {job['error']['stage']}: {job['error']['detail']}", style="red")
     for gate in job["gates"]:
         word = "passed" if gate["passed"] else "MISSED"
-        console.print(f"gate {gate['name']}: {word} (value {_number(gate['value'], '.6g')}, limit {gate['limit']:.6g})")
+        between = gate.get("interval")
+        spread = f", 95 % interval {between[0]:.6g} to {between[1]:.6g}" if between else ""
+        value = _number(gate["value"], ".6g")
+        console.print(f"gate {gate['name']}: {word} (value {value}, limit {gate['limit']:.6g}{spread})")
     if job["result"]:
         console.print(metrics_table(job["result"]["metrics"]))
         where = f"checkpoint: {job['result']['repo']} at {job['result']['revision']}"

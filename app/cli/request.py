@@ -38,6 +38,8 @@ def build(
     selection: Mapping[str, Any] | None = None,
     calibration: str | None = None,
     evaluate: Sequence[str] | None = None,
+    tasks: Sequence[str] | None = None,
+    limit: int | None = None,
     gates: Sequence[str] | None = None,
     output: Mapping[str, Any] | None = None,
     labels: Sequence[str] | None = None,
@@ -66,8 +68,16 @@ def build(
         request.setdefault("calibration", {})["dataset"] = calibration
     if evaluate:
         request.setdefault("evaluation", {})["perplexity"] = list(evaluate)
-    if gates:
-        request.setdefault("gates", {}).update({name: _number(name, text) for name, text in _pairs("--gate", gates)})
+    for name, text in _pairs("--gate", gates or ()):
+        task, dot, gate = name.rpartition(".")
+        bars = request.setdefault("gates", {})
+        if dot:
+            bars = bars.setdefault("tasks", {}).setdefault(task, {})
+        bars[gate] = _number(name, text)
+    if tasks:
+        request.setdefault("evaluation", {})["tasks"] = list(tasks)
+    if limit is not None:
+        request.setdefault("evaluation", {})["limit"] = limit
     for section, values in (("selection", selection), ("output", output)):
         for name, value in (values or {}).items():
             if value is not None:

@@ -69,7 +69,7 @@ def check_integrity(data: Path | None, *, repair: bool, as_json: bool) -> int:
             with sessions() as session:
                 return dict(register.named(session))
 
-        findings = check(blobs, artefacts, named, repair=repair, progress=_Progress())
+        findings = check(blobs, artefacts, named, repair=repair, progress=Progress())
     if as_json:
         typer.echo(json.dumps(asdict(findings) | {"clean": findings.clean}, indent=2))
     else:
@@ -91,13 +91,14 @@ def _show(findings: "Findings") -> None:
         typer.echo("Import or publish the models again that held them; `fsck --repair` makes room for damaged ones.")
 
 
-class _Progress:
+class Progress:
     """A line on standard error every two seconds."""
 
     def __init__(self) -> None:
         self._next = time.monotonic() + _PROGRESS_SECONDS
 
     def __call__(self, done: int, read: int) -> None:
+        """Say how many files and bytes have been read, if it is time."""
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + _PROGRESS_SECONDS
             print(f"{done} files, {read / 1e9:.1f} GB read ...", file=sys.stderr, flush=True)  # noqa: T201

@@ -101,6 +101,12 @@ BENCHMARK_BACKEND: Final = "transformers"
 BENCHMARK_REPEATS: Final = 5
 """Interleaved rounds; the median of five survives two disturbed ones."""
 
+TASK_LIMIT: Final = 500
+"""Questions per task: the standard error of an accuracy is then 2.2 points at most."""
+
+OVER: Final = "option"
+"""Confidence over the option's tokens given the context: what the question is about, not how it is worded."""
+
 OUTPUT_FORMAT: Final[OutputFormat] = "auto"
 """The smallest checkpoint; `native` on request."""
 

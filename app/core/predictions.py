@@ -44,7 +44,14 @@ def read_samples(path: Path, count_tokens: CountTokens | None) -> Questions:
         try:
             identity = str(sample["doc_id"])
             asked = f"{sample.get('doc_hash')}/{sample.get('prompt_hash')}"
-            answer = _sample_answer(sample, count_tokens, where)
+            if "acc" not in sample:
+                metrics = ", ".join(map(str, sample.get("metrics", []))) or "none"
+                raise PredictionsError(
+                    f"{where} has no accuracy `acc` (metrics: {metrics}); give samples of a multiple choice"
+                )
+            answer = answer_of(sample, count_tokens)
+            if not all(map(math.isfinite, answer.preference)):
+                raise PredictionsError(f"{where}: the log-likelihood of question {identity} is not a finite number")
         except (KeyError, TypeError, ValueError, IndexError) as error:
             if isinstance(error, PredictionsError):
                 raise
@@ -59,30 +66,37 @@ def read_samples(path: Path, count_tokens: CountTokens | None) -> Questions:
     return found
 
 
-def _sample_answer(sample: Mapping[str, Any], count_tokens: CountTokens | None, where: str) -> Answer:
-    if "acc" not in sample:
-        metrics = ", ".join(map(str, sample.get("metrics", []))) or "none"
-        raise PredictionsError(f"{where} has no accuracy `acc` (metrics: {metrics}); give samples of a multiple choice")
+def answer_of(sample: Mapping[str, Any], count_tokens: CountTokens | None = None) -> Answer:
+    """Return what a sample of lm-evaluation-harness says about one question.
+
+    Args:
+        sample: as the harness writes it; what was generated has a score and no options.
+        count_tokens: how long an option is; None where the sample has `token_counts`.
+
+    Raises:
+        KeyError, TypeError, ValueError, IndexError: it is none.
+        PredictionsError: token counts are needed, or do not fit.
+    """
+    score = float(sample["acc"] if "acc" in sample else sample[sample["metrics"][0]])
     arguments = sample["arguments"]
     if isinstance(arguments, Mapping):
         arguments = [(request["arg_0"], request["arg_1"]) for request in arguments.values()]
+    if not all(isinstance(option, str) for _, option in arguments):
+        return Answer(score)
     # One response per option, each (log-likelihood, is greedy), within a list of repeats.
     sums = [float(responses[0][0]) for responses in sample["resps"]]
     if "acc_mutual_info" in sample:  # behind the options come those without their context
         sums, arguments = sums[: len(sums) // 2], arguments[: len(arguments) // 2]
-    if not all(map(math.isfinite, sums)):
-        raise PredictionsError(f"{where}: the log-likelihood of question {sample['doc_id']} is not a finite number")
+    if "prompt_nll" in sample:
+        return Answer(score, tuple(map(float, sample["prompt_nll"])), tuple(sums))
     counts = [int(count) for count in sample.get("token_counts", ())]
     if not counts:
         if count_tokens is None:
-            raise PredictionsError(f"{where} has no token counts; name the model's tokenizer with --tokenizer DIR")
+            raise PredictionsError("the samples have no token counts; name the model's tokenizer with --tokenizer DIR")
         counts = [count_tokens(context, option) for context, option in arguments]
     if len(counts) != len(sums) or min(counts) < 1:
-        raise PredictionsError(f"{where}: {len(sums)} options and token counts {counts}")
-    nll = [-total / count for total, count in zip(sums, counts, strict=True)]
-    if "prompt_nll" in sample:
-        nll = [float(value) for value in sample["prompt_nll"]]
-    return Answer(float(sample["acc"]), tuple(nll), tuple(sums))
+        raise PredictionsError(f"question {sample.get('doc_id')} has {len(sums)} options and token counts {counts}")
+    return Answer(score, tuple(-total / count for total, count in zip(sums, counts, strict=True)), tuple(sums))
 
 
 def read_opencompass(path: Path) -> Questions:

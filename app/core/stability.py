@@ -130,9 +130,9 @@ class Comparison:
             else {
                 "right_to_wrong": flips.right_to_wrong,
                 "wrong_to_right": flips.wrong_to_right,
-                "rate": flips.rate.to_json(),
                 "confident_flipped": flips.confident_flipped,
             },
+            "flip_rate": None if flips is None else flips.rate.to_json(),
             "kl": self.kl,
             "by_confidence": [asdict(group) for group in self.by_confidence],
         }
@@ -158,7 +158,8 @@ def stability(confidences: Floats, dense_right: Bools, pruned_right: Bools) -> f
         dense_right: whether the dense model has each question right [questions].
         pruned_right: the same of the pruned model.
     """
-    return float(weights(confidences)[dense_right == pruned_right].sum())
+    # Rounding can carry the sum of all weights past 1.
+    return min(1.0, float(weights(confidences)[dense_right == pruned_right].sum()))
 
 
 def compare(dense: Sequence[Answer], pruned: Sequence[Answer], *, seed: int = 0) -> Comparison:

@@ -51,6 +51,12 @@ def get(session: Session, dataset: str) -> DatasetRow | None:
     return session.get(DatasetRow, dataset)
 
 
+def newest(session: Session, names: Sequence[str]) -> DatasetRow | None:
+    """Return the newest data set that has one of these names."""
+    query = select(DatasetRow).where(DatasetRow.name.in_(names)).order_by(DatasetRow.created_at.desc()).limit(1)
+    return session.scalars(query).first()
+
+
 def page(session: Session, *, after: str | None, limit: int) -> Sequence[DatasetRow]:
     """Data sets in the order of name and id, behind the one with the id `after`."""
     query = select(DatasetRow).order_by(DatasetRow.name, DatasetRow.id).limit(limit)

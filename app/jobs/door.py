@@ -44,6 +44,7 @@ from app.hub.revisions import DEFAULT_BRANCH
 from app.jobs import resolution
 from app.jobs.resolution import ModelFacts, RivalFacts
 from app.jobs.spec import JobRequest, PlanRequest
+from app.jobs.task_door import TaskFacts, check_tasks, tasks_of
 from app.storage.blobs import BlobNotFound, BlobStore
 
 _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
@@ -71,16 +72,25 @@ class Facts:
     tokenizer: Path | None
     """None where the model has no tokenizer.json; the engine then finds out by itself."""
     rivals: tuple[RivalFacts, ...] = ()
+    tasks: tuple[TaskFacts, ...] = ()
 
 
 class Door:
     """Refuses what cannot work, and resolves what can."""
 
-    def __init__(self, read_sessions: sessionmaker[Session], store: BlobStore, *, vllm: bool | None = None) -> None:
-        """`vllm` says whether the workers have vLLM; None where nobody here can know."""
+    def __init__(
+        self,
+        read_sessions: sessionmaker[Session],
+        store: BlobStore,
+        *,
+        vllm: bool | None = None,
+        task_data: Path | None = None,
+    ) -> None:
+        """`vllm` says whether the workers have vLLM, None where nobody here can know; `task_data` is the mirror."""
         self._sessions = read_sessions
         self._store = store
         self._vllm = vllm
+        self._task_data = task_data
 
     def admit(self, request: JobRequest, who: Caller) -> dict[str, Any]:
         """The resolved specification of a job that this caller may have queued.
@@ -101,7 +111,8 @@ class Door:
         if request.model.config is not None:
             with self._sessions() as session:
                 self._texts(session, request)
-            facts = Facts(resolution.inline_facts(request.model.config), (), None)
+                tasks = tasks_of(session, self._task_data, request)
+            facts = Facts(resolution.inline_facts(request.model.config), (), None, (), tasks)
         else:
             assert request.model.repo is not None, "the model is a repo or a config"
             facts = self._facts(request, who, request.model.repo, request.model.revision)
@@ -114,7 +125,9 @@ class Door:
                 "out to measure with transformers.",
                 pointer="/benchmark/backend",
             )
-        spec = resolution.resolve(request, facts.model, facts.rivals)
+        tasks = {task.source.name: task.source.task for task in facts.tasks}
+        spec = resolution.resolve(request, facts.model, facts.rivals, tasks)
+        check_tasks(facts.tasks, self._store, limit=spec["evaluation"]["limit"])
         _check_texts(facts, length=spec["scoring"]["sequence_length"], column=spec["calibration"]["column"])
         return spec
 
@@ -135,7 +148,13 @@ class Door:
             rivals = tuple(
                 self._rival(session, who, name, f"/benchmark/rivals/{index}") for index, name in enumerate(names)
             )
-            return Facts(model, self._texts(session, request), tokenizer, rivals)
+            return Facts(
+                model,
+                self._texts(session, request),
+                tokenizer,
+                rivals,
+                tasks_of(session, self._task_data, request),
+            )
 
     def _rival(self, session: Session, who: Caller, name: str, pointer: str) -> RivalFacts:
         repo, _, revision = name.partition("@")

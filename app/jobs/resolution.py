@@ -1,6 +1,6 @@
 """Fill in what a request leaves out, and refuse what the model cannot bear. No database, no files: facts alone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -10,10 +10,12 @@ from app.core.conflicts import check_selection
 from app.core.plan import Plan, make_plan
 from app.core.selection import ParameterCounts, SelectionError
 from app.core.starts import init_refusal
+from app.core.tasks import Task
 from app.errors import (
     BadRepoName,
     BadTarget,
     ConflictingFields,
+    GateNotMeasured,
     InvalidRequest,
     NativeFormRefused,
     OutOfRange,
@@ -25,7 +27,7 @@ from app.errors import (
 )
 from app.hub.errors import BadName
 from app.hub.names import check_repo_name
-from app.jobs.spec import JobRequest, PlanRequest
+from app.jobs.spec import Gates, JobRequest, PlanRequest, TaskGates
 
 MAX_LAYERS: Final = 4096
 """No decoder is deeper; a config that says so would only make the planner count to it."""
@@ -109,11 +111,16 @@ def _config_dtype(config: Config) -> str | None:
     return named if isinstance(named, str) and named in _DTYPE_BYTES else None
 
 
-def resolve(request: JobRequest | PlanRequest, facts: ModelFacts, rivals: Sequence[RivalFacts] = ()) -> dict[str, Any]:
+def resolve(
+    request: JobRequest | PlanRequest,
+    facts: ModelFacts,
+    rivals: Sequence[RivalFacts] = (),
+    tasks: Mapping[str, Task] | None = None,
+) -> dict[str, Any]:
     """The specification that is stored: the request with every default filled in.
 
     For a job it is itself a valid request, and resolving it again changes nothing. `rivals` are those that the request
-    names for the benchmark, in order.
+    names for the benchmark, in order; `tasks` those that it names or gets by default, groups taken apart.
 
     Raises:
         InvalidRequest: a value that does not fit the model, under the pointer of its field.
@@ -146,7 +153,7 @@ def resolve(request: JobRequest | PlanRequest, facts: ModelFacts, rivals: Sequen
             "batch_size": defaults.batch_size(length),
         },
         "calibration": {"dataset": dataset, "column": defaults.TEXT_COLUMN},
-        "evaluation": {"perplexity": [], "tasks": []},
+        "evaluation": {"perplexity": [], "limit": defaults.TASK_LIMIT, "over": defaults.OVER},
         "benchmark": _benchmark(request, facts.config),
         "output": {"repo": _output_repo(request, facts), "dtype": facts.dtype, "format": defaults.OUTPUT_FORMAT},
     }
@@ -161,6 +168,8 @@ def resolve(request: JobRequest | PlanRequest, facts: ModelFacts, rivals: Sequen
         }
     for section, values in filled.items():
         spec[section] |= {name: value for name, value in values.items() if spec[section][name] is None}
+    spec["evaluation"]["tasks"] = list(tasks or ())
+    _check_gates(request.gates, tasks or {})
     spec["benchmark"]["rivals"] = _rivals(rivals, spec["benchmark"])
     if facts.repo is not None:
         spec["model"] = {"repo": facts.repo, "revision": facts.commit}
@@ -168,6 +177,39 @@ def resolve(request: JobRequest | PlanRequest, facts: ModelFacts, rivals: Sequen
     if request.healing is not None:
         _check_healing(spec["healing"]["tokens"], most=spec["replacement"]["tokens"], length=length)
     return spec
+
+
+def _check_gates(gates: Gates, tasks: Mapping[str, Task]) -> None:
+    """Refuse a bar for what the job does not measure.
+
+    Raises:
+        GateNotMeasured: under the gate's pointer.
+    """
+    _check_task_gates(gates, "/gates", tasks.values(), "evaluation.tasks has no task")
+    for name, of_task in (gates.tasks or {}).items():
+        pointer = f"/gates/tasks/{name.replace('~', '~0').replace('/', '~1')}"
+        if name not in tasks:
+            raise GateNotMeasured(
+                f"{name} is not among the job's tasks ({', '.join(tasks) or 'it has none'}); add it to "
+                "evaluation.tasks, or leave its gates out.",
+                pointer=pointer,
+            )
+        _check_task_gates(of_task, pointer, [tasks[name]], f"{name} is no task")
+
+
+def _check_task_gates(gates: Gates | TaskGates, pointer: str, tasks: Iterable[Task], without: str) -> None:
+    found = list(tasks)
+    measured = {
+        "min_accuracy_retained": (bool(found), "with questions"),
+        "min_stability": (any(task.kind == "choice" for task in found), "whose questions have options"),
+        "max_flip_rate": (any(not task.graded for task in found), "with right and wrong answers"),
+    }
+    for name, (known, needed) in measured.items():
+        if getattr(gates, name) is not None and not known:
+            raise GateNotMeasured(
+                f"This gate cannot be judged: {without} {needed}. Name one in evaluation.tasks, or leave the gate out.",
+                pointer=f"{pointer}/{name}",
+            )
 
 
 def check_target(request: JobRequest | PlanRequest, facts: ModelFacts) -> None:

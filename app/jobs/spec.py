@@ -23,6 +23,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from app.core import defaults
+from app.core.tasks import PAPER_SUITE, known_tasks
 
 _LABEL_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,63}")
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # control characters, and halves of surrogate pairs
@@ -284,27 +285,22 @@ class Evaluation(Section):
     perplexity: Annotated[list[Text], Field(max_length=16)] | None = Field(
         None, description="Ids of uploaded data sets. Default: a held-out part of the calibration text."
     )
-    tasks: list[str] | None = Field(None, description="Must be empty: task evaluation is not available.")
-    limit: int | None = Field(None, description="Must be null: it counts questions per task.")
-
-    @field_validator("tasks")
-    @classmethod
-    def _no_tasks(cls, value: list[str] | None) -> list[str] | None:
-        if value:
-            raise PydanticCustomError(
-                "not_available", "task evaluation is not available in this version; use evaluation.perplexity"
-            )
-        return value
-
-    @field_validator("limit")
-    @classmethod
-    def _no_limit(cls, value: int | None) -> int | None:
-        if value is not None:
-            raise PydanticCustomError(
-                "not_available",
-                "limit counts questions per task, and task evaluation is not available in this version; leave it out",
-            )
-        return value
+    tasks: Annotated[list[Text], Field(max_length=128)] | None = Field(
+        None,
+        description=f"Questions put to the dense and the pruned model: {', '.join(known_tasks())}; or ids of uploaded "
+        "data sets of multiple-choice questions (JSONL with `question` or `context`, `choices`, `label`). Their rows "
+        "come from an uploaded data set of the file's name, or from the service's mirror. Default: those of "
+        f"LLM-Streamline, section 4.1, that have data here ({', '.join(PAPER_SUITE)}).",
+        examples=[["piqa", "blimp"]],
+    )
+    limit: int | None = Field(
+        None, ge=1, le=1_000_000, description=f"Questions per task, the first ones. Default {defaults.TASK_LIMIT}."
+    )
+    over: Literal["option", "prompt"] | None = Field(
+        None,
+        description="What stability takes the dense model's confidence from: the mean likelihood of each option's "
+        f"tokens, or of the whole prompt with it, as OpenCompass does. Default `{defaults.OVER}`.",
+    )
 
 
 PromptTokens = Annotated[int, Field(ge=1, le=1_048_576)]
@@ -340,6 +336,16 @@ class Benchmark(Section):
     )
 
 
+class TaskGates(Section):
+    """Bars for one task."""
+
+    min_accuracy_retained: float | None = Field(None, gt=0, description="Accuracy pruned / dense at least.")
+    min_stability: float | None = Field(None, gt=0, le=1, description="Stability at least.")
+    max_flip_rate: float | None = Field(
+        None, ge=0, le=1, description="Share of its questions that turn right or wrong at most."
+    )
+
+
 class Gates(Section):
     """Bars for the result; a missed one makes the verdict `fail`, and `main` of the output repository stays."""
 
@@ -349,22 +355,22 @@ class Gates(Section):
     min_speedup: float | None = Field(None, gt=0, description="Decoded tokens per second, pruned / dense, at least.")
     max_parameters: int | None = Field(None, ge=1, le=_LARGEST_EXACT_INTEGER, description="Parameters of the result.")
     min_accuracy_retained: float | None = Field(
-        None, description="Must be null: accuracy needs task evaluation, which is not available."
+        None, gt=0, description="Mean accuracy over the tasks, pruned / dense, at least."
     )
     min_stability: float | None = Field(
-        None, description="Must be null: stability needs task evaluation, which is not available."
+        None,
+        gt=0,
+        le=1,
+        description="Mean stability (LLM-Streamline, section 4.1) over the tasks with options, at least.",
     )
-
-    @field_validator("min_accuracy_retained", "min_stability")
-    @classmethod
-    def _not_measured(cls, value: float | None) -> float | None:
-        if value is not None:
-            raise PydanticCustomError(
-                "gate_not_measured",
-                "this gate needs the accuracy on evaluation.tasks, and task evaluation is not available in this "
-                "version; use max_perplexity_ratio, min_speedup or max_parameters",
-            )
-        return value
+    max_flip_rate: float | None = Field(
+        None, ge=0, le=1, description="Share of questions that turn right or wrong at most, mean over the tasks."
+    )
+    tasks: dict[Text, TaskGates] | None = Field(
+        None,
+        description="Bars for single tasks by their names in evaluation.tasks.",
+        examples=[{"piqa": {"min_stability": 0.9}}],
+    )
 
 
 class Output(Section):

@@ -15,9 +15,14 @@ StageName = Literal["fetch", "score", "select", "train", "assemble", "verify", "
 class Gate(BaseModel):
     """A bar of the request and how the result stands to it."""
 
-    name: str = Field(description="What was measured.", examples=["perplexity_ratio"])
+    name: str = Field(
+        description="What was measured; of a single task as `stability/piqa`.", examples=["perplexity_ratio"]
+    )
     limit: float
     value: float | None = Field(description="Null where the measure is not a finite number, which passes no gate.")
+    interval: list[float] | None = Field(
+        None, description="[low, high], the 95 % bootstrap interval of the value, where one is known."
+    )
     passed: bool
 
 

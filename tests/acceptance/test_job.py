@@ -122,17 +122,26 @@ def test_replacements_without_attention_load_in_the_stock_client(
     assert ("modeling_streamline.py" in pulled["files"]) == (fmt == "auto")
 
 
-def test_a_missed_gate_fails_the_verdict_and_moves_no_main(shared_service: ServiceProcesses) -> None:
+def test_a_missed_gate_fails_the_verdict_and_moves_no_main(shared_service: ServiceProcesses, tmp_path: Path) -> None:
+    sky = {"context": "The sun is in the", "choices": ["sky.", "box of the dog and"], "label": 0}
+    bed = {"context": "She went to", "choices": ["under very", "bed."], "label": "B"}
+    (questions := tmp_path / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in (sky, bed)))
     with shared_service.client() as client:
+        own = client.upload_dataset(questions)["id"]
         request = QUICK_JOB | {
             "replacement": {"kind": "none", "tokens": 4096},
-            "gates": {"max_perplexity_ratio": 0.5},
+            "evaluation": {"tasks": [own]},
+            "gates": {"max_perplexity_ratio": 0.5, "min_stability": 0.01, "tasks": {own: {"max_flip_rate": 1}}},
             "output": {"repo": "team/missed"},
         }
         job = client.wait(client.submit(request)["id"], timeout=240)
-    assert (job["state"], job["verdict"]) == ("succeeded", "fail")
-    (gate,) = job["gates"]
-    assert (gate["name"], gate["passed"]) == ("perplexity_ratio", False)
+    assert (job["state"], job["verdict"], job["error"]) == ("succeeded", "fail", None)
+    assert [gate["name"] for gate in job["gates"]] == ["perplexity_ratio", "stability", f"flip_rate/{own}"]
+    assert not job["gates"][0]["passed"]
+    low, high = job["gates"][1]["interval"]
+    assert low <= job["gates"][1]["value"] <= high
+    records = httpx.get(f"{shared_service.url}/v1/jobs/{job['id']}/files/samples/{own}.pruned.jsonl").text
+    assert [json.loads(line)["acc"] for line in records.splitlines()] == [1.0, 1.0]
     repo, revision = job["result"]["repo"], job["result"]["revision"]
     refs = httpx.get(f"{shared_service.url}/api/models/{repo}/refs").json()
     assert refs["branches"] == []

@@ -12,7 +12,7 @@ from tests.s3_server import make_bucket
 from tests.service_process import QUICK_JOB, running_service
 
 
-def test_a_job_runs_and_is_published_over_a_bucket_and_every_byte_is_there(s3_endpoint: str, tmp_path: Path) -> None:
+def test_a_job_over_a_bucket_is_published_and_every_byte_can_be_verified(s3_endpoint: str, tmp_path: Path) -> None:
     environment = {
         "STREAMLINE_STORE_URL": make_bucket(s3_endpoint, f"job-{uuid.uuid4().hex}") + "/prefix",
         "STREAMLINE_S3_ENDPOINT_URL": s3_endpoint,
@@ -25,6 +25,22 @@ def test_a_job_runs_and_is_published_over_a_bucket_and_every_byte_is_there(s3_en
         assert report["removed_layers"] == job["result"]["removed_layers"]
         weights = f"{service.url}/{job['result']['repo']}/resolve/{job['result']['revision']}/model.safetensors"
         assert len(httpx.get(weights).content) == int(httpx.head(weights).headers["content-length"])
+        copy, result = tmp_path / "copy", job["result"]
+        download = f"snapshot_download({result['repo']!r}, revision={result['revision']!r}, local_dir={str(copy)!r})"
+        subprocess.run(
+            [sys.executable, "-c", f"from huggingface_hub import snapshot_download; {download}"],
+            env=service.environment | {"HF_ENDPOINT": service.url, "HF_HOME": str(tmp_path / "home")},
+            check=True,
+            capture_output=True,
+        )
+        verified = subprocess.run(
+            [sys.executable, "-m", "app.cli", "verify", copy, "--key", f"{service.url}/v1/signing-key", "--json"],
+            env=service.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert json.loads(verified.stdout)["passed"] is True, verified.stdout
         for command in (["gc", "--json"], ["fsck", "--json"]):
             done = subprocess.run(
                 [sys.executable, "-m", "app.cli", *command],

@@ -69,6 +69,7 @@ def make_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the engine and return the exit code."""
     options = make_parser().parse_args(arguments)
+    os.environ.setdefault("TQDM_DISABLE", "1")  # the engine tells its own progress
     if options.leashed:
         follow_parent(whole_group=True)
     # Libraries print where they like; only events may reach the reader of stdout.

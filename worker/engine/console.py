@@ -65,10 +65,14 @@ def print_summary(report: Mapping[str, Any], console: Console | None = None) -> 
     table = Table(title=f"removed layers {in_words(report['removed_layers'])}")
     for name in ("", "dense", "cut", "pruned"):
         table.add_column(name, justify="left" if not name else "right")
-    for text, values in metrics.get("perplexity", {}).items():
-        table.add_row(
-            f"perplexity, {text}", *(_number(values.get(name)) or "not a number" for name in ("dense", "cut", "pruned"))
-        )
+    perplexity = metrics.get("perplexity", {})
+    for text in perplexity.get("dense", {}):
+        values = (perplexity[variant][text] for variant in ("dense", "cut", "pruned"))
+        table.add_row(f"perplexity, {text}", *(_number(value) or "not a number" for value in values))
+    accuracy, stability = metrics.get("accuracy", {"dense": {}}), metrics.get("stability", {})
+    for task, value in accuracy["dense"].items():
+        stable = "" if stability[task] is None else f"stability {stability[task]:.3f}"
+        table.add_row(f"accuracy, {task}", f"{value:.1%}", stable, f"{accuracy['pruned'][task]:.1%}")
     for label, key in (("parameters", "parameters"), ("decode tokens/s", "decode_tokens_per_second")):
         if values := metrics.get(key):
             table.add_row(label, _number(values.get("dense")), "", _number(values.get("pruned")))

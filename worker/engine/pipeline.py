@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import gc
-import hashlib
-import importlib.metadata
 import os
 import shutil
 import time
@@ -16,11 +14,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import app.core
-import worker.engine
 from worker.engine import assembly, benchmark, fetch, verification
 from worker.engine import stages as choice
 from worker.engine.activation_store import disk_full
+from worker.engine.code_version import code_version
 from worker.engine.context import REPLACEMENT, SELF_TEXT_FILE, StageContext, sha256_of
 from worker.engine.errors import EngineError
 from worker.engine.evaluation import stage as evaluation
@@ -82,6 +79,12 @@ def _text(text: Text) -> Mapping[str, Any]:
 @cache
 def _sha256_of_text(path: str) -> str:
     return sha256_of_file(Path(path)) if Path(path).is_file() else "missing"
+
+
+def _judging(recipe: Recipe) -> Mapping[str, Any]:
+    judging = recipe.judging
+    tasks = [[task.name, task.definition, _sha256_of_text(task.path)] for task in judging.tasks]
+    return {"tasks": tasks, "limit": judging.limit, "over": judging.over}
 
 
 def _calibration(recipe: Recipe) -> Mapping[str, Any]:
@@ -146,9 +149,13 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "evaluate",
         evaluation.run,
-        lambda recipe: {"texts": [_text(text) for text in recipe.evaluation], **_calibration(recipe)},
+        lambda recipe: {
+            "texts": [_text(text) for text in recipe.evaluation],
+            **_judging(recipe),
+            **_calibration(recipe),
+        },
         (fetch.OUTPUT, choice.SELECTION, SELF_TEXT_FILE, CHECKPOINT),
-        ("evaluation.json",),
+        (evaluation.OUTPUT, evaluation.SAMPLES),
     ),
     Stage(
         "benchmark",
@@ -306,18 +313,6 @@ def _inputs(step: Step, done: Mapping[str, str]) -> str:
     stage = step.stage
     parts = {"stage": stage.name, "recipe": stage.parts(step.context.recipe), "read": read}
     return sha256_of({**parts, "code": code_version()})
-
-
-@cache
-def code_version() -> str:
-    """Return a hash of the engine's own source and of the versions of what computes."""
-    digest = hashlib.sha256()
-    for root in (Path(worker.engine.__path__[0]), Path(app.core.__path__[0])):
-        for path in sorted(root.rglob("*.py")):
-            digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes() + b"\0")
-    for package in ("torch", "transformers", "safetensors", "peft"):
-        digest.update(importlib.metadata.version(package).encode())
-    return digest.hexdigest()
 
 
 def _remove(path: Path) -> None:

@@ -26,6 +26,7 @@ Dtype = Literal["float32", "float16", "bfloat16"]
 Device = Literal["auto", "cpu", "cuda"]
 Backend = Literal["transformers", "vllm"]
 Execution = Literal["auto", "resident", "streamed"]
+Over = Literal["option", "prompt"]
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,30 @@ class Text:
 
 
 @dataclass(frozen=True)
+class TaskData:
+    """A task: what reports call it, the name of its definition, and the file of its rows."""
+
+    name: str
+    definition: str
+    path: str
+
+
+@dataclass(frozen=True)
+class Judging:
+    """What the result is judged on beside texts.
+
+    Attributes:
+        tasks: questions put to the dense and the pruned model.
+        limit: questions per task at most; None = all.
+        over: what the confidence of stability is taken over: the option's tokens, or the whole prompt's with it.
+    """
+
+    tasks: tuple[TaskData, ...]
+    limit: int | None
+    over: Over
+
+
+@dataclass(frozen=True)
 class Benchmark:
     """Speed measurement: `repeats` interleaved rounds of prompt in and `new_tokens` out for each pair of the two lists.
 
@@ -150,6 +175,7 @@ class Recipe:
     trust_remote_code: bool
     selection: Selection = ONE_WINDOW
     """What does not name it removes one window."""
+    judging: Judging = Judging((), None, "option")
     healing: Healing | None = None
     """None where it is not asked for."""
     execution: Execution = "auto"

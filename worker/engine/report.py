@@ -100,6 +100,7 @@ def metrics(parts: Mapping[str, Any], stage_seconds: Mapping[str, float]) -> dic
         found["perplexity_ratio"] = mean
         found["worst_perplexity_ratio"] = None if mean is None else max(known)
         found["retained_perplexity"] = None if mean is None else 1 / mean
+        found |= _tasks(evaluation)
     if benchmark := parts.get("benchmark"):
         found |= _speed(benchmark)
     if selection := parts.get("selection"):
@@ -107,6 +108,39 @@ def metrics(parts: Mapping[str, Any], stage_seconds: Mapping[str, float]) -> dic
     if verification := parts.get("verification"):
         found["logits_max_difference"] = verification["logits_max_difference"]
     return found
+
+
+def _tasks(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """Return accuracy, stability, retained accuracy and flips per task and in the mean; `intervals` are [low, high]."""
+    tasks, mean = evaluation.get("tasks", {}), evaluation.get("tasks_mean")
+    if not tasks or mean is None:
+        return {}
+    measured: dict[str, dict[str, Mapping[str, float] | None]] = {
+        "stability": {name: task["stability"] for name, task in tasks.items()},
+        "flip_rate": {name: task["flip_rate"] for name, task in tasks.items()},
+        "task_retained_accuracy": {name: task["retained"] for name, task in tasks.items()},
+    }
+    means = {"stability": mean["stability"], "flip_rate": mean["flip_rate"]}
+    means["task_retained_accuracy"] = mean["retained_accuracy"]
+    for name, values in measured.items():
+        values["mean"] = means[name]
+    return {
+        "accuracy": {
+            variant: {name: task["accuracy"][variant] for name, task in tasks.items()}
+            | {"mean": mean["accuracy"][variant]}
+            for variant in ("dense", "pruned")
+        },
+        **{
+            name: {task: value and value["value"] for task, value in values.items()}
+            for name, values in measured.items()
+        },
+        "retained_accuracy": mean["retained_accuracy"] and mean["retained_accuracy"]["value"],
+        "flips": {name: task["flips"] for name, task in tasks.items()},
+        "intervals": {
+            name: {task: [value["low"], value["high"]] for task, value in values.items() if value}
+            for name, values in measured.items()
+        },
+    }
 
 
 def _speed(benchmark: Mapping[str, Any]) -> dict[str, Any]:

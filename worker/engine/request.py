@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar, get_args
 
-from app.core import defaults
+from app.core import defaults, tasks
 from app.core.architectures import (
     BLOCK_KINDS,
     ArchitectureError,
@@ -34,13 +34,16 @@ from worker.engine.recipe import (
     Format,
     Healing,
     Init,
+    Judging,
     Loss,
     Metric,
     ModelSource,
     Output,
+    Over,
     Recipe,
     Replacement,
     Scoring,
+    TaskData,
     Text,
 )
 
@@ -116,6 +119,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--sequences", type=int, default=defaults.SCORING_SEQUENCES, help="to score with (%(default)s)")
     data.add_argument("--no-adaptive", action="store_true", help="score all of them, also when fewer tell the best")
     data.add_argument("--sequence-length", type=int, metavar="N", help="tokens per window")
+    questions = parser.add_argument_group("questions")
+    questions.add_argument(
+        "--tasks", nargs="+", metavar="TASK", help="names, or JSONL files of your own (default: the paper's, with data)"
+    )
+    questions.add_argument("--task-data", type=Path, metavar="DIR", help="their files (default: none, and no tasks)")
+    questions.add_argument("--limit", type=int, default=defaults.TASK_LIMIT, metavar="N", help="of each (%(default)s)")
+    questions.add_argument("--over", choices=get_args(Over), default=defaults.OVER, help="of stability (%(default)s)")
     speed = parser.add_argument_group("benchmark")
     speed.add_argument("--benchmark-batch-sizes", type=int, nargs="+", default=list(defaults.BENCHMARK_BATCH_SIZES))
     speed.add_argument("--prompt-tokens", type=int, nargs="+", metavar="N", help="one or more lengths")
@@ -204,7 +214,35 @@ def recipe_from(options: argparse.Namespace) -> Recipe:
         device=options.device,
         trust_remote_code=options.trust_remote_code,
         execution=options.execution,
+        judging=Judging(_tasks(options.tasks, options.task_data), options.limit, options.over),
     )
+
+
+def _tasks(names: list[str] | None, directory: Path | None) -> tuple[TaskData, ...]:
+    """Find the file of each task.
+
+    Raises:
+        EngineError: `unknown_task`; `missing_task_data`.
+    """
+    if names is None:
+        found = tasks.available(tasks.PAPER_SUITE, directory)
+        return tuple(TaskData(name, name, str(path.resolve())) for name, path in found.items())
+    return tuple(dict.fromkeys(one for name in names for one in _task(name, directory)))
+
+
+def _task(name: str, directory: Path | None) -> list[TaskData]:
+    if name.endswith(".jsonl") and Path(name).is_file():
+        return [TaskData(Path(name).stem, tasks.OWN, str(Path(name).resolve()))]
+    if name not in tasks.TASKS and name not in tasks.GROUPS:
+        near = ", ".join(tasks.nearest(name))
+        raise EngineError(
+            "unknown_task", f"there is no task {name!r}; the nearest: {near}, or a JSONL file of your own"
+        )
+    found = tasks.available(tasks.GROUPS.get(name, (name,)), directory)
+    if not found:
+        where = "name the directory of its file with --task-data DIR" if directory is None else f"{directory} has none"
+        raise EngineError("missing_task_data", f"there are no data for the task {name}: {where}")
+    return [TaskData(task, task, str(path.resolve())) for task, path in found.items()]
 
 
 def _given(value: Number | None, default: Number) -> Number:
@@ -246,6 +284,9 @@ def check(recipe: Recipe) -> None:
     for text in (recipe.calibration, *recipe.evaluation):
         if text.path is not None and not Path(text.path).is_file():
             raise EngineError("bad_text", f"text file {text.path} does not exist; name a JSONL or text file")
+    for task in recipe.judging.tasks:
+        if not Path(task.path).is_file():
+            raise EngineError("missing_task_data", f"task {task.name}: there is no file {task.path}")
     names = [text.name for text in recipe.evaluation]
     if len(set(names)) != len(names):
         raise EngineError("bad_text", f"evaluation texts need different names; they are {', '.join(names)}")
@@ -275,11 +316,16 @@ def _check_benchmark(benchmark: Benchmark) -> None:
 
 
 def check_texts(recipe: Recipe) -> None:
-    """Refuse texts that are unreadable or make not one sequence, by reading no more of them than that takes.
+    """Refuse texts that are unreadable or make not one sequence, and tasks whose rows lack a column.
 
     Raises:
-        EngineError: `bad_text` or `text_too_short`, with the counts.
+        EngineError: `bad_text` or `text_too_short`, with the counts; `bad_task_data`, with the columns.
     """
+    for task in recipe.judging.tasks:
+        try:
+            tasks.read_rows(Path(task.path), tasks.by_definition(task.definition))
+        except tasks.TaskDataError as error:
+            raise EngineError("bad_task_data", f"task {task.name}: {error}") from error
     texts = [text for text in (recipe.calibration, *recipe.evaluation) if text.path is not None]
     if not texts:
         return
@@ -307,6 +353,7 @@ def _check_numbers(recipe: Recipe, config: Config) -> None:
         *(("benchmark.prompt_tokens", length, 1, positions - 1) for length in benchmark.prompt_tokens),
         ("benchmark.new_tokens", benchmark.new_tokens, defaults.LEAST_NEW_TOKENS, positions - 1),
         ("benchmark.repeats", benchmark.repeats, 1, None),
+        *(("judging.limit", limit, 1, None) for limit in [recipe.judging.limit] if limit is not None),
         *(("benchmark.batch_sizes", size, 1, None) for size in benchmark.batch_sizes),
         *_healing_numbers(recipe),
     ):

@@ -6,7 +6,7 @@ from worker.publication import checkpoint_hash
 WEIGHTS, CONFIG = TreeFile("model.safetensors", 9, "a" * 64, "b" * 40), TreeFile("config.json", 2, "c" * 64, "d" * 40)
 
 
-def test_the_hash_is_that_of_every_file_but_the_card() -> None:
-    card = TreeFile("README.md", 5, "e" * 64, "f" * 40)
-    assert checkpoint_hash([WEIGHTS, CONFIG, card]) == checkpoint_hash([CONFIG, WEIGHTS])
+def test_the_hash_is_that_of_every_file_of_the_model_and_of_none_about_it() -> None:
+    about = [TreeFile(name, 5, "e" * 64, "f" * 40) for name in ("README.md", "provenance.json", "provenance.json.sig")]
+    assert checkpoint_hash([WEIGHTS, CONFIG, *about]) == checkpoint_hash([CONFIG, WEIGHTS])
     assert checkpoint_hash([WEIGHTS]) != checkpoint_hash([CONFIG])

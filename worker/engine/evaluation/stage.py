@@ -1,4 +1,4 @@
-"""The evaluate stage: perplexity and samples of the dense, the cut and the written pruned model.
+"""The evaluate stage: perplexity and samples of the dense, the cut and the written pruned model, and their tasks.
 
 `cut` is the dense model without the removed layers and with nothing in their place: what the replacement has to beat.
 """
@@ -13,8 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from app.core.predictions import answer_of
+from app.core.stability import compare, mean_of, retained
 from app.core.windows import runs
-from worker.engine.context import StageContext
+from worker.engine.context import StageContext, write_bytes
+from worker.engine.evaluation import questions
 from worker.engine.evaluation.perplexity import (
     LogLikelihood,
     negative_log_likelihood,
@@ -28,14 +31,20 @@ from worker.engine.head import Head
 from worker.engine.hidden_states import LayeredModel, Layers
 from worker.engine.text import held_out_windows, text_windows
 
+OUTPUT = "evaluation.json"
+SAMPLES = "samples"
+"""The directory of `TASK.dense.jsonl` and `TASK.pruned.jsonl`: a record for each question."""
+
 VARIANTS = ("dense", "cut", "pruned")
+_EXAMPLES = 3  # written answers shown side by side
 
 
 def run(context: StageContext) -> None:
-    """Write `evaluation.json`: perplexities per text, and greedy samples, of dense, cut and pruned.
+    """Write `evaluation.json`: perplexities per text, greedy samples, and tasks; and `samples`, a record per question.
 
     The dense model is done with before the pruned one is opened, so that a machine that holds one of them is enough.
-    Raises EngineError `text_too_short` or `bad_text` where an evaluation text is of no use.
+    Raises EngineError `text_too_short` or `bad_text` where an evaluation text is of no use; `bad_task_data`,
+    `no_usable_question` or `not_finite` of a task.
     """
     cut = runs(context.read_json("selection.json")["removed_layers"])
     tokenizer = shared_model(context).tokenizer
@@ -54,17 +63,24 @@ def run(context: StageContext) -> None:
     sums = {name: measured(windows, cut) for name, windows in texts.items()}
     samples = Samples(next(iter(texts.values())), tokenizer)
     samples.add_dense(shared_model(context), cut)
+
+    def answered(count: int, of: int) -> None:
+        context.emit.progress(count, of, "questions")
+
+    dense = questions.ask_dense(context, answered)
     sizes = {name: text_bytes(windows, tokenizer) for name, windows in texts.items()}
     for name, windows in texts.items():
         sums[name]["pruned"] = measured(windows, None, written=True)["dense"]
     samples.add_pruned(shared_written(context))
+    pruned = questions.ask_pruned(context, answered)
     report = {name: _of_text(sums[name], sizes[name], len(windows)) for name, windows in texts.items()}
     for name, values in report.items():
         context.emit.metric(**{f"perplexity/{name}/{variant}": values[variant] for variant in VARIANTS})
     context.write_json(
-        "evaluation.json",
+        OUTPUT,
         {
             "perplexity": report,
+            **_tasks(context, dense, pruned),
             "held_out": not context.recipe.evaluation,
             "sequence_length": context.recipe.scoring.sequence_length,
             "samples": samples.complete,
@@ -72,6 +88,37 @@ def run(context: StageContext) -> None:
     )
     if not samples.complete:
         context.emit.log("no sample texts: a streamed model would read all its weights for every token")
+
+
+def _tasks(context: StageContext, dense: questions.Records, pruned: questions.Records) -> dict[str, Any]:
+    """Write the records, and return what the tasks say, each and together."""
+    judging = context.recipe.judging
+    if not judging.tasks:
+        return {"tasks": {}, "tasks_mean": None}
+    found: dict[str, Any] = {}
+    comparisons = []
+    for task in judging.tasks:
+        records = {"dense": dense[task.name], "pruned": pruned[task.name]}
+        answers = {variant: [answer_of(row) for row in rows] for variant, rows in records.items()}
+        comparison = compare(answers["dense"], answers["pruned"], seed=context.seed(task.name))
+        comparisons.append(comparison)
+        ratio_of_scores = retained([comparison])
+        found[task.name] = {
+            "kind": questions.kind(task),
+            **comparison.to_json(),
+            "retained": None if ratio_of_scores is None else ratio_of_scores.to_json(),
+            "examples": questions.written_examples(records, _EXAMPLES),
+        }
+        for variant, rows in records.items():
+            write_bytes(context.workspace / SAMPLES / f"{task.name}.{variant}.jsonl", questions.lines(rows))
+        values = {f"accuracy/{task.name}/{name}": value for name, value in comparison.accuracy.items()}
+        context.emit.metric(**values)
+    return {
+        "tasks": found,
+        "tasks_mean": mean_of(comparisons).to_json(),
+        "tasks_limit": judging.limit,
+        "stability_over": judging.over,
+    }
 
 
 def _texts(context: StageContext, tokenizer: Any) -> dict[str, Tensor]:

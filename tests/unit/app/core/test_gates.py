@@ -46,3 +46,36 @@ def test_a_perplexity_that_is_no_number_passes_no_gate(side: str) -> None:
     assert verdict == "fail"
     assert gates[0]["value"] is None
     assert not gates[0]["passed"]
+
+
+TASK_METRICS: dict[str, Any] = METRICS | {
+    "stability": {"piqa": 0.9, "xsum": None, "mean": 0.9},
+    "flip_rate": {"piqa": 0.05, "xsum": None, "mean": 0.05},
+    "task_retained_accuracy": {"piqa": 0.97, "xsum": 0.6, "mean": 0.93},
+    "intervals": {"stability": {"piqa": [0.85, 0.94], "mean": [0.86, 0.93]}},
+}
+
+
+def test_a_bar_on_the_tasks_is_held_against_their_mean_with_its_interval() -> None:
+    gates = {"min_stability": 0.8, "min_accuracy_retained": 0.95, "max_flip_rate": 0.05}
+    verdict, judged = judge(gates, TASK_METRICS)
+    assert verdict == "fail"
+    assert judged[0] == {
+        "name": "stability", "limit": 0.8, "value": 0.9, "passed": True, "interval": [0.86, 0.93],
+    }  # fmt: skip
+    assert judged[1] == {"name": "accuracy_retained", "limit": 0.95, "value": 0.93, "passed": False}
+    assert judged[2]["passed"], "a value at its limit"
+
+
+def test_a_single_task_has_bars_of_its_own() -> None:
+    verdict, judged = judge({"tasks": {"piqa": {"min_stability": 0.95, "max_flip_rate": None}}}, TASK_METRICS)
+    assert verdict == "fail"
+    assert [gate["name"] for gate in judged] == ["stability/piqa"]
+    assert judged[0]["interval"] == [0.85, 0.94]
+
+
+@pytest.mark.parametrize("metrics", [TASK_METRICS, METRICS])
+def test_a_task_without_a_measure_passes_no_bar(metrics: dict[str, Any]) -> None:
+    verdict, judged = judge({"tasks": {"xsum": {"min_stability": 0.1}}}, metrics)
+    assert verdict == "fail"
+    assert judged[0]["value"] is None

@@ -286,15 +286,8 @@ def test_every_kind_that_ends_in_a_stock_architecture_has_the_logits_of_memory(
 
 @pytest.mark.parametrize("selection", MODES.values(), ids=MODES)
 def test_what_is_healed_is_the_whole_result(model: Path, text: Path, tmp_path: Path, selection: dict[str, Any]) -> None:
-    healing = {
-        "kind": "lora",
-        "rank": 2,
-        "alpha": 4.0,
-        "epochs": 2,
-        "learning_rate": 1e-2,
-        "tokens": 256,
-        "batch_size": 2,
-    }
+    adapters = {"kind": "lora", "rank": 4, "alpha": 4.0}
+    healing = {**adapters, "epochs": 10, "learning_rate": 1e-2, "tokens": 256, "batch_size": 2}
     recipe = make_recipe(model, text, target={"layers": 4}, selection=selection, healing=healing)
     events = run(recipe, tmp_path / "run", TO_CHECKPOINT)
     assert ran(events).count("train") == 3, "the windows or rounds, and the healing once"

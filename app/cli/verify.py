@@ -1,0 +1,65 @@
+"""`streamline verify`: is a downloaded model what was published?"""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import httpx
+import typer
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from app.cli import exits
+from app.cli.exits import UsageError
+from app.cli.storage import Progress
+from app.client import Streamline
+from app.provenance.manifest import Verification, verify
+from app.provenance.signing import BadPublicKeyError, parse_public_key
+
+KEY_PATH = "/v1/signing-key"
+
+
+def verify_directory(directory: Path, key: str | None, *, as_json: bool) -> int:
+    """Check a directory and say what is wrong.
+
+    Raises:
+        UsageError: no such directory, or no key there.
+    """
+    if not directory.is_dir():
+        raise UsageError(f"{directory} is not a directory; name the one that the model was downloaded to.")
+    found = verify(directory, _public_key(key), progress=Progress())
+    if as_json:
+        typer.echo(json.dumps(asdict(found) | {"passed": found.passed}, indent=2))
+    else:
+        _show(found, directory)
+    return exits.PASSED if found.passed else exits.FAILED_OR_GATE_MISSED
+
+
+def _public_key(key: str | None) -> Ed25519PublicKey:
+    if key is None:
+        with Streamline() as service:
+            key = f"{service.url}{KEY_PATH}"
+    try:
+        return parse_public_key(_fetch(key) if key.startswith(("http://", "https://")) else Path(key).read_bytes())
+    except BadPublicKeyError as error:
+        raise UsageError(f"{key} holds {error}; save the service's GET {KEY_PATH} and name that file.") from None
+    except OSError as error:
+        raise UsageError(f"{key} cannot be read: {error.strerror}.") from None
+
+
+def _fetch(url: str) -> bytes:
+    try:
+        return httpx.get(url, timeout=30, follow_redirects=True).raise_for_status().content
+    except httpx.HTTPError as error:
+        raise UsageError(
+            f"There is no key at {url} ({type(error).__name__}); offline, name a file with --key."
+        ) from None
+
+
+def _show(found: Verification, directory: Path) -> None:
+    for flaw in found.flaws:
+        typer.echo(f"{flaw.file} {flaw.reason}")
+    if found.passed:
+        made = f", made from {found.base.get('repo')} at {found.base.get('commit')}"
+        typer.echo(f"{directory} is as it was published: {found.files} files, {found.bytes:,} bytes{made}.")
+    else:
+        typer.echo(f"{directory} is NOT as it was published ({len(found.flaws)} differences).")
