@@ -284,17 +284,26 @@ def test_every_kind_that_ends_in_a_stock_architecture_has_the_logits_of_memory(
     assert report["metrics"]["parameters"] == report["selection"]["parameters"]
 
 
-@pytest.mark.parametrize("selection", MODES.values(), ids=MODES)
-def test_what_is_healed_is_the_whole_result(model: Path, text: Path, tmp_path: Path, selection: dict[str, Any]) -> None:
-    adapters = {"kind": "lora", "rank": 4, "alpha": 4.0}
-    healing = {**adapters, "epochs": 10, "learning_rate": 1e-2, "tokens": 256, "batch_size": 2}
-    recipe = make_recipe(model, text, target={"layers": 4}, selection=selection, healing=healing)
-    events = run(recipe, tmp_path / "run", TO_CHECKPOINT)
-    assert ran(events).count("train") == 3, "the windows or rounds, and the healing once"
+HEALING = {
+    "kind": "lora", "rank": 4, "alpha": 4.0, "epochs": 10, "learning_rate": 1e-2, "tokens": 256, "batch_size": 2,
+}  # fmt: skip
+
+
+def test_healing_takes_what_stayed_and_what_was_put_in_for_every_window(
+    model: Path, text: Path, tmp_path: Path
+) -> None:
+    recipe = make_recipe(model, text, target={"layers": 4}, selection=TWO_WINDOWS, healing=HEALING)
+    run(recipe, tmp_path / "run", TO_CHECKPOINT)
     healed = read(tmp_path / "run", "healing")
-    assert healed["kept"] == "trained"
-    layers = len(read(tmp_path / "run", "selection")["layers"])
-    assert healed["maps"] == 7 * layers, "those that stayed, and those that were put in"
+    assert (healed["kept"], healed["maps"]) == ("trained", 7 * (LAYERS - 4))
+
+
+def test_of_several_rounds_the_last_is_healed(model: Path, text: Path, tmp_path: Path) -> None:
+    recipe = make_recipe(model, text, target={"layers": 4}, selection=TWO_ROUNDS, healing={**HEALING, "epochs": 1})
+    events = run(recipe, tmp_path / "run", TO_CHECKPOINT)
+    assert ran(events).count("train") == 3, "a training in each round, and the healing"
+    assert read(tmp_path / "run", "healing")["maps"] == 7 * (LAYERS - 4)
+    assert not (tmp_path / "run" / "rounds" / "1" / "healing.json").exists()
     assert ran(run(recipe, tmp_path / "run", TO_CHECKPOINT)) == []
 
 
