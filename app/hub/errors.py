@@ -47,6 +47,10 @@ class ContentMismatch(HubError):  # noqa: N818
         super().__init__(f"The bytes sent have sha256 {found}, announced was {announced}; nothing was kept.")
 
 
+class BadXetObject(HubError):  # noqa: N818
+    """A xorb or a shard that cannot be read, or that names what is not here."""
+
+
 class ForbiddenPullRequest(HubError):  # noqa: N818
     """This hub has no pull requests."""
 

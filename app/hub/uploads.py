@@ -8,7 +8,7 @@ given up.
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,7 +22,9 @@ PART_BYTES = 64 << 20
 """A longer file comes in parts of this size; a part is what is sent again when a connection breaks."""
 LINK_SECONDS = 12 * 3600
 _ABANDONED_SECONDS = 2 * LINK_SECONDS
+_XORB_SECONDS = 2 * 86400
 _PURPOSE = "upload"
+_NOBODY = "local"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,20 +112,34 @@ class Uploads:
         """The file that an object's parts are written into; there or not."""
         return self._made("parts") / f"{part.repo_id}-{part.sha256}"
 
-    def collect_abandoned(self, *, now: float | None = None) -> int:
-        """Remove what was given up: files of dead requests at once, parts a day after the last one came."""
+    def keep_xorb(self, owner: str, name: str, staged: Path) -> None:
+        """Keep a staged xorb for the shards of this owner that name it; an earlier one of this name is replaced."""
+        staged.rename(self._made(f"xorbs/{owner or _NOBODY}") / name)
+
+    def xorb(self, owner: str, name: str) -> Path:
+        """The file of a kept xorb; there or not."""
+        return self._made(f"xorbs/{owner or _NOBODY}") / name
+
+    def collect_abandoned(self) -> int:
+        """Remove what was given up: files of dead requests at once, parts and xorbs a day or two after the last use."""
         removed = collect_abandoned(self._made("staging"))
-        oldest = (time.time() if now is None else now) - _ABANDONED_SECONDS
-        for path in self._made("parts").iterdir():
-            try:
-                if path.stat().st_mtime < oldest:
-                    path.unlink()
-                    removed += 1
-            except FileNotFoundError:  # completed, or collected by another process, while we looked
-                continue
-        return removed
+        removed += _remove_older(self._made("parts").iterdir(), _ABANDONED_SECONDS)
+        return removed + _remove_older(self._made("xorbs").glob("*/*"), _XORB_SECONDS)
 
     def _made(self, name: str) -> Path:
         directory = self._directory / name
         directory.mkdir(parents=True, exist_ok=True)
         return directory
+
+
+def _remove_older(paths: Iterable[Path], seconds: float) -> int:
+    oldest = time.time() - seconds
+    removed = 0
+    for path in paths:
+        try:
+            if path.stat().st_mtime < oldest:
+                path.unlink()
+                removed += 1
+        except FileNotFoundError:  # completed, or collected by another process, while we looked
+            continue
+    return removed

@@ -78,6 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         recipe = Recipe.from_json(_read_recipe(options.recipe)) if options.recipe else recipe_from(options)
         check(recipe)
+        if options.processes is not None and options.processes < 1:
+            raise EngineError("bad_usage", f"--processes is {options.processes} but must be at least 1")
         if not options.recipe:
             check_texts(recipe)
     except EngineError as error:
@@ -97,12 +99,14 @@ def _run(recipe: Recipe, options: argparse.Namespace, stream: TextIO) -> int:
         from worker.engine.context import StageContext
 
         try:
+            resolved = device.resolve(recipe.device)
             context = StageContext(
                 recipe=recipe,
                 workspace=options.out.resolve(),
                 cache=options.cache.resolve(),
                 emit=emit,
-                device=device.resolve(recipe.device),
+                device=resolved,
+                processes=options.processes or device.count(resolved),
             )
             report = pipeline.run_pipeline(context)
         except Exception as error:  # whatever happens, the reader gets a last event

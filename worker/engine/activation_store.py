@@ -24,6 +24,7 @@ from worker.engine.errors import EngineError
 from worker.engine.hidden_states import LayeredModel
 
 SHARD_BYTES = 256 << 20
+_SHARD = "activations-{}.bin"
 
 
 def disk_full(path: Path, needed: int) -> EngineError:
@@ -64,7 +65,10 @@ class ActivationStore:
         return self._shards[0].dtype
 
     def batch(self, indices: list[int]) -> tuple[Tensor, Tensor]:
-        """Return (h_start, h_end) of some sequences, each [batch, sequence, hidden] in float32."""
+        """Return (h_start, h_end) of some sequences, which may be none, each [batch, sequence, hidden] in float32."""
+        if not indices:
+            none = torch.empty((0, *self._shards[0].shape[2:]), dtype=self._dtype, device=self._device)
+            return none, none
         pairs = torch.stack([shard[:, row] for shard, row in (self._rows[index] for index in indices)])
         pairs = pairs.to(self._device, self._dtype)
         return pairs[:, 0], pairs[:, 1]
@@ -105,7 +109,7 @@ class ActivationStore:
         # Whole batches, so that none is in two files.
         per_shard = max(1, SHARD_BYTES // (2 * state_bytes) // batch_size) * batch_size
         counts = [min(per_shard, len(windows) - first) for first in range(0, len(windows), per_shard)]
-        paths = [directory / f"activations-{number:05d}.bin" for number in range(len(counts))]
+        paths = [directory / _SHARD.format(f"{number:05d}") for number in range(len(counts))]
         try:
             with ExitStack() as opened:
                 files = [opened.enter_context(path.open("wb", buffering=0)) for path in paths]
@@ -123,13 +127,16 @@ class ActivationStore:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise disk_full(directory, needed) from error
             raise
-        shards = [
-            _mapped(path, (2, count, windows.shape[1], hidden), decoder.stored_dtype)
-            for path, count in zip(paths, counts, strict=True)
-        ]
-        store = cls(shards, decoder.device, torch.float32)
+        store = cls.opened(decoder, windows.shape[1], directory)
         store.seconds = time.monotonic() - began
         return store
+
+    @classmethod
+    def opened(cls, decoder: LayeredModel, length: int, directory: Path) -> ActivationStore:
+        """Map what `capture` left in a directory; `length` is that of its sequences."""
+        hidden, dtype = hidden_size(decoder.config), decoder.stored_dtype
+        shards = [_mapped(path, (2, -1, length, hidden), dtype) for path in sorted(directory.glob(_SHARD.format("*")))]
+        return cls(shards, decoder.device, torch.float32)
 
 
 def _checked(state: Tensor, place: int, dtype: torch.dtype) -> Tensor:

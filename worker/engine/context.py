@@ -31,7 +31,8 @@ class StageContext:
         emit: progress, metrics and log lines.
         device: ``cpu`` or ``cuda``, already resolved.
         save_every_seconds: wall time between two states of a training run on disk.
-        text_home: the workspace that the text lies in which was sampled from the dense model; this one where None.
+        processes: how many train together, this one among them.
+        home: the workspace where what was found out about the dense model lies; this one where None.
         previous: the workspace of the round before, whose checkpoint is this round's model; None in the first.
         memo: objects worth keeping in memory from one stage to the next (the loaded decoder); never a source of truth.
     """
@@ -42,7 +43,8 @@ class StageContext:
     emit: Emitter
     device: str
     save_every_seconds: float = 60.0
-    text_home: Path | None = None
+    processes: int = 1
+    home: Path | None = None
     previous: Path | None = None
     memo: dict[str, Any] = field(default_factory=dict)
 
@@ -54,7 +56,7 @@ class StageContext:
     @property
     def self_text(self) -> Path:
         """The text that was sampled from the dense model, where the recipe names no other."""
-        return (self.text_home or self.workspace) / SELF_TEXT_FILE
+        return (self.home or self.workspace) / SELF_TEXT_FILE
 
     def window(self, number: int) -> Path:
         """The directory of one of the windows: what was trained for it lies there."""
@@ -76,6 +78,10 @@ class StageContext:
     def read_json(self, name: str) -> Any:
         """Return the parsed JSON of a finished stage's output."""
         return json.loads((self.workspace / name).read_text(encoding="utf-8"))
+
+    def read_home_json(self, name: str) -> Any:
+        """Return the parsed JSON of what was found out about the dense model."""
+        return json.loads(((self.home or self.workspace) / name).read_text(encoding="utf-8"))
 
     def write_json(self, name: str, data: Any) -> None:
         """Write an output atomically: under another name, flushed to disk, renamed."""

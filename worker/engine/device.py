@@ -28,6 +28,11 @@ def resolve(wanted: str) -> str:
     return "cuda" if wanted in ("auto", "cuda") and available else "cpu"
 
 
+def count(device: str) -> int:
+    """Return how many devices of a kind there are to compute with; all cores of a processor are one."""
+    return torch.cuda.device_count() if device == "cuda" else 1
+
+
 def dtype_of(name: str) -> torch.dtype:
     """Return the torch dtype for its name; a ``torch.`` prefix is understood."""
     return _DTYPES[name.removeprefix("torch.")]

@@ -91,6 +91,7 @@ def metrics(parts: Mapping[str, Any], stage_seconds: Mapping[str, float]) -> dic
         found["perplexity"] = {
             variant: {name: text[variant] for name, text in texts.items()} for variant in ("dense", "cut", "pruned")
         }
+        found["next_token_kl"] = {name: text.get("next_token", {}).get("kl") for name, text in texts.items()}
         found["perplexity_held_out"] = evaluation["held_out"]
         # Over several texts the geometric mean: perplexities are exponentials of means.
         known = [text["ratio"] for text in texts.values()]

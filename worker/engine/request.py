@@ -65,6 +65,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     run.add_argument("--json", action="store_true", help="print events as JSON lines on stdout")
     run.add_argument("--leashed", action="store_true", help="end when standard input ends: with the parent")
     run.add_argument(
+        "--processes", type=int, metavar="N", help="train with N processes (default: one per CUDA device, else 1)"
+    )
+    run.add_argument(
         "--recipe", type=Path, metavar="FILE", help="a resolved recipe; no other flag but these then counts"
     )
     model = parser.add_argument_group("what to compress")

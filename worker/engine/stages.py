@@ -45,7 +45,7 @@ def score(context: StageContext) -> None:
         EngineError: `text_too_short`, `bad_text`, `not_finite`, `no_start_token`, `bad_target`, `needs_resident`.
     """
     recipe = context.recipe
-    if recipe.calibration.path is None and context.text_home is None:
+    if recipe.calibration.path is None and context.home is None:
         self_text.ensure_self_text(context, context.read_json(fetch.OUTPUT)["hash"])
     decoder = shared_model(context)
     if recipe.healing is not None:

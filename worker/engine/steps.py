@@ -126,7 +126,7 @@ def _for_windows(context: StageContext, stage: Stage) -> list[Step]:
                 context,
                 recipe=replace(context.recipe, selection=ONE_WINDOW),
                 workspace=context.workspace / place,
-                text_home=context.workspace,
+                home=context.workspace,
             )
             step = _step(stage, own, place, {fetch.OUTPUT: "", SELF_TEXT_FILE: ""})
             steps.append(replace(step, part=("window", number, count)))
@@ -158,7 +158,7 @@ def _in_rounds(context: StageContext, stages: Sequence[Stage]) -> list[Step]:
         own = replace(recipe, target=Target(layers=fewer), healing=recipe.healing if number == rounds else None)
         steps += _round(context, stages, number, own)[int(number == 1) :]
     first = workspace_of_round(1, rounds)
-    judging = replace(context, text_home=context.workspace / first, memo={})
+    judging = replace(context, home=context.workspace / first, memo={})
     rest = [stage for stage in stages if stage.name not in _OF_A_ROUND]
     return steps + [_step(stage, judging, "", {fetch.OUTPUT: first, SELF_TEXT_FILE: first}) for stage in rest]
 
@@ -176,7 +176,7 @@ def _round(context: StageContext, stages: Sequence[Stage], number: int, recipe: 
         context,
         recipe=replace(recipe, selection=ONE_WINDOW),
         workspace=context.workspace / place,
-        text_home=context.workspace / first if previous else None,
+        home=context.workspace / first if previous else None,
         previous=previous,
         memo={},
     )

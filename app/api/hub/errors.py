@@ -18,6 +18,7 @@ from app.hub.errors import (
     BadFile,
     BadName,
     BadRequest,
+    BadXetObject,
     ContentMismatch,
     EntryNotFound,
     ForbiddenPullRequest,
@@ -32,7 +33,7 @@ from app.hub.errors import (
     StaleParent,
     TooLarge,
 )
-from app.storage.blobs import StorageFull
+from app.storage.blobs import StorageError, StorageFull
 
 log = structlog.get_logger(__name__)
 
@@ -53,9 +54,8 @@ class HubRoute(APIRoute):
                 return Response(status_code=400)
             except RequestValidationError as error:
                 return hub_error_response(BadRequest(_first(error)), has_token=True)
-            except StorageFull as error:
-                log.error("store_full", needed=error.needed, available=error.available)
-                return JSONResponse({"error": str(error)}, 507, {"X-Error-Message": _header_text(str(error))})
+            except StorageError as error:
+                return _storage_response(error)
 
         return answer
 
@@ -72,6 +72,12 @@ def hub_error_response(error: HubError, *, has_token: bool) -> JSONResponse:
         headers["WWW-Authenticate"] = "Bearer"
     body = {"error": str(error)} | ({"url": error.url} if isinstance(error, AlreadyExists) else {})
     return JSONResponse(body, status, headers)
+
+
+def _storage_response(error: StorageError) -> JSONResponse:
+    log.error("storage", error=type(error).__name__, detail=str(error))
+    status = 507 if isinstance(error, StorageFull) else 503
+    return JSONResponse({"error": str(error)}, status, {"X-Error-Message": _header_text(str(error))})
 
 
 def _status_and_code(error: HubError, *, has_token: bool) -> tuple[int, str | None]:
@@ -96,7 +102,7 @@ def _status_and_code(error: HubError, *, has_token: bool) -> tuple[int, str | No
             return 422, None
         case InvalidCredentials():
             return 401, None
-        case BadName() | BadRequest() | ForbiddenPullRequest():
+        case BadName() | BadRequest() | BadXetObject() | ForbiddenPullRequest():
             return 400, None
         case _:
             return 500, None

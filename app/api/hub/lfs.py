@@ -9,14 +9,13 @@ from typing import Any, BinaryIO
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
-from sqlalchemy.exc import IntegrityError
 from starlette.concurrency import run_in_threadpool
 
 from app.api.hub.routing import CallerOf, Context, RepoName, RepoRoutes, base_url, hub_router
 from app.hub import repository
 from app.hub.access import writable
 from app.hub.context import HubContext
-from app.hub.errors import BadRequest, ContentMismatch, LinkExpired, TooLarge
+from app.hub.errors import BadRequest, ContentMismatch, TooLarge
 from app.hub.uploads import LINK_SECONDS, Part
 
 UPLOAD_PATH = "/api/uploads/"
@@ -140,11 +139,7 @@ def _keep(context: HubContext, part: Part, path: Any) -> None:
     blob = context.store.put_file(path)
     if blob.sha256 != part.sha256:
         raise ContentMismatch(part.sha256, blob.sha256)
-    try:
-        with context.sessions.begin() as session:
-            repository.add_upload(session, part.repo_id, sha256=blob.sha256, size=blob.size, git_oid=blob.git_oid)
-    except IntegrityError:  # the repository was deleted meanwhile
-        raise LinkExpired from None
+    context.note_upload(part.repo_id, blob)
 
 
 @router.post(UPLOAD_PATH + "{ticket}/complete")

@@ -75,6 +75,12 @@ def keyed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         url = stack.enter_context(postgres_database()) if request.param == "postgres" else None
         service = stack.enter_context(running(settings_for(tmp_path_factory.mktemp("keyed") / "data", url)))
         made, ids = {}, {}
+        card = service.parts.blobs.put_bytes(b"---\nlicense: mit\ntags: [tiny]\n---\n# Card\n")
+        config = service.parts.blobs.put_bytes(b"{}")
+        files = [
+            StagedFile("README.md", card.size, card.sha256, card.git_oid),
+            StagedFile("config.json", config.size, config.sha256, config.git_oid),
+        ]
         with service.sessions.begin() as session:
             for name, scope in [
                 ("owner", Scope.SUBMIT),
@@ -85,12 +91,6 @@ def keyed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
             ]:
                 row, made[name] = keys.create(session, name, scope)
                 ids[name] = row.id
-            card = service.parts.blobs.put_bytes(b"---\nlicense: mit\ntags: [tiny]\n---\n# Card\n")
-            config = service.parts.blobs.put_bytes(b"{}")
-            files = [
-                StagedFile("README.md", card.size, card.sha256, card.git_oid),
-                StagedFile("config.json", config.size, config.sha256, config.git_oid),
-            ]
             for name in (PRIVATE, GATED, PUBLIC):
                 commit_files(session, name, files, "m", private=name == PRIVATE, owner=ids["owner"], tags=["tiny"])
             directory.configure(session, repo_named(session, GATED), {"gated": "manual"})

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from worker.engine.events import finite
+from worker.engine.head import Head
+from worker.engine.hidden_states import LayeredModel, Layers
+
+Watch = Callable[[str, int, Tensor, Head], None]
+"""Called with `dense` or `cut`, a batch's first sequence, what the head is applied to, and the head."""
 
 _LARGEST_EXPONENT = 709.0  # of a float64
 # Float32 logits that exist at one time.
@@ -79,6 +85,42 @@ def negative_log_likelihood(
         losses = nn.functional.cross_entropy(logits, targets[start : start + step], reduction="none")
         total += losses.double().sum().cpu()
     return float(total), len(targets)
+
+
+def likelihoods(
+    model: LayeredModel,
+    batch_size: int,
+    *,
+    windows: Tensor,
+    progress: Callable[[int], None],
+    cut: Layers | None = None,
+    watch: Watch | None = None,
+) -> dict[str, LogLikelihood]:
+    """Return the likelihood of token windows [sequences, length] as `dense`, and as `cut` where that is asked for.
+
+    Args:
+        model: what predicts them.
+        batch_size: sequences at a time.
+        windows: token ids without padding.
+        progress: told the number of sequences done since the last call.
+        cut: predict them without these layers too.
+        watch: shown every batch.
+    """
+    sums = {name: LogLikelihood() for name in (("dense",) if cut is None else ("dense", "cut"))}
+    with ExitStack() as until_done:
+        heads: list[Head] = []
+
+        def visit(variant: str, first: int, hidden: Tensor) -> None:
+            if not heads:  # not before: a streamed model's layers have gone by then
+                heads.append(until_done.enter_context(model.head()))
+            ids = windows[first : first + len(hidden)].to(hidden.device, torch.long)
+            sums[variant].add(*negative_log_likelihood(heads[0], hidden, ids))
+            if watch is not None:
+                watch(variant, first, hidden, heads[0])
+            progress(len(ids))
+
+        model.last_states(windows, batch_size, visit, cut=cut)
+    return sums
 
 
 def text_bytes(windows: Tensor, tokenizer: Any) -> int:

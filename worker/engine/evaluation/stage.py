@@ -6,11 +6,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from app.core.predictions import answer_of
@@ -18,17 +16,12 @@ from app.core.stability import compare, mean_of, retained
 from app.core.windows import runs
 from worker.engine.context import StageContext, write_bytes
 from worker.engine.evaluation import questions
-from worker.engine.evaluation.perplexity import (
-    LogLikelihood,
-    negative_log_likelihood,
-    ratio,
-    sequences_at_once,
-    text_bytes,
-)
+from worker.engine.evaluation.dense_texts import dense_and_cut
+from worker.engine.evaluation.next_token import NextToken
+from worker.engine.evaluation.perplexity import LogLikelihood, likelihoods, ratio, sequences_at_once, text_bytes
 from worker.engine.evaluation.samples import Samples
 from worker.engine.execution import shared_model, shared_written, within_memory
 from worker.engine.head import Head
-from worker.engine.hidden_states import LayeredModel, Layers
 from worker.engine.text import held_out_windows, text_windows
 
 OUTPUT = "evaluation.json"
@@ -56,11 +49,8 @@ def run(context: StageContext) -> None:
         done = min(done + count, total)
         context.emit.progress(done, total, "sequences")
 
-    def measured(windows: Tensor, cut: Layers | None, *, written: bool = False) -> dict[str, LogLikelihood]:
-        work = partial(likelihoods, windows=windows, progress=progress, cut=cut)
-        return within_memory(context, sequences_at_once(windows, context.device), work, written=written)
-
-    sums = {name: measured(windows, cut) for name, windows in texts.items()}
+    before = {name: dense_and_cut(context, name, windows, cut, progress) for name, windows in texts.items()}
+    sums = {name: found for name, (found, _) in before.items()}
     samples = Samples(next(iter(texts.values())), tokenizer)
     samples.add_dense(shared_model(context), cut)
 
@@ -70,10 +60,13 @@ def run(context: StageContext) -> None:
     dense = questions.ask_dense(context, answered)
     sizes = {name: text_bytes(windows, tokenizer) for name, windows in texts.items()}
     for name, windows in texts.items():
-        sums[name]["pruned"] = measured(windows, None, written=True)["dense"]
+        sums[name]["pruned"] = _pruned(context, windows, before[name][1], progress)
     samples.add_pruned(shared_written(context))
     pruned = questions.ask_pruned(context, answered)
-    report = {name: _of_text(sums[name], sizes[name], len(windows)) for name, windows in texts.items()}
+    report = {
+        name: {**_of_text(sums[name], sizes[name], len(windows)), "next_token": before[name][1].to_json()}
+        for name, windows in texts.items()
+    }
     for name, values in report.items():
         context.emit.metric(**{f"perplexity/{name}/{variant}": values[variant] for variant in VARIANTS})
     context.write_json(
@@ -88,6 +81,16 @@ def run(context: StageContext) -> None:
     )
     if not samples.complete:
         context.emit.log("no sample texts: a streamed model would read all its weights for every token")
+
+
+def _pruned(
+    context: StageContext, windows: Tensor, next_token: NextToken, progress: Callable[[int], None]
+) -> LogLikelihood:
+    def watch(_: str, first: int, hidden: Tensor, head: Head) -> None:
+        next_token.compare(head, first, hidden)
+
+    work = partial(likelihoods, windows=windows, progress=progress, watch=watch)
+    return within_memory(context, sequences_at_once(windows, context.device), work, written=True)["dense"]
 
 
 def _tasks(context: StageContext, dense: questions.Records, pruned: questions.Records) -> dict[str, Any]:
@@ -134,38 +137,6 @@ def _texts(context: StageContext, tokenizer: Any) -> dict[str, Tensor]:
             name = f"{text.name} ({copies})"
         texts[name] = text_windows(text, tokenizer, recipe.scoring.sequence_length)
     return texts
-
-
-def likelihoods(
-    model: LayeredModel,
-    batch_size: int,
-    *,
-    windows: Tensor,
-    progress: Callable[[int], None],
-    cut: Layers | None = None,
-) -> dict[str, LogLikelihood]:
-    """Return the likelihood of token windows [sequences, length] as `dense`, and as `cut` where that is asked for.
-
-    Args:
-        model: what predicts them.
-        batch_size: sequences at a time.
-        windows: token ids without padding.
-        progress: told the number of sequences done since the last call.
-        cut: predict them without these layers too.
-    """
-    sums = {name: LogLikelihood() for name in (("dense",) if cut is None else ("dense", "cut"))}
-    with ExitStack() as until_done:
-        heads: list[Head] = []
-
-        def visit(variant: str, first: int, hidden: Tensor) -> None:
-            if not heads:  # not before: a streamed model's layers have gone by then
-                heads.append(until_done.enter_context(model.head()))
-            ids = windows[first : first + len(hidden)].to(hidden.device, torch.long)
-            sums[variant].add(*negative_log_likelihood(heads[0], hidden, ids))
-            progress(len(ids))
-
-        model.last_states(windows, batch_size, visit, cut=cut)
-    return sums
 
 
 def _of_text(sums: Mapping[str, LogLikelihood], size: int, sequences: int) -> dict[str, Any]:

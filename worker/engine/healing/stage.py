@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
 from functools import partial
 
 import torch
@@ -21,17 +22,19 @@ from app.core.safetensors_file import read_checkpoint
 from worker.engine.context import REPLACEMENT, StageContext, sha256_of
 from worker.engine.decoder import Decoder
 from worker.engine.events import finite
-from worker.engine.execution import resident_model
+from worker.engine.execution import resident_model, shared_model
 from worker.engine.healing.adapters import Adapters, Place, attached
-from worker.engine.healing.updates import UPDATES, of_replacement, write_updates
+from worker.engine.healing.updates import UPDATES, Updates, of_replacement, write_updates
 from worker.engine.ledger import sha256_of_file
 from worker.engine.losses.lm import NextToken
 from worker.engine.pruned import InPlace, swapped, trained_blocks
 from worker.engine.recipe import Healing
 from worker.engine.surgery import usual_dtype
 from worker.engine.text import calibration_windows
+from worker.engine.training.group import Group
 from worker.engine.training.loop import History, Plan, fit
 from worker.engine.training.pairs import Sequences
+from worker.engine.training.peers import joined
 from worker.engine.training.state import Keeper
 
 HEALING = "healing.json"
@@ -46,6 +49,44 @@ def heal(context: StageContext) -> None:
         EngineError: `needs_resident` where the run streams its layers; `healing_refused` where nothing can be adapted;
             `out_of_memory` where not even one sequence at a time fits.
     """
+    found = _healed(context, joined(context, "heal"))
+    history, sequences = found.history, found.sequences
+    write_updates(context.workspace / UPDATES, found.updates if history.kept == "trained" else {})
+    told = {name: finite(value) if isinstance(value, float) else value for name, value in asdict(history).items()}
+    context.write_json(
+        HEALING,
+        {
+            **asdict(found.healing),
+            "maps": len(found.updates),
+            "trained_parameters": sum(u.left.numel() + u.right.numel() for u in found.updates.values()),
+            "sequences": {"train": len(sequences.train), "held_out": len(sequences.held_out)},
+            "tokens": len(sequences.train) * sequences.length,
+            "loss": {"before": finite(history.start), "after": finite(history.best)},
+            "kept": history.kept,
+            "diverged": history.diverged,
+            "seconds": history.seconds,
+            "processes": context.processes,
+            "phases": [{"loss": "lm", **told, "kept": history.kept}],
+        },
+    )
+    shutil.rmtree(context.workspace / STATES, ignore_errors=True)
+
+
+def assist(context: StageContext, joining: AbstractContextManager[Group]) -> None:
+    """Heal along with another process that is in `heal`: same data, same loop, nothing written."""
+    shared_model(context, beside=True)  # how the run's model runs is the other's to tell
+    _healed(context, joining)
+
+
+@dataclass(frozen=True)
+class _Healed:
+    healing: Healing
+    sequences: Sequences
+    history: History
+    updates: Updates
+
+
+def _healed(context: StageContext, joining: AbstractContextManager[Group]) -> _Healed:
     healing = context.recipe.healing
     assert healing is not None
     decoder = resident_model(context, "healing")
@@ -61,31 +102,15 @@ def heal(context: StageContext) -> None:
     with (
         attached(_places(context, decoder, blocks), healing, logits, context.seed("healing")) as adapters,
         swapped(decoder, blocks),
+        joining as group,
     ):
-        history = _trained(context, healing, adapters, sequences)
-        updates = adapters.updates() if history.kept == "trained" else {}
-        parameters = sum(parameter.numel() for parameter in adapters.parameters())
-    write_updates(context.workspace / UPDATES, updates)
-    found = {name: finite(value) if isinstance(value, float) else value for name, value in asdict(history).items()}
-    context.write_json(
-        HEALING,
-        {
-            **asdict(healing),
-            "maps": len(adapters.weights) // 2,
-            "trained_parameters": parameters,
-            "sequences": {"train": len(sequences.train), "held_out": len(sequences.held_out)},
-            "tokens": len(sequences.train) * sequences.length,
-            "loss": {"before": finite(history.start), "after": finite(history.best)},
-            "kept": history.kept,
-            "diverged": history.diverged,
-            "seconds": history.seconds,
-            "phases": [{"loss": "lm", **found, "kept": history.kept}],
-        },
-    )
-    shutil.rmtree(context.workspace / STATES, ignore_errors=True)
+        history = _trained(context, healing, adapters, sequences, group)
+        return _Healed(healing, sequences, history, adapters.updates())
 
 
-def _trained(context: StageContext, healing: Healing, adapters: Adapters, sequences: Sequences) -> History:
+def _trained(
+    context: StageContext, healing: Healing, adapters: Adapters, sequences: Sequences, group: Group
+) -> History:
     files = [context.window(number) / REPLACEMENT for number in range(context.recipe.selection.windows)]
     everything = {
         "recipe": context.recipe.to_json(),
@@ -93,7 +118,12 @@ def _trained(context: StageContext, healing: Healing, adapters: Adapters, sequen
         "ids": hashlib.sha256(sequences.input_ids.contiguous().numpy().tobytes()).hexdigest(),
         "replacements": [sha256_of_file(file) for file in files if file.is_file()],
     }
-    keeper = Keeper(context.workspace / STATES / "lora.safetensors", sha256_of(everything), context.save_every_seconds)
+    keeper = Keeper(
+        context.workspace / STATES / "lora.safetensors",
+        sha256_of(everything),
+        context.save_every_seconds,
+        writes=group.rank == 0,
+    )
 
     def report(step: int, steps: int, values: Mapping[str, float]) -> None:
         context.emit.metric(**values)
@@ -101,7 +131,14 @@ def _trained(context: StageContext, healing: Healing, adapters: Adapters, sequen
 
     plan = Plan(healing.epochs, healing.learning_rate, healing.batch_size, context.seed("heal"))
     history = fit(
-        adapters, sequences, lambda _: {}, plan, NextToken(lambda logits: logits), report=report, keeper=keeper
+        adapters,
+        sequences,
+        lambda _: {},
+        plan,
+        NextToken(lambda logits: logits),
+        report=report,
+        keeper=keeper,
+        group=group,
     )
     _tell(context, history, len(adapters.weights) // 2)
     return history

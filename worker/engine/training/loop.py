@@ -20,6 +20,7 @@ from worker.engine.device import autocast
 from worker.engine.errors import EngineError
 from worker.engine.losses import Batch, MeanSquaredError, Objective
 from worker.engine.stand_ins import hidden_of
+from worker.engine.training.group import ALONE, Group
 from worker.engine.training.pairs import Arguments, Examples
 from worker.engine.training.state import Keeper
 
@@ -92,6 +93,8 @@ def train_step(
     *,
     scale: float = 1.0,
     micro_batch: int | None = None,
+    whole: int | None = None,
+    group: Group = ALONE,
 ) -> Tensor:
     """Take one step and return the batch's mean loss, a scalar on the device (reading it waits for the GPU).
 
@@ -105,8 +108,10 @@ def train_step(
         objective: the loss.
         scale: what the loss is multiplied by, so that one clipping bound suits models of any norm.
         micro_batch: sequences that go through the block at once; all of them where None.
+        whole: sequences of the whole batch where `batch` is this process's share of it, which may be empty.
+        group: the processes that share it.
     """
-    size = len(batch)
+    size = whole or len(batch)
     total = torch.zeros((), device=batch.before.device)
     for part in _parts(batch, micro_batch or size):
         with autocast(part.before.device.type, part.stored):
@@ -114,6 +119,7 @@ def train_step(
         share = len(part) / size
         (loss * (scale * share)).backward()  # type: ignore[no-untyped-call]
         total += loss.detach() * share
+    total = group.add_up(block, total)
     torch.nn.utils.clip_grad_norm_(block.parameters(), LARGEST_GRADIENT_NORM)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
@@ -135,6 +141,7 @@ def fit(
     *,
     report: Callable[[int, int, Mapping[str, float]], None] | None = None,
     keeper: Keeper | None = None,
+    group: Group = ALONE,
 ) -> History:
     """Train a block in place; afterwards it holds the best state seen on the held-out pairs, or its start.
 
@@ -149,11 +156,12 @@ def fit(
         objective: the loss; MSE where None.
         report: told (step, steps, values) of every logged step.
         keeper: where the state is kept and looked for.
+        group: the processes that train together; each calls this with the same, and all end with the same block.
 
     Raises:
         EngineError: `out_of_memory` where not even one sequence at a time fits.
     """
-    return _Fit(block, pairs, arguments, plan, objective or MeanSquaredError(), keeper).run(report)
+    return _Fit(block, pairs, arguments, plan, objective or MeanSquaredError(), keeper, group).run(report)
 
 
 class _Fit:
@@ -167,9 +175,11 @@ class _Fit:
         plan: Plan,
         objective: Objective,
         keeper: Keeper | None,
+        group: Group,
     ) -> None:
         self._block, self._pairs, self._arguments = block, pairs, arguments
         self._plan, self._objective, self._keeper = plan, objective, keeper
+        self._group = group
         block.eval().requires_grad_(True)  # evaluation mode: no dropout, the target is deterministic
         self._optimizer = make_optimizer(block, plan.learning_rate)
         self._per_epoch = math.ceil(len(pairs.train) / plan.batch_size)
@@ -182,11 +192,11 @@ class _Fit:
         before = history.seconds
         check_at = {math.ceil(self._steps * (check + 1) / CHECKS) for check in range(CHECKS)}
         log_every = max(1, self._steps // LOGGED_STEPS)
-        for batch in self._batches(step):
+        for batch, whole in self._batches(step):
             rate = learning_rate_at(step, self._steps, self._plan.learning_rate)
             for group in self._optimizer.param_groups:
                 group["lr"] = rate
-            loss = self._step(batch)
+            loss = self._step(batch, whole)
             step += 1
             if step % log_every == 0 or step == self._steps:
                 value = loss.item()
@@ -212,6 +222,7 @@ class _Fit:
 
     def _begin(self) -> int:
         """Start anew or where a kept state left off; returns the steps that are done."""
+        self._group.align(self._block)
         if self._keeper and (resumed := self._keeper.restore(self._block, self._optimizer)):
             self._history, self._best = History(**resumed.history), resumed.best
             self._scale = self._scale_of_loss()
@@ -231,10 +242,13 @@ class _Fit:
         return 1 / max(self._error(None), torch.finfo(torch.float32).tiny)
 
     def _error(self, block: nn.Module | None) -> float:
-        return self._pairs.error(block, self._arguments, self._plan.batch_size, self._objective)
+        return self._pairs.error(block, self._arguments, self._plan.batch_size, self._objective, self._group)
 
-    def _batches(self, done: int) -> Iterator[Batch]:
-        """Yield the batches of the steps from `done` on; the next one is read while the last is computed with."""
+    def _batches(self, done: int) -> Iterator[tuple[Batch, int]]:
+        """Yield this process's share of each batch from step `done` on, and the size of the whole.
+
+        The next one is read while the last is computed with.
+        """
         indices = (
             order[begin : begin + self._plan.batch_size]
             for epoch in range(done // self._per_epoch, self._plan.epochs)
@@ -243,13 +257,14 @@ class _Fit:
             if epoch * self._per_epoch + begin // self._plan.batch_size >= done
         )
         with ThreadPoolExecutor(1, thread_name_prefix="batches") as reader:
-            waiting = [reader.submit(self._pairs.batch, first) for first in _first(indices)]
+            waiting = [(reader.submit(self._pairs.batch, self._group.own(i)), len(i)) for i in _first(indices)]
             while waiting:
                 began = time.monotonic()
-                batch = waiting.pop().result()
+                read, whole = waiting.pop()
+                batch = read.result()
                 self._history.data_wait_seconds += time.monotonic() - began
-                waiting = [reader.submit(self._pairs.batch, following) for following in _first(indices)]
-                yield batch
+                waiting = [(reader.submit(self._pairs.batch, self._group.own(i)), len(i)) for i in _first(indices)]
+                yield batch, whole
 
     def _tokens(self, step: int) -> int:
         epochs, rest = divmod(step, self._per_epoch)
@@ -260,13 +275,13 @@ class _Fit:
         generator = torch.Generator().manual_seed(self._plan.seed + epoch)
         return [self._pairs.train[i] for i in torch.randperm(len(self._pairs.train), generator=generator).tolist()]
 
-    def _step(self, batch: Batch) -> Tensor:
+    def _step(self, batch: Batch, whole: int) -> Tensor:
         while True:
             micro = self._history.micro_batch
             try:
                 return train_step(
                     self._block, self._optimizer, batch, self._arguments, self._objective,
-                    scale=self._scale, micro_batch=micro,
+                    scale=self._scale, micro_batch=micro, whole=whole, group=self._group,
                 )  # fmt: skip
             except torch.OutOfMemoryError as error:
                 self._optimizer.zero_grad(set_to_none=True)

@@ -14,6 +14,7 @@ from worker.engine.activation_store import ActivationStore
 from worker.engine.device import autocast
 from worker.engine.losses import Batch, MeanSquaredError, Objective
 from worker.engine.stand_ins import hidden_of
+from worker.engine.training.group import ALONE, Group
 
 Arguments = Callable[[int], dict[str, Any]]
 """Batch size -> what the block is called with beside the hidden states."""
@@ -45,25 +46,40 @@ class Examples(ABC):
 
     @abstractmethod
     def batch(self, indices: list[int]) -> Batch:
-        """Return some sequences on the device that computes."""
+        """Return some sequences, which may be none, on the device that computes."""
 
-    @torch.no_grad()
     def error(
         self,
         block: nn.Module | None,
         arguments: Arguments,
         batch_size: int,
         objective: Objective | None = None,
+        group: Group = ALONE,
     ) -> float:
-        """Return the block's mean loss on the held-out sequences; `block` None is the plain cut, no objective MSE."""
+        """Return the block's mean loss on the held-out sequences; `block` None is the plain cut, no objective MSE.
+
+        Each process of a group goes through its share of them.
+        """
+        own = group.own(self.held_out)
+        return group.sum(self._total_error(block, arguments, batch_size, objective, own)) / len(self.held_out)
+
+    @torch.no_grad()
+    def _total_error(
+        self,
+        block: nn.Module | None,
+        arguments: Arguments,
+        batch_size: int,
+        objective: Objective | None,
+        indices: list[int],
+    ) -> float:
         loss = objective or MeanSquaredError()
         total = 0.0
-        for begin in range(0, len(self.held_out), batch_size):
-            batch = self.batch(list(self.held_out[begin : begin + batch_size]))
+        for begin in range(0, len(indices), batch_size):
+            batch = self.batch(indices[begin : begin + batch_size])
             with autocast(batch.before.device.type, batch.stored):
                 made = batch.before if block is None else hidden_of(block(batch.before, **arguments(len(batch))))
                 total += float(loss(made, batch)) * len(batch)
-        return total / len(self.held_out)
+        return total
 
 
 @dataclass(frozen=True)

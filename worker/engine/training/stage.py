@@ -6,6 +6,7 @@ import hashlib
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from typing import Any
 
@@ -26,8 +27,10 @@ from worker.engine.replacements.refit import down_projection, refit
 from worker.engine.replacements.starts import Start
 from worker.engine.stages import SELECTION, TOKENS_AT_ONCE
 from worker.engine.text import calibration_windows
+from worker.engine.training.group import Group
 from worker.engine.training.loop import Plan, fit
 from worker.engine.training.pairs import Arguments, Pairs
+from worker.engine.training.peers import joined
 from worker.engine.training.state import Keeper
 
 TRAINING = "training.json"
@@ -80,10 +83,8 @@ def train(context: StageContext) -> None:
         down = down_projection(replacement.kind, block.float(), decoder.family)
         refit(block, down, pairs, arguments, batch)
     cut, untrained = pairs.error(None, arguments, batch), pairs.error(block.float(), arguments, batch)
-    phases = [
-        _phase(context, number, loss, block, pairs, arguments)
-        for number, loss in enumerate(replacement.loss.split("+"))
-    ]
+    with joined(context, "train") as group:
+        phases = _phases(context, block, pairs, arguments, group)
     trained = pairs.error(block, arguments, batch)
     _write_replacement(context, block.state_dict())
     context.write_json(
@@ -98,6 +99,7 @@ def train(context: StageContext) -> None:
             "relative_error": finite(trained / cut) if cut else 0.0,
             "kept": "trained" if any(phase["kept"] == "trained" for phase in phases) else "start",
             "diverged": any(phase["diverged"] for phase in phases),
+            "processes": context.processes,
             "seconds": {"capture": store.seconds, "fit": sum(phase["seconds"] for phase in phases)},
         },
     )
@@ -110,8 +112,30 @@ def _window(context: StageContext) -> tuple[int, int]:
     return window["start"], window["end"]
 
 
+def assist(context: StageContext, joining: AbstractContextManager[Group]) -> None:
+    """Train along with another process that is in `train` and has captured: same data, same loop, nothing written."""
+    replacement, (start, end) = context.recipe.replacement, _window(context)
+    decoder = shared_model(context, beside=True)
+    windows = calibration_windows(context, decoder.tokenizer)
+    pairs = Pairs.split(ActivationStore.opened(decoder, windows.shape[1], context.temporary), windows)
+    layers = replacement.layers if replacement.kind == "layer" else 0
+    arguments = block_arguments(decoder, start, windows.shape[1], layers)
+    # Its form alone counts: the weights come from the other.
+    block = build(replacement.kind, Start(decoder, start, end, "first", 0, lambda _: 0.0, replacement.layers))
+    assert block is not None
+    with joining as group:
+        _phases(context, block.float(), pairs, arguments, group)
+
+
+def _phases(
+    context: StageContext, block: nn.Module, pairs: Pairs, arguments: Arguments, group: Group
+) -> list[dict[str, Any]]:
+    losses = context.recipe.replacement.loss.split("+")
+    return [_phase(context, number, loss, block, pairs, arguments, group) for number, loss in enumerate(losses)]
+
+
 def _phase(
-    context: StageContext, number: int, loss: str, block: nn.Module, pairs: Pairs, arguments: Arguments
+    context: StageContext, number: int, loss: str, block: nn.Module, pairs: Pairs, arguments: Arguments, group: Group
 ) -> dict[str, Any]:
     """Train for one loss, from a kept state where there is one, and return the history for `training.json`."""
     recipe, selection = context.recipe, context.read_json(SELECTION)
@@ -124,7 +148,10 @@ def _phase(
     )
     everything = {"recipe": recipe.to_json(), "selection": selection, "ids": _sha256(pairs.input_ids)}
     keeper = Keeper(
-        context.workspace / STATES / f"{number}.safetensors", sha256_of(everything), context.save_every_seconds
+        context.workspace / STATES / f"{number}.safetensors",
+        sha256_of(everything),
+        context.save_every_seconds,
+        writes=group.rank == 0,
     )
 
     def report(step: int, steps: int, values: Mapping[str, float]) -> None:
@@ -135,7 +162,7 @@ def _phase(
         return resident_model(context, f"replacement.loss {loss}").logits_from(_window(context)[1], hidden)
 
     objective = objective_of(loss, tail, replacement.divergence)
-    history = fit(block, pairs, arguments, plan, objective, report=report, keeper=keeper)
+    history = fit(block, pairs, arguments, plan, objective, report=report, keeper=keeper, group=group)
     if history.kept == "start":
         context.emit.log(f"training for {loss} did not beat its start, which is kept")
     if history.diverged:

@@ -41,15 +41,16 @@ class Keeper:
         path: the file; its directory is made when it is first written.
         key: a state that was written under another key is not used.
         every_seconds: wall time between two states at least.
+        writes: whether it saves anything, or is one of several that restore the same file.
     """
 
-    def __init__(self, path: Path, key: str, every_seconds: float) -> None:
-        self._path, self._key, self._every = path, key, every_seconds
+    def __init__(self, path: Path, key: str, every_seconds: float, *, writes: bool = True) -> None:
+        self._path, self._key, self._every, self._writes = path, key, every_seconds, writes
         self._last = time.monotonic()
 
     def due(self) -> bool:
         """Tell whether it is time to save."""
-        return time.monotonic() - self._last >= self._every
+        return self._writes and time.monotonic() - self._last >= self._every
 
     def save(
         self,
@@ -60,6 +61,8 @@ class Keeper:
         history: Mapping[str, Any],
     ) -> None:
         """Write the state after `step` steps; without an optimiser the phase is finished."""
+        if not self._writes:
+            return
         tensors = {f"{_BLOCK}{name}": value for name, value in block.state_dict().items()}
         tensors |= {f"{_BEST}{name}": value for name, value in best.items()}
         if optimizer is not None:

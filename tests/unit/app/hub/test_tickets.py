@@ -38,11 +38,8 @@ def test_a_ticket_with_any_letter_changed_is_refused(office: TicketOffice, posit
     position %= len(ticket)
     forged = ticket[:position] + character + ticket[position + 1 :]
     if forged != ticket:
-        try:
-            assert office.read("upload", forged) == {"size": 5}, "base64 has spare bits at its end"
-            assert position in {ticket.index(".") - 1, len(ticket) - 1}
-        except BadTicket:
-            pass
+        with pytest.raises(BadTicket):
+            office.read("upload", forged)
 
 
 @given(text=st.text(max_size=100))

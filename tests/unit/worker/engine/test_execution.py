@@ -30,6 +30,11 @@ ROOT = Path(__file__).parents[4]
 WITHOUT_VERIFY = tuple(stage for stage in pipeline.STAGES if stage.name != "verify")
 
 
+def through(name: str) -> tuple[Stage, ...]:
+    """The stages up to that one."""
+    return WITHOUT_VERIFY[: [stage.name for stage in WITHOUT_VERIFY].index(name) + 1]
+
+
 def context_of(model: Path, directory: Path, execution: str = "auto", kind: str = "layer") -> StageContext:
     text = write_text(directory / "words.jsonl")
     replacement = recipe_json(model, text)["replacement"] | {"kind": kind}
@@ -137,7 +142,7 @@ def test_a_dense_model_that_does_not_fit_beside_the_pruned_one_makes_no_streamed
     tiny_directory: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     context = context_of(tiny_directory("llama"), tmp_path, kind="none")
-    run(context, WITHOUT_VERIFY[:6])
+    run(context, through("evaluate"))
     context.memo.pop(execution.DENSE)
     monkeypatch.setattr(execution, "WORKING_ROOM", 10**18)
     report = run(context)
@@ -198,7 +203,7 @@ def test_the_written_checkpoint_is_streamed_too_when_memory_runs_out(
     tiny_directory: Callable[[str], Path], tmp_path: Path
 ) -> None:
     context = context_of(tiny_directory("opt"), tmp_path, kind="ffn")
-    run(context, WITHOUT_VERIFY[:5])
+    run(context, through("assemble"))
     work = Hungry(("streamed", 1))
     assert within_memory(context, 1, work, written=True) == "done"
     assert work.tried == [("resident", 1), ("streamed", 1)]

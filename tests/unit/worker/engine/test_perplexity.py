@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from tests.unit.worker.engine.tiny_models import CONFIGS, save_model
 from worker.engine.decoder import Decoder, load_decoder
 from worker.engine.evaluation import perplexity
-from worker.engine.evaluation.perplexity import LogLikelihood, negative_log_likelihood, text_bytes
-from worker.engine.evaluation.stage import likelihoods
+from worker.engine.evaluation.perplexity import LogLikelihood, likelihoods, negative_log_likelihood, text_bytes
 from worker.engine.hidden_states import without
 
 

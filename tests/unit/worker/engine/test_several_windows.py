@@ -22,7 +22,7 @@ from worker.engine import pipeline
 from worker.engine.context import StageContext
 from worker.engine.decoder import load_decoder
 from worker.engine.errors import EngineError
-from worker.engine.evaluation.stage import likelihoods
+from worker.engine.evaluation.perplexity import likelihoods
 from worker.engine.events import Collected, Emitter
 from worker.engine.execution import shared_model
 from worker.engine.hidden_states import without

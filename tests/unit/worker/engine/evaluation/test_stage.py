@@ -138,6 +138,10 @@ def test_a_later_run_asks_the_dense_model_nothing_again(scene: Any, monkeypatch:
     monkeypatch.setattr(execution, "load_decoder", counted)
     other, events = run(model, text, directory / "sweep", judging=asked, target={"layers": 1})
     assert "mine: the dense model's answers are known from an earlier run" in [event.get("message") for event in events]
+    (text_before,), (text_now,) = evaluation["perplexity"].values(), other["perplexity"].values()
+    assert text_now["dense"] == text_before["dense"]
+    assert text_now["next_token"]["kl"] > 0
+    assert len([event for event in events if "perplexity is known" in event.get("message", "")]) == 1
     assert other["tasks"]["mine"]["accuracy"]["dense"] == evaluation["tasks"]["mine"]["accuracy"]["dense"]
     assert len(loaded) == 1, "the dense model is loaded once, and not for the pruned one's answers"
 
@@ -147,7 +151,7 @@ def test_other_questions_are_asked_anew(changed: dict[str, Any], scene: Any) -> 
     model, text, directory, *_ = scene
     workspace = directory / f"other-{next(iter(changed))}"
     evaluation, events = run(model, text, workspace, judging=judging(directory / "mine.jsonl", **changed))
-    assert not [event for event in events if "earlier run" in event.get("message", "")]
+    assert not [event for event in events if "answers are known" in event.get("message", "")]
     assert evaluation["tasks"]["mine"]["questions"] == changed.get("limit", 24)
     assert ("prompt_nll" in records(workspace, "mine", "dense")[0]) == ("over" in changed)
 

@@ -1,0 +1,81 @@
+"""The dense model's likelihood of a text, with and without the layers that go; the former is kept between runs."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from worker.engine.code_version import code_version
+from worker.engine.context import StageContext, sha256_of, write_bytes
+from worker.engine.decoder import Decoder
+from worker.engine.evaluation.next_token import NextToken
+from worker.engine.evaluation.perplexity import LogLikelihood, likelihoods, sequences_at_once
+from worker.engine.execution import shared_model, within_memory
+from worker.engine.fetch import OUTPUT as MODEL
+from worker.engine.hidden_states import LayeredModel, Layers, without
+
+
+def dense_and_cut(
+    context: StageContext, name: str, windows: Tensor, cut: Layers, progress: Callable[[int], None]
+) -> tuple[dict[str, LogLikelihood], NextToken]:
+    """Return the likelihoods `dense` and `cut` of a text, and what the pruned model is to be compared with.
+
+    Args:
+        context: of the stage.
+        name: of the text.
+        windows: token ids [sequences, length].
+        cut: the layers that go.
+        progress: told the number of sequences done since the last call.
+    """
+    kept = _kept(context, windows)
+    if kept.is_file() and isinstance(shared_model(context), Decoder):
+        context.emit.log(f"{name}: the dense model's perplexity is known from an earlier run")
+        dense, states = _read(kept)
+        progress(len(windows))
+        work = partial(_cut_alone, windows=windows, cut=cut, progress=progress)
+        alone = within_memory(context, sequences_at_once(windows, context.device), work)
+        return {"dense": dense, "cut": alone}, NextToken(windows, states)
+    found = NextToken(windows)
+
+    def keep(variant: str, first: int, hidden: Tensor, _: object) -> None:
+        if variant == "dense":
+            found.keep(first, hidden)
+
+    both = partial(likelihoods, windows=windows, progress=progress, cut=cut, watch=keep)
+    sums = within_memory(context, sequences_at_once(windows, context.device), both)
+    if found.states is not None and math.isfinite(sums["dense"].nats):
+        # As text: the exact number comes back.
+        said = {"nats": repr(sums["dense"].nats), "tokens": str(sums["dense"].tokens)}
+        write_bytes(kept, save({"states": found.states.contiguous()}, metadata=said))
+    return sums, found
+
+
+def _cut_alone(
+    model: LayeredModel, size: int, *, windows: Tensor, cut: Layers, progress: Callable[[int], None]
+) -> LogLikelihood:
+    if model.execution == "streamed":  # memory ran out meanwhile; its layers go by for both
+        return likelihoods(model, size, windows=windows, progress=progress, cut=cut)["cut"]
+    with without(model, cut):
+        return likelihoods(model, size, windows=windows, progress=progress)["dense"]
+
+
+def _kept(context: StageContext, windows: Tensor) -> Path:
+    parts = {
+        "model": context.read_home_json(MODEL)["hash"], "length": windows.shape[1], "code": code_version(),
+        "tokens": hashlib.sha256(windows.to(torch.int64).numpy().tobytes()).hexdigest(), "device": context.device,
+    }  # fmt: skip
+    return context.cache / "dense" / f"text-{sha256_of(parts)[:32]}.safetensors"
+
+
+def _read(path: Path) -> tuple[LogLikelihood, Tensor]:
+    with safe_open(path, "pt") as file:
+        said = file.metadata()
+        return LogLikelihood(nats=float(said["nats"]), tokens=int(said["tokens"])), file.get_tensor("states")
