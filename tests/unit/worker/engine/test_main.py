@@ -51,6 +51,15 @@ def test_flags_resolve_every_default(model: Path, tmp_path: Path) -> None:
     assert Recipe.from_json(recipe.to_json()) == recipe
 
 
+def test_several_prompts_and_rivals_are_taken(
+    model: Path, tiny_directory: Callable[[str], Path], tmp_path: Path
+) -> None:
+    flags = ["--layers", 1, "--prompt-tokens", 8, 16, "--rival", tiny_directory("qwen2")]
+    recipe = resolved("--model", model, "--out", tmp_path, *flags)
+    assert recipe.benchmark.prompt_tokens == (8, 16)
+    assert [rival.name for rival in recipe.benchmark.rivals] == [tiny_directory("qwen2").name]
+
+
 def test_flags_of_scoring_and_of_kinds_without_training_are_taken(model: Path, tmp_path: Path) -> None:
     flags = ["--layers", 1, "--kind", "linear_merged", "--metric", "angular", "--no-adaptive"]
     recipe = resolved("--model", model, "--out", tmp_path, *flags)
