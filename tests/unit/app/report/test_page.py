@@ -13,7 +13,7 @@ from app.core.windows import runs
 from app.report.page import HEADERS, render, strip_of
 from app.report.plots import drawn
 from app.report.plots.heatmap import colour
-from app.report.svg import Scale, nice_ticks
+from app.report.svg import Scale, nice_ticks, shortened
 from tests.unit.app.report.reports import JOB, full, version_0
 from tests.unit.app.report.strategies import SURROUNDINGS, found_by_stages
 from worker.engine.report import compose
@@ -169,6 +169,12 @@ def test_a_model_of_126_layers_stays_a_page_that_loads() -> None:
 )
 def test_ticks_are_round(low: float, high: float, count: int, expected: list[float]) -> None:
     assert nice_ticks(low, high, count) == expected
+
+
+def test_a_long_name_keeps_its_end_by_which_it_differs() -> None:
+    assert shortened("piqa", 120) == "piqa"
+    assert shortened("blimp_anaphor_gender_agreement", 120).endswith("agreement")
+    assert len(shortened("x" * 99, 120)) == 15
 
 
 def test_scales_keep_to_their_ends() -> None:
