@@ -19,6 +19,16 @@ SCORING_SEQUENCES: Final = 64
 ADAPTIVE: Final = True
 """Scoring ends early once a bootstrap interval tells the best window from the runner-up; 8 sequences at least."""
 
+MODE: Final = "one_shot"
+"""LLM-Streamline removes one window at once; several windows or rounds pay for a replacement each (see the plan)."""
+
+WINDOWS: Final = 1
+"""LLM-Streamline, section 3.1: one contiguous window, because every replacement gives parameters back."""
+
+ROUNDS: Final = 2
+"""Of iterative selection: the fewest, since each round costs a replacement and a training of its own. That scoring anew
+helps is IteRABRe's (arXiv 2503.06291) and Prune&Comp's (arXiv 2507.18212) finding, who go one layer at a time."""
+
 LONGEST_SEQUENCE: Final = 2048
 """Tokens per window at most: what LLM-Streamline and its followers calibrate with."""
 

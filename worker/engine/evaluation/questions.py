@@ -93,7 +93,8 @@ def _kept(context: StageContext, task: TaskData) -> Path:
     """Return where the dense model's answers are kept: a name for all that they depend on."""
     judging = context.recipe.judging
     parts = {
-        "model": context.read_json(MODEL)["hash"], "task": task.definition, "data": sha256_of_file(Path(task.path)),
+        "model": context.read_home_json(MODEL)["hash"],
+        "task": task.definition, "data": sha256_of_file(Path(task.path)),
         "limit": judging.limit, "over": judging.over, "code": code_version(), "device": context.device,
     }  # fmt: skip
     return context.cache / "dense" / f"{task.definition}-{sha256_of(parts)[:32]}.jsonl"

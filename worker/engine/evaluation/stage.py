@@ -13,6 +13,7 @@ from torch import Tensor
 
 from app.core.predictions import answer_of
 from app.core.stability import compare, mean_of, retained
+from app.core.windows import runs
 from worker.engine.context import StageContext, write_bytes
 from worker.engine.evaluation import questions
 from worker.engine.evaluation.dense_texts import dense_and_cut
@@ -38,8 +39,7 @@ def run(context: StageContext) -> None:
     Raises EngineError `text_too_short` or `bad_text` where an evaluation text is of no use; `bad_task_data`,
     `no_usable_question` or `not_finite` of a task.
     """
-    selection = context.read_json("selection.json")
-    window = selection["start"], selection["end"]
+    cut = runs(context.read_json("selection.json")["removed_layers"])
     tokenizer = shared_model(context).tokenizer
     texts = _texts(context, tokenizer)
     total, done = 3 * sum(len(windows) for windows in texts.values()), 0
@@ -49,10 +49,10 @@ def run(context: StageContext) -> None:
         done = min(done + count, total)
         context.emit.progress(done, total, "sequences")
 
-    before = {name: dense_and_cut(context, name, windows, window, progress) for name, windows in texts.items()}
+    before = {name: dense_and_cut(context, name, windows, cut, progress) for name, windows in texts.items()}
     sums = {name: found for name, (found, _) in before.items()}
     samples = Samples(next(iter(texts.values())), tokenizer)
-    samples.add_dense(shared_model(context), *window)
+    samples.add_dense(shared_model(context), cut)
 
     def answered(count: int, of: int) -> None:
         context.emit.progress(count, of, "questions")
