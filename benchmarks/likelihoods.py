@@ -31,7 +31,10 @@ OPTIONS = 4
 def questions(count: int, longest_option: int) -> list[Request]:
     """Contexts of 20 to 200 tokens with four options each."""
     draw = random.Random(0)
-    ids = lambda length: [draw.randrange(2, CONFIG["vocab_size"]) for _ in range(length)]  # noqa: E731
+
+    def ids(length: int) -> list[int]:
+        return [draw.randrange(2, CONFIG["vocab_size"]) for _ in range(length)]
+
     found: list[Request] = []
     for number in range(count):
         context = ids(draw.randrange(20, 200))
