@@ -179,6 +179,7 @@ def _missing(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     }
     found += [(name, reason) for name, reason in parts.items() if not report.get(name)]
     if (evaluation := report.get("evaluation")) is not None:
+        found += (evaluation.get("not_measured") or {}).items()
         if not evaluation.get("tasks"):
             found.append(("accuracy and stability", "the request names no tasks (evaluation.tasks)"))
         if not report.get("samples"):
