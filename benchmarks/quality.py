@@ -23,6 +23,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from app.core.windows import runs
+
 STAGES = ("fetch", "score", "select", "train", "heal", "assemble", "evaluate")
 TIMED = ("score", "select", "train", "assemble")
 RECIPES = (
@@ -110,8 +112,8 @@ def line(row: dict[str, Any]) -> str:
         f"pruned x{found['pruned'] / found['dense']:.3f}"
         for name, found in row["perplexity"].items()
     )
-    window = f"{removed[0]}-{removed[-1]}"
-    return f"{head}{window:>7}{row['sparsity']:>7.3f}{row['seconds']:>7.1f} s{row['peak_mb']:>6.0f} MB  {ratios}"
+    window = ",".join(f"{start}-{end - 1}" for start, end in runs(removed))
+    return f"{head}{window:>12}{row['sparsity']:>7.3f}{row['seconds']:>7.1f} s{row['peak_mb']:>6.0f} MB  {ratios}"
 
 
 def main() -> None:
@@ -144,7 +146,7 @@ def main() -> None:
                     print(line(rows[-1]), file=sys.stderr if arguments.json else sys.stdout, flush=True)
     if arguments.json:
         print(json.dumps(rows))
-    judged = [row for row in rows if row.get("kept") == "trained"]
+    judged = [row for row in rows if row.get("kept") == ["trained"]]
     worse = [row["recipe"] for row in judged if any(p["pruned"] >= p["cut"] for p in row["perplexity"].values())]
     if worse:
         sys.stderr.write(f"no better than the plain cut: {', '.join(worse)}\n")

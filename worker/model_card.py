@@ -13,8 +13,9 @@ from typing import Any, Final
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from app.core.windows import runs
 from app.report import quantities
-from app.report.plots.windows import named, runs
+from app.report.plots.windows import named
 
 _LICENCE_FIELDS: Final = ("license", "license_name", "license_link", "language")
 _CONTENTS: Final = {

@@ -77,6 +77,7 @@ def _recipe(spec: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
     return {
         "target": {name: value for name, value in spec["target"].items() if value is not None},
         "scoring": spec["scoring"],
+        "selection": spec["selection"],
         "replacement": spec["replacement"],
         "healing": spec.get("healing"),  # absent in jobs that are older than it
         "benchmark": _benchmark(spec["benchmark"]),

@@ -18,6 +18,7 @@ _SHARES = {
     "benchmark": 0.12,
     "publish": 0.02,
 }
+_IN_EACH_ROUND = ("fetch", "score", "select", "train", "assemble", "verify")
 _EVERY_SECONDS = 0.5
 
 
@@ -27,6 +28,7 @@ class Progress:
     def __init__(self) -> None:
         self.stage: str | None = None
         self.fraction = 0.0
+        self._begin, self._share = 0.0, 0.0
         self.stage_finished = False
         self._events: list[Event] = []
         self._written_at = 0.0
@@ -38,15 +40,16 @@ class Progress:
         stage = str(event["stage"]) if "stage" in event else self.stage
         if kind == "stage_started":
             self.stage, self._urgent = stage, True
-            self.fraction = max(self.fraction, self._before(stage))
+            self._begin, self._share = _span(stage, event)
+            self.fraction = max(self.fraction, self._begin)
         elif kind == "stage_finished":
             self._urgent = True
             # A stage that was skipped was finished by an earlier attempt: no reason to count attempts anew.
             self.stage_finished = self.stage_finished or not event.get("skipped", False)
-            self.fraction = max(self.fraction, self._before(stage) + _SHARES.get(stage or "", 0.0))
+            self.fraction = max(self.fraction, self._begin + self._share)
         elif kind == "progress":
-            share = _SHARES.get(stage or "", 0.0) * float(event["done"]) / max(float(event["total"]), 1.0)
-            self.fraction = max(self.fraction, self._before(stage) + share)
+            share = self._share * float(event["done"]) / max(float(event["total"]), 1.0)
+            self.fraction = max(self.fraction, self._begin + share)
         if kind == "progress" and self._events and self._events[-1].kind == "progress":
             self._events.pop()  # only the newest counts
         self._events.append(Event(kind, {key: value for key, value in event.items() if key != "event"}))
@@ -77,11 +80,19 @@ class Progress:
         self._events = [*written["events"], *self._events]
         self.stage_finished = self.stage_finished or written["stage_finished"]
 
-    @staticmethod
-    def _before(stage: str | None) -> float:
-        total = 0.0
-        for name, share in _SHARES.items():
-            if name == stage:
-                return total
-            total += share
-        return 0.0
+
+def _span(stage: str | None, event: Mapping[str, Any]) -> tuple[float, float]:
+    """Return where a stage begins and how much of the whole it is: of several windows or rounds each has its part."""
+    share, begin = _SHARES.get(stage or "", 0.0), 0.0
+    for name, before in _SHARES.items():
+        if name == stage:
+            break
+        begin += before
+    else:
+        return 0.0, share
+    if "round" in event:
+        loop = sum(_SHARES[name] for name in _IN_EACH_ROUND)
+        return (loop * (event["round"] - 1) + begin) / event["rounds"], share / event["rounds"]
+    if "window" in event:
+        return begin + share * (event["window"] - 1) / event["windows"], share / event["windows"]
+    return begin, share

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.core.gates import judge
+from app.core.windows import in_words
 from app.datasets import repository as datasets
 from app.hub import directory
 from app.hub.card import CARD_FILE, BadCard, model_tags, parse_card, read_card
@@ -75,8 +76,7 @@ def publish(
     staged += stage_directory(store, _provenance(sessions, signer, workspace, spec, staged))
     card = read_card(store, staged)
     answers = [f"{path.parent.name}/{path.name}" for path in sorted(workspace.glob("samples/*.jsonl"))]
-    kept = (*_ARTEFACTS, *answers)
-    artefacts.write(job_id, {name: workspace / name for name in kept if (workspace / name).is_file()})
+    artefacts.write(job_id, {name: workspace / name for name in (*_artefacts(workspace), *answers)})
     if lease.lost.is_set():
         raise LeaseLostError(job_id)
     if lease.cancel.is_set():
@@ -107,6 +107,13 @@ def publish(
         }
         repository.succeed(session, job_id, lease.claim.token, verdict=verdict, gates=gates, result=result)
     shutil.rmtree(workspace, ignore_errors=True)
+
+
+def _artefacts(workspace: Path) -> list[str]:
+    """The files worth keeping, those of single windows and of rounds among them, by their paths in the workspace."""
+    places = [workspace, *sorted(workspace.glob("windows/*")), *sorted(workspace.glob("rounds/*"))]
+    files = [place / name for place in places for name in _ARTEFACTS]
+    return [str(file.relative_to(workspace)) for file in files if file.is_file()]
 
 
 def _card(
@@ -171,12 +178,11 @@ def _recipe_tags(spec: Mapping[str, Any]) -> list[str]:
 
 
 def _message(spec: Mapping[str, Any], report: Mapping[str, Any], verdict: str) -> str:
-    removed = report["removed_layers"]
     replacement = spec["replacement"]
     trained = "" if replacement["kind"] == "none" else f", {replacement['loss']}, {replacement['epochs']} epoch(s)"
     healed = ", healed by LoRA" if spec.get("healing") else ""  # absent in jobs that are older than it
     return (
-        f"Replace layers {removed[0]} to {removed[-1]} of {spec['model']['repo']} by {replacement['kind']}\n\n"
+        f"Replace layers {in_words(report['removed_layers'])} of {spec['model']['repo']} by {replacement['kind']}\n\n"
         f"{report['metrics']['sparsity']:.1%} smaller; scored by {spec['scoring']['metric']}{trained}{healed}; "
         f"calibrated on {spec['calibration']['dataset']}; seed {spec['seed']}; verdict {verdict}.\n"
     )

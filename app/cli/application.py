@@ -24,6 +24,12 @@ application = typer.Typer(
 
 application.add_typer(keys.commands, name="keys")
 
+WindowsOption = Annotated[
+    int | None, typer.Option(help="Separate windows of one score table, with a replacement each.")
+]
+RoundsOption = Annotated[
+    int | None, typer.Option(help="Iterative: rounds that each remove, replace and score anew what is left.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on standard output.")]
 JobArgument = Annotated[str, typer.Argument(metavar="ID", help="The job's id, as `submit` printed it.")]
 TimeoutOption = Annotated[
@@ -153,6 +159,8 @@ def submit(
         str | None,
         typer.Option(help=f"What takes the window's place: {KINDS}."),
     ] = None,
+    windows: WindowsOption = None,
+    rounds: RoundsOption = None,
     calibration: Annotated[str | None, typer.Option(help="Id of a data set, or builtin:self.")] = None,
     evaluate: Annotated[list[str] | None, typer.Option(help="Data set for perplexity; may be repeated.")] = None,
     task: Annotated[
@@ -187,6 +195,7 @@ def submit(
         model=model,
         target={"sparsity": sparsity, "layers": layers, "window": list(window) if window else None},
         kind=kind,
+        selection={"windows": windows, "rounds": rounds, "mode": "iterative" if rounds else None},
         calibration=calibration,
         evaluate=evaluate,
         tasks=task,
@@ -215,6 +224,8 @@ def plan(
     layers: Annotated[int | None, typer.Option(help="How many decoder blocks fewer.")] = None,
     window: Annotated[tuple[int, int] | None, typer.Option(help="Exactly the layers START to END-1.")] = None,
     kind: Annotated[str | None, typer.Option(help=f"{KINDS}.")] = None,
+    windows: WindowsOption = None,
+    rounds: RoundsOption = None,
     output_format: Annotated[str | None, typer.Option("--format", help="auto or native.")] = None,
     as_json: JsonOption = False,
 ) -> int:
@@ -228,6 +239,7 @@ def plan(
         model=model,
         target={"sparsity": sparsity, "layers": layers, "window": list(window) if window else None},
         kind=kind,
+        selection={"windows": windows, "rounds": rounds, "mode": "iterative" if rounds else None},
         output={"format": output_format},
         config=read_json(config) if config else None,
     )

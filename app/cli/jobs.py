@@ -158,9 +158,15 @@ def show_plan(answer: Mapping[str, Any]) -> None:
     """What a job would do."""
     which = answer["removed_layers"]
     layers = "which ones, the scores decide" if which is None else f"layers {which[0]} to {which[-1]}"
-    parameters = answer["parameters"]
+    parameters, cost = answer["parameters"], answer["replacements"]
+    several = (
+        f"{cost['count']} replacements give {cost['share_given_back']:.1%} of the removed parameters back\n"
+        if cost["count"] > 1
+        else ""
+    )
     Console(highlight=False).print(
         f"removes {answer['removed_count']} decoder layers ({layers}), "
         f"adds {answer['added_parameters']:,} parameters\n"
+        f"{several}"
         f"{parameters['dense']:,} -> {parameters['pruned']:,} parameters: {answer['sparsity']:.1%} smaller"
     )

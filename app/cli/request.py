@@ -35,6 +35,7 @@ def build(
     model: str | None,
     target: Mapping[str, Any],
     kind: str | None,
+    selection: Mapping[str, Any] | None = None,
     calibration: str | None = None,
     evaluate: Sequence[str] | None = None,
     tasks: Sequence[str] | None = None,
@@ -77,9 +78,10 @@ def build(
         request.setdefault("evaluation", {})["tasks"] = list(tasks)
     if limit is not None:
         request.setdefault("evaluation", {})["limit"] = limit
-    for name, value in (output or {}).items():
-        if value is not None:
-            request.setdefault("output", {})[name] = value
+    for section, values in (("selection", selection), ("output", output)):
+        for name, value in (values or {}).items():
+            if value is not None:
+                request.setdefault(section, {})[name] = value
     if labels:
         request.setdefault("labels", {}).update(_pairs("--label", labels))
     if seed is not None:

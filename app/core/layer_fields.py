@@ -6,7 +6,7 @@ of the dense model's layer whose settings it has (an inserted layer has those of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from app.core.architectures import ArchitectureError, Config, layer_count
@@ -19,7 +19,13 @@ Rule = Callable[[str, Any, Config, Sequence[int]], Mapping[str, Any]]
 
 def kept_layers(start: int, end: int, layers: int, *, inserted: int) -> list[int]:
     """Return the kept layers where [start, end) of `layers` go and `inserted` ones take the first of their places."""
-    return [*range(start + inserted), *range(end, layers)]
+    return kept_beside(((start, end, inserted),), layers)
+
+
+def kept_beside(windows: Iterable[tuple[int, int, int]], layers: int) -> list[int]:
+    """Return the kept layers where several windows (start, end, inserted), which do not overlap, go at once."""
+    gone = {layer for start, end, inserted in windows for layer in range(start + inserted, end)}
+    return [layer for layer in range(layers) if layer not in gone]
 
 
 def cut_layer_fields(config: Config, kept: Sequence[int]) -> dict[str, Any]:

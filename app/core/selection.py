@@ -1,14 +1,13 @@
-"""From a target to a window: how many layers go, what the result weighs, and which window it is once scores are known.
+"""From a target to sizes: how many layers go, in how many windows or rounds, and what the result weighs.
 
 The target is net of the replacement: (removed - added) parameters over all parameters of the dense model, and the
 window size is the one whose net ratio is closest to the target (LLM-Streamline, arXiv 2403.19135: Llama-2-7B at 25 %
 gives 8 layers for `none`, 9 for `ffn`, 9 removed and 1 added for `layer`). Works from parameter counts alone: the
-config's formula, or the sizes that the safetensors headers tell.
+config's formula, or the sizes that the safetensors headers tell. Which windows go is for `app.core.windows` to say.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeGuard
@@ -23,9 +22,7 @@ MINIMUM_RESULT_LAYERS = 2
 Better = Literal["higher", "lower"]
 """Which scores of a metric mean a window that is worth less."""
 
-_PROCESS_BYTES = 500_000_000  # interpreter, torch and the allocator's slack, as measured on a small model
-_TRAINING_BYTES_PER_PARAMETER = 20  # float32: weight, gradient, two AdamW moments, the best state's copy
-_FIT_BYTES_PER_NUMBER = 64  # float64: two d x d sums of the fitted and of the held-out data, and four to solve with
+Mode = Literal["one_shot", "iterative"]
 
 
 class SelectionError(ValueError):
@@ -45,6 +42,30 @@ class Target:
     sparsity: float | None = None
     layers: int | None = None
     window: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Selection:
+    """How the layers that go are spread: `windows` of one score table, or `rounds` of which each scores anew."""
+
+    mode: Mode = "one_shot"
+    windows: int = 1
+    rounds: int = 1
+
+    @property
+    def replacements(self) -> int:
+        """How many windows get a replacement of their own, over all rounds."""
+        return self.rounds if self.mode == "iterative" else self.windows
+
+    @property
+    def what(self) -> str:
+        """Its replacements in words."""
+        noun = "round" if self.mode == "iterative" else "window"
+        return f"{self.replacements} {noun}{'' if self.replacements == 1 else 's'}"
+
+
+ONE_WINDOW = Selection()
+"""One window of one score table."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +104,7 @@ class ParameterCounts:
 
 @dataclass(frozen=True)
 class WindowSize:
-    """How many layers go and what comes in, before it is known which ones."""
+    """How many layers go and what comes in, over all windows or rounds, before it is known which ones."""
 
     removed_count: int
     blocks_added: int
@@ -100,31 +121,6 @@ class WindowSize:
     def sparsity(self) -> float:
         """Net share of the dense model's parameters that is gone."""
         return (self.removed_parameters - self.added_parameters) / self.dense_parameters
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a dry run answers; `removed_layers` is None when only scoring can tell."""
-
-    removed_layers: tuple[int, ...] | None
-    removed_count: int
-    added_parameters: int
-    dense_parameters: int
-    pruned_parameters: int
-    sparsity: float
-    disk_bytes: int
-    memory_bytes: int
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields under the names of the contract."""
-        return {
-            "removed_layers": None if self.removed_layers is None else list(self.removed_layers),
-            "removed_count": self.removed_count,
-            "added_parameters": self.added_parameters,
-            "parameters": {"dense": self.dense_parameters, "pruned": self.pruned_parameters},
-            "sparsity": self.sparsity,
-            "estimated": {"disk_bytes": self.disk_bytes, "memory_bytes": self.memory_bytes},
-        }
 
 
 def blocks_added(kind: BlockKind, layers: int = 1) -> int:
@@ -146,6 +142,23 @@ def first_start(kind: BlockKind) -> int:
     return 1 if kind == "linear_merged" else 0
 
 
+def round_layers(size: WindowSize, rounds: int) -> tuple[int, ...]:
+    """Return how many decoder blocks fewer each round leaves: as even as can be, the earlier ones more."""
+    share, rest = divmod(size.removed_count - size.blocks_added, rounds)
+    return tuple(share + (number < rest) for number in range(rounds))
+
+
+def least_window(
+    config: Config, kind: BlockKind, output_format: OutputFormat, counts: ParameterCounts, layers: int = 1
+) -> int:
+    """Return the fewest layers whose replacement makes the model smaller.
+
+    Raises:
+        SelectionError: no window does.
+    """
+    return _sizes(config, kind, output_format, counts, layers, ONE_WINDOW).least
+
+
 def window_size(
     config: Config,
     target: Target,
@@ -153,11 +166,14 @@ def window_size(
     output_format: OutputFormat = "auto",
     counts: ParameterCounts | None = None,
     layers: int = 1,
+    selection: Selection = ONE_WINDOW,
 ) -> WindowSize:
     """Return how many layers a target removes; `layers` is the number of new layers of kind `layer`.
 
     For a sparsity target the size is the one whose net ratio is closest, the smaller one on a tie, and at least the
-    smallest that makes the model smaller at all.
+    smallest that makes the model smaller at all. Each window or round of `selection` adds a replacement of its own and
+    must make the model smaller; the layers are those of all of them together, and a round that takes an earlier one's
+    replacement out counts it.
 
     Raises:
         SelectionError: the target is malformed, outside the model, or leaves fewer than two decoder blocks or no
@@ -171,12 +187,9 @@ def window_size(
             "/target", f"name exactly one of sparsity, layers and window; {len(given)} were given"
         )  # fmt: skip
     counts = counts or ParameterCounts.from_config(config)
-    blocks = blocks_added(kind, layers)
     # A layer that is put in is as large as the window's first; before scoring only the layers' mean is known.
-    mean = round(sum(counts.per_layer) / len(counts.per_layer))
-    layer = counts.per_layer[target.window[0]] if _inside(target.window, len(counts.per_layer)) else mean
-    per_block = architectures.block_parameters(config, kind, output_format, layer)
-    sizes = _Sizes(counts, blocks, max(blocks, 1) * per_block, first_start(kind))
+    first = target.window[0] if _inside(target.window, len(counts.per_layer)) else None
+    sizes = _sizes(config, kind, output_format, counts, layers, selection, first)
     if target.sparsity is not None:
         return sizes.at(sizes.closest(target.sparsity))
     if target.layers is not None:
@@ -185,37 +198,82 @@ def window_size(
     return sizes.at_window(*sizes.explicit(target.window))
 
 
+def _sizes(
+    config: Config, kind: BlockKind, output_format: OutputFormat, counts: ParameterCounts, layers: int,
+    selection: Selection, first: int | None = None,
+) -> _Sizes:  # fmt: skip
+    blocks = blocks_added(kind, layers)
+    mean = round(sum(counts.per_layer) / len(counts.per_layer))
+    per_block = architectures.block_parameters(
+        config, kind, output_format, mean if first is None else counts.per_layer[first]
+    )
+    return _Sizes(counts, blocks, max(blocks, 1) * per_block, first_start(kind), selection)
+
+
 def _inside(window: Any, layers: int) -> TypeGuard[tuple[int, int]]:
     return bool(window) and isinstance(window[0], int) and 0 <= window[0] < layers
 
 
 @dataclass(frozen=True)
 class _Sizes:
-    """The planner's arithmetic for one model and one kind of block."""
+    """The planner's arithmetic for one model, one kind of block and a number of windows or rounds.
+
+    `blocks` and `added` are the decoder blocks and the parameters of one replacement; `first` is the lowest layer that
+    a window may start at.
+    """
 
     counts: ParameterCounts
     blocks: int
     added: int
     first: int
+    selection: Selection
 
     @property
     def layers(self) -> int:
         return len(self.counts.per_layer)
 
     @property
+    def times(self) -> int:
+        return self.selection.replacements
+
+    @property
+    def all_there_are(self) -> int:
+        """The layers of the model, and those that all rounds but the last put in: any of them may go."""
+        return self.layers + ((self.times - 1) * self.blocks if self.selection.mode == "iterative" else 0)
+
+    @property
     def largest(self) -> int:
-        """The most layers that may go: two blocks stay, one of them original."""
-        return self.layers - max(MINIMUM_RESULT_LAYERS - self.blocks, 1)
+        """The most layers that may go: two blocks stay, one of them original, and one between any two windows."""
+        if self.selection.mode == "iterative" or self.times == 1:
+            return self.all_there_are - max(MINIMUM_RESULT_LAYERS - self.blocks, 1)
+        return self.layers - max(MINIMUM_RESULT_LAYERS - self.times * self.blocks, self.times - 1 + self.first)
+
+    @property
+    def least(self) -> int:
+        """The fewest layers of one window that make the model smaller."""
+        sizes = (count for count in range(max(1, self.blocks), self.layers + 1) if self.removed(count) > self.added)
+        found = next(sizes, None)
+        if found is None or found * self.times > self.largest:
+            raise SelectionError("/target", self._too_shallow())
+        return found
+
+    def _too_shallow(self) -> str:
+        what = "no window" if self.times == 1 else f"no room for {self.selection.what}"
+        return (
+            f"a model of {self.layers} layers has {what} whose removal leaves {MINIMUM_RESULT_LAYERS} blocks "
+            "and makes it smaller; choose a deeper model or replacement.kind none"
+        )
 
     def removed(self, count: int) -> int:
         # Layers of one model may differ in size; before scoring only their mean is known.
         return round(count * sum(self.counts.per_layer) / self.layers)
 
     def net(self, count: int) -> float:
-        return (self.removed(count) - self.added) / self.counts.dense
+        return (self.removed(count) - self.times * self.added) / self.counts.dense
 
     def at(self, count: int) -> WindowSize:
-        return WindowSize(count, self.blocks, self.added, self.removed(count), self.counts.dense)
+        times = self.times
+        return WindowSize(count, times * self.blocks, times * self.added, self.removed(count), self.counts.dense)
 
     def at_window(self, start: int, end: int) -> WindowSize:
         return WindowSize(
@@ -228,34 +286,50 @@ class _Sizes:
             raise SelectionError(
                 pointer, f"sparsity must be a number between 0 and 1, both excluded; it is {sparsity!r}"
             )
-        shrinking = [count for count in range(max(1, self.blocks), self.layers + 1) if self.net(count) > 0]
-        usable = [count for count in shrinking if count <= self.largest]
-        if not usable:
-            raise SelectionError(
-                pointer,
-                f"a model of {self.layers} layers has no window whose removal leaves {MINIMUM_RESULT_LAYERS} blocks "
-                "and makes it smaller; choose a deeper model or replacement.kind none",
-            )
+        shrinking = [n for n in range(max(1, self.blocks), self.all_there_are + 1) if self.net(n) > 0]
+        try:
+            least = self.times * self.least
+        except SelectionError as error:
+            raise SelectionError(pointer, str(error)) from None
         best = min(shrinking, key=lambda count: (abs(self.net(count) - sparsity), count))
+        reachable = f"the reachable range is {self.net(least):.4f} to {self.net(self.largest):.4f}"
         if best > self.largest:
             raise SelectionError(
                 pointer,
-                f"sparsity {sparsity} would remove {best} of {self.layers} layers, but a result must keep at least "
-                f"{MINIMUM_RESULT_LAYERS} decoder blocks, one of them original; the reachable range is "
-                f"{self.net(usable[0]):.4f} to {self.net(usable[-1]):.4f}",
+                f"sparsity {sparsity} would remove {best} of {self.all_there_are} layers, but a result must keep at "
+                f"least {MINIMUM_RESULT_LAYERS} decoder blocks, one of them original{self._price()}; {reachable}",
+            )
+        if best < least:
+            raise SelectionError(
+                pointer,
+                f"sparsity {sparsity} is less than {self.selection.what} make together, each of at least {self.least} "
+                f"layers{self._price()}; {reachable}, and fewer {self.selection.what.split()[1]} reach less",
             )
         return best
 
+    def _price(self) -> str:
+        """What several replacements cost, in words."""
+        if self.times == 1 or not self.added:
+            return ""
+        share = self.times * self.added / self.counts.dense
+        return f" ({self.times} replacements of {self.added:,} parameters give {share:.4f} of the model back)"
+
     def fewer(self, layers: object) -> int:
-        most = self.largest - self.blocks
-        if isinstance(layers, bool) or not isinstance(layers, int) or not 1 <= layers <= most:
-            allowed = f"it must be a whole number from 1 to {most}" if most >= 1 else "the model is too shallow for any"
+        most, blocks = self.largest - self.times * self.blocks, self.times * self.blocks
+        least = 1 if self.times == 1 else self.times * self.least - blocks
+        if isinstance(layers, bool) or not isinstance(layers, int) or not least <= layers <= most:
+            allowed = (
+                f"it must be a whole number from {least} to {most}"
+                if most >= least
+                else "the model is too shallow for any"
+            )
+            price = "" if self.times == 1 else f", and {self.selection.what} each make it smaller{self._price()}"
             raise SelectionError(
                 "/target/layers",
                 f"layers is {layers!r} but of {self.layers} layers at least {MINIMUM_RESULT_LAYERS} decoder blocks "
-                f"must be kept, one of them original: {allowed}",
+                f"must be kept, one of them original{price}: {allowed}",
             )
-        return layers + self.blocks
+        return layers + blocks
 
     def explicit(self, window: Sequence[Any]) -> tuple[int, int]:
         pointer = "/target/window"
@@ -285,78 +359,3 @@ class _Sizes:
                 "window; start at 1 or later, or use linear_residual",
             )
         return start, end
-
-
-def make_plan(
-    config: Config,
-    target: Target,
-    kind: BlockKind,
-    output_format: OutputFormat = "auto",
-    *,
-    counts: ParameterCounts | None = None,
-    layers: int = 1,
-    training_tokens: int = 0,
-    stored_bytes: int = 2,
-    compute_bytes: int = 4,
-) -> Plan:
-    """Answer a dry run from a config alone, or with `counts` from a checkpoint's headers.
-
-    Args:
-        config: parsed config.json.
-        target: what is asked for.
-        kind: the replacement.
-        output_format: `native` counts a `swiglu` or `ffn` block as the full layer that it is written as.
-        counts: parameters as the headers tell; the family's formula where None.
-        layers: new layers of kind `layer`.
-        training_tokens: distinct tokens whose activations are stored, 2 x tokens x hidden x `stored_bytes`.
-        stored_bytes: bytes per number in the checkpoint and in the activation store.
-        compute_bytes: bytes per number in memory; 4 on CPU, where computing is in float32.
-
-    Raises:
-        SelectionError, ReplacementRefused, NativeFormRefused, NoFormula: see `window_size`.
-    """
-    size = window_size(config, target, kind, output_format, counts, layers)
-    window = tuple(range(*target.window)) if target.window is not None else None
-    fitted = kind in architectures.FITTED_KINDS
-    trained = 0 if kind == "none" or fitted else training_tokens
-    fit_bytes = architectures.hidden_size(config) ** 2 * _FIT_BYTES_PER_NUMBER if fitted else 0
-    activations = 2 * trained * architectures.hidden_size(config) * stored_bytes
-    return Plan(
-        removed_layers=window,
-        removed_count=size.removed_count,
-        added_parameters=size.added_parameters,
-        dense_parameters=size.dense_parameters,
-        pruned_parameters=size.pruned_parameters,
-        sparsity=size.sparsity,
-        # The activations are gone before the checkpoint is written; the dense model is read where it lies.
-        disk_bytes=max(activations, size.pruned_parameters * stored_bytes),
-        # The largest stages: the dense model plus training, or dense and pruned side by side in the benchmark.
-        memory_bytes=_PROCESS_BYTES
-        + size.dense_parameters * compute_bytes
-        + max(size.added_parameters * _TRAINING_BYTES_PER_PARAMETER, fit_bytes, size.pruned_parameters * compute_bytes),
-    )
-
-
-def best_window(
-    table: Sequence[Sequence[float | None]], size: int, better: Better = "higher", first: int = 0
-) -> tuple[int, float]:
-    """Return (start, score) of the window of `size` layers with the best score; the first one on a tie.
-
-    Args:
-        table: ``table[i][n - 1]`` = score of [i, i + n), None where i + n exceeds the model.
-        size: layers in the window, at least 1.
-        better: whether the best score is the highest or the lowest.
-        first: the lowest start that is allowed.
-
-    Raises:
-        SelectionError: no window of that size fits, or its scores are not finite.
-    """
-    scores = [(row[size - 1], start) for start, row in enumerate(table) if start >= first and size <= len(row)]
-    finite = [(score, start) for score, start in scores if score is not None and math.isfinite(score)]
-    if not finite:
-        raise SelectionError(
-            "/target", f"no window of {size} layers has a finite score in a model of {len(table)} layers"
-        )
-    sign = 1 if better == "higher" else -1
-    score, start = max(finite, key=lambda pair: (sign * pair[0], -pair[1]))
-    return start, score

@@ -1,11 +1,13 @@
 """Fill in what a request leaves out, and refuse what the model cannot bear. No database, no files: facts alone."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from app.core import architectures, defaults, selection
 from app.core.architectures import ArchitectureError, Config
+from app.core.conflicts import check_selection
+from app.core.plan import Plan, make_plan
 from app.core.selection import ParameterCounts, SelectionError
 from app.core.starts import init_refusal
 from app.core.tasks import Task
@@ -132,11 +134,11 @@ def resolve(
     filled: dict[str, dict[str, Any]] = {
         "scoring": {
             "metric": defaults.METRIC,
-            "adaptive": defaults.ADAPTIVE,
+            "adaptive": _adaptive(request),
             "sequences": defaults.SCORING_SEQUENCES,
             "sequence_length": length,
         },
-        "selection": {"mode": "one_shot", "windows": 1},
+        "selection": asdict(selection_of(request)),
         "replacement": {
             "kind": kind,
             "layers": 1,
@@ -221,7 +223,10 @@ def check_target(request: JobRequest | PlanRequest, facts: ModelFacts) -> None:
     layers = request.replacement.layers or 1
     output_format = request.output.format or defaults.OUTPUT_FORMAT
     try:
-        selection.window_size(facts.config, target_of(request), kind, output_format, facts.counts, layers)
+        target, chosen = target_of(request), selection_of(request)
+        metric = request.scoring.metric or defaults.METRIC
+        check_selection(chosen, target, kind, output_format, metric, _adaptive(request))
+        selection.window_size(facts.config, target, kind, output_format, facts.counts, layers, chosen)
         init = request.replacement.init or defaults.init(kind)
         if reason := init_refusal(facts.config, kind, init):
             raise ReplacementRefused(f"{reason}.", pointer="/replacement/init")
@@ -257,16 +262,32 @@ def target_of(request: JobRequest | PlanRequest) -> selection.Target:
     )
 
 
-def plan(request: JobRequest | PlanRequest, facts: ModelFacts, spec: Mapping[str, Any]) -> selection.Plan:
+def selection_of(request: JobRequest | PlanRequest) -> selection.Selection:
+    """How the target is split, with every default filled in."""
+    asked = request.selection
+    mode = asked.mode or defaults.MODE
+    rounds = defaults.ROUNDS if mode == "iterative" else 1
+    return selection.Selection(mode, asked.windows or defaults.WINDOWS, asked.rounds or rounds)
+
+
+def _adaptive(request: JobRequest | PlanRequest) -> bool:
+    """Several windows of one table are chosen together, so that no single lead tells when to stop."""
+    asked, chosen = request.scoring.adaptive, selection_of(request)
+    together = chosen.mode == "one_shot" and chosen.windows > 1
+    return (defaults.ADAPTIVE and not together) if asked is None else asked
+
+
+def plan(request: JobRequest | PlanRequest, facts: ModelFacts, spec: Mapping[str, Any]) -> Plan:
     """What a job of this request, resolved to `spec`, would remove, add and need."""
     stored = spec["output"]["dtype"] or _config_dtype(facts.config) or "float32"
-    return selection.make_plan(
+    return make_plan(
         facts.config,
         target_of(request),
         spec["replacement"]["kind"],
         spec["output"]["format"],
         counts=facts.counts,
         layers=spec["replacement"]["layers"],
+        selection=selection_of(request),
         training_tokens=spec["replacement"]["tokens"],
         stored_bytes=_DTYPE_BYTES[stored],
     )

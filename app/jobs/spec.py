@@ -137,11 +137,26 @@ class Scoring(Section):
 class Selection(Section):
     """How the layers to remove are chosen."""
 
-    mode: Literal["one_shot"] | None = Field(
-        None, description="Default `one_shot`, as in LLM-Streamline; iterative selection is not available."
+    mode: Literal["one_shot", "iterative"] | None = Field(
+        None,
+        description=f"Default `{defaults.MODE}`, as in LLM-Streamline (arXiv 2403.19135): all layers at once. "
+        "`iterative` removes and replaces one window per round and scores what the round before left (as IteRABRe, "
+        "arXiv 2503.06291), until the whole target is reached; each round adds a replacement of its own.",
     )
-    windows: Literal[1] | None = Field(
-        None, description="Default 1, as in LLM-Streamline; several windows are not available."
+    windows: int | None = Field(
+        None,
+        ge=1,
+        le=64,
+        description=f"Of `one_shot`: how many windows to choose from one score table, with at least one layer between "
+        f"them and a replacement each. Default {defaults.WINDOWS}, as in LLM-Streamline: several replacements save "
+        "little, which the plan shows.",
+    )
+    rounds: int | None = Field(
+        None,
+        ge=1,
+        le=64,
+        description=f"Of `iterative`: how many rounds. Default {defaults.ROUNDS}, the fewest, because each costs a "
+        "replacement and a training; 1 otherwise.",
     )
 
 

@@ -136,12 +136,26 @@ class Estimate(BaseModel):
     memory_bytes: int
 
 
+class ReplacementCost(BaseModel):
+    """What one replacement per window comes to: the more there are, the less is saved."""
+
+    count: int = Field(description="Windows that get a replacement of their own, over all rounds.")
+    parameters_each: int = Field(description="Parameters that each of them adds.")
+    removed_parameters: int = Field(description="Parameters of the layers that go, before anything is put in.")
+    share_given_back: float = Field(description="Share of those that all replacements together add again.")
+
+
 class PlanAnswer(BaseModel):
     """What a job would do."""
 
     removed_layers: list[int] | None = Field(description="Indices; null where only the scores can tell.")
-    removed_count: int
+    removed_count: int = Field(
+        description="Layers that go, over all windows or rounds; a round that takes out what an earlier one put in "
+        "counts it."
+    )
     added_parameters: int
+    replacements: ReplacementCost
+    rounds: list[int] = Field(description="Layers that each round removes; one number where there is one round.")
     parameters: ParameterCount
     sparsity: float = Field(description="Net share of the dense model's parameters that would be gone.")
     estimated: Estimate

@@ -12,10 +12,11 @@ from typing import Any, Final
 
 from jinja2 import ChainableUndefined, Environment, FileSystemLoader, select_autoescape
 
+from app.core.windows import runs
 from app.report import quantities
 from app.report.comparison import mean_stability
 from app.report.plots import drawn, stages
-from app.report.plots.windows import named, runs
+from app.report.plots.windows import named
 from app.report.versions import upgraded
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"
@@ -116,6 +117,8 @@ def _layers(report: Mapping[str, Any]) -> list[str]:
     """The strip of layers of the result: `kept`, `gone` and, where something was put in, `new`, in order."""
     total = (report.get("scores") or {}).get("layers") or 0
     removed = set(report.get("removed_layers") or [])
+    if known := (report.get("selection") or {}).get("layers"):
+        return strip_of(known, total)
     replacement = (report.get("recipe") or {}).get("replacement") or {}
     adds = replacement.get("kind") not in (None, "none", "linear_merged")
     strip: list[str] = []
@@ -124,6 +127,19 @@ def _layers(report: Mapping[str, Any]) -> list[str]:
         if adds and layer in removed and layer + 1 not in removed:
             strip += ["new"] * (replacement.get("layers") or 1)
     return strip
+
+
+def strip_of(layers: Sequence[int | None], total: int) -> list[str]:
+    """The strip from the dense model's number of each block of the result, None for what was put in."""
+    strip: list[str] = []
+    following, new = 0, 0
+    for layer in [*layers, total]:
+        if layer is None:
+            new += 1
+            continue
+        strip += [*["gone"] * (layer - following), *["new"] * new, "kept"]
+        following, new = layer + 1, 0
+    return strip[:-1]
 
 
 def _measures(report: Mapping[str, Any]) -> list[Measure]:
@@ -163,6 +179,7 @@ def _missing(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     }
     found += [(name, reason) for name, reason in parts.items() if not report.get(name)]
     if (evaluation := report.get("evaluation")) is not None:
+        found += (evaluation.get("not_measured") or {}).items()
         if not evaluation.get("tasks"):
             found.append(("accuracy and stability", "the request names no tasks (evaluation.tasks)"))
         if not report.get("samples"):

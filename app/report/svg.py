@@ -11,7 +11,7 @@ from typing import Final
 from markupsafe import Markup, escape
 
 WIDTH: Final = 440
-_CHARACTER: Final = 6.9  # width of an average character at the size of a figure's words
+_CHARACTER: Final = 7.7  # width of an average character at the size of a figure's words
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,12 @@ def words(x: float, y: float, text: object, *, anchor: str = "start", kind: str 
 
 
 def shortened(text: str, room: float) -> str:
-    """The text, or its beginning, in so many units of width."""
-    fitting = max(3, int(room / _CHARACTER))
-    return text if len(text) <= fitting else text[: fitting - 1] + "…"
+    """The text, or its beginning and its end, in so many units of width: names of one kind differ at the end."""
+    fitting = max(5, int(room / _CHARACTER))
+    if len(text) <= fitting:
+        return text
+    start = fitting // 3
+    return f"{text[:start]}…{text[len(text) - (fitting - start - 1) :]}"
 
 
 def line(points: Iterable[tuple[float, float]], kind: str) -> Markup:

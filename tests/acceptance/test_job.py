@@ -22,10 +22,11 @@ try:
 except ModuleNotFoundError:
     pass
 import torch
-from huggingface_hub import snapshot_download
+from huggingface_hub import ModelCard, snapshot_download
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from safetensors.torch import load_file
 repo, trust, probe = sys.argv[1], sys.argv[2] == "trust", load_file(sys.argv[3])
+ModelCard.load(repo).validate()
 model = AutoModelForCausalLM.from_pretrained(repo, dtype=torch.float32, trust_remote_code=trust).eval()
 tokenizer = AutoTokenizer.from_pretrained(repo)
 ids = tokenizer("<|endoftext|>Once upon a time, there was a little girl", return_tensors="pt").input_ids

@@ -7,18 +7,15 @@ depend on the model, the recipe and the trained replacement alone. The ledger wa
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 
 from app.core.architectures import (
     ArchitectureError,
@@ -40,10 +37,11 @@ from app.core.safetensors_file import (
 )
 from worker.engine.context import StageContext
 from worker.engine.errors import EngineError
-from worker.engine.export import Insertion, Window, insertion_of
+from worker.engine.export import Insertion, Window, insertion_of, joined
 from worker.engine.export.config import cut_config
 from worker.engine.healing.updates import Update, Updates, updated_replacement, updates_of
 from worker.engine.recipe import Dtype, Format, Kind
+from worker.engine.staging import staged
 from worker.engine.surgery import (
     CONVERTIBLE,
     NAMES,
@@ -71,6 +69,21 @@ _COMPARED_BYTES = 8 << 20
 
 
 @dataclass(frozen=True)
+class Swap:
+    """The layers [start, end) that go, and what comes in their place.
+
+    `replacement` has the names that the block's builder gives (relative to a decoder layer, or to the `ffn` block).
+    """
+
+    start: int
+    end: int
+    replacement: Mapping[str, torch.Tensor] = field(default_factory=dict)
+
+
+Swaps = Sequence[tuple[Window, Insertion]]
+
+
+@dataclass(frozen=True)
 class AssembledCheckpoint:
     """What was written: where, how many parameters, and how many bytes the weight files take."""
 
@@ -80,7 +93,7 @@ class AssembledCheckpoint:
 
 
 def run(context: StageContext) -> None:
-    """Write `checkpoint/` from the dense model, `selection.json` and, unless the kind is `none`, the replacement.
+    """Write `checkpoint/` from the model, `selection.json` and, unless the kind is `none`, the replacements.
 
     Raises EngineError: `disk_full`, `corrupt_model`, `bad_replacement`, `native_form_refused`, `dtype_overflow`.
     """
@@ -88,7 +101,10 @@ def run(context: StageContext) -> None:
     recipe, selection = context.recipe, context.read_json("selection.json")
     kind = recipe.replacement.kind
     updates = updates_of(context)
-    replacement = {} if kind == "none" else load_file(context.workspace / "replacement.safetensors")
+    swaps = [
+        Swap(window["start"], window["end"], {} if kind == "none" else updated_replacement(context, number, updates))
+        for number, window in enumerate(selection["windows"])
+    ]
     total = sum(path.stat().st_size for path in context.model.glob("*.safetensors"))
     done = 0
 
@@ -97,15 +113,13 @@ def run(context: StageContext) -> None:
         done += count
         context.emit.progress(min(done, total), total, "bytes")
 
-    written = assemble(
+    written = assemble_all(
         context.model,
         context.workspace / "checkpoint",
-        start=selection["start"],
-        end=selection["end"],
+        swaps,
         kind=kind,
         fmt=recipe.output.format,
         dtype=recipe.output.dtype,
-        replacement=updated_replacement(replacement, updates),
         updates=updates,
         progress=progress,
     )
@@ -125,31 +139,54 @@ def assemble(
     updates: Updates | None = None,
     progress: Progress = lambda _: None,
 ) -> AssembledCheckpoint:
-    """Write to `out` the checkpoint in `source` without the layers [start, end) and with the replacement.
+    """Write to `out` the checkpoint in `source` with one window swapped; see `assemble_all`."""
+    swap = Swap(start, end, replacement or {})
+    return assemble_all(source, out, [swap], kind=kind, fmt=fmt, dtype=dtype, updates=updates, progress=progress)
 
-    `replacement` has the names that the block's builder gives (relative to a decoder layer, or to the `ffn` block);
-    `updates` are added to tensors that stay, by their stored names; `dtype` None keeps every tensor's own. An `out`
-    that is already there is replaced at the very end. Raises EngineError as `run` does; whatever happens, nothing
-    half-written stays.
+
+def assemble_all(
+    source: Path,
+    out: Path,
+    swaps: Sequence[Swap],
+    *,
+    kind: Kind,
+    fmt: Format = "auto",
+    dtype: Dtype | None = None,
+    updates: Updates | None = None,
+    progress: Progress = lambda _: None,
+) -> AssembledCheckpoint:
+    """Write to `out` the checkpoint in `source` with all its windows swapped at once.
+
+    `swaps` are in order, with a layer between any two; `updates` are added to tensors that stay, by their stored names;
+    `dtype` None keeps every tensor's own. An `out` that is already there is replaced at the very end. Raises
+    EngineError as `run` does; whatever happens, nothing half-written stays.
     """
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
     try:
         refuse_uncuttable(config)
     except ArchitectureError as error:
         raise EngineError(error.code, str(error)) from error
-    window = Window(start, end, layer_count(config))
-    if not 0 <= start <= end <= window.layers:
-        raise EngineError("bad_window", f"the window [{start}, {end}) lies outside the model's {window.layers} layers")
+    _check_windows(swaps, layer_count(config))
     try:
         checkpoint = read_checkpoint(source)
     except CorruptSafetensors as error:
         raise EngineError("corrupt_model", f"{error}; fetch the model again") from error
     layout = discover(config, {name: entry.shape for name, entry in checkpoint.entries()})
     family = located(family_of(config), layout)
-    stored = layout.layer_shapes[min(start, window.layers - 1)]
-    insertion = insertion_of(family, config, window, kind=kind, fmt=fmt, replacement=replacement or {}, stored=stored)
-    new_config = cut_config(config, window, insertion, dtype=dtype)
-    names = _Renaming(family, config, layout, window, insertion)
+    done: list[tuple[Window, Insertion]] = []
+    for swap in swaps:
+        shift = sum(insertion.layers - window.size for window, insertion in done)
+        window = Window(swap.start, swap.end, layer_count(config), swap.start + shift)
+        stored = layout.layer_shapes[min(swap.start, window.layers - 1)]
+        done.append(
+            (
+                window,
+                insertion_of(family, config, window, kind=kind, fmt=fmt, replacement=swap.replacement, stored=stored),
+            )
+        )
+    new_config = cut_config(config, done, dtype=dtype)
+    names = _Renaming(family, config, layout, done)
+    insertion = joined([insertion for _, insertion in done])
     dropped = _settle_tied_head(names, config, new_config, checkpoint)
     shards = _plan(checkpoint, names, insertion, dropped, dtype, updates or {})
     files = {"config.json": _json_bytes(new_config), **insertion.files}
@@ -170,46 +207,24 @@ def assemble(
     return AssembledCheckpoint(out, parameter_count(read_checkpoint(out)), weight_bytes)
 
 
-@contextmanager
-def staged(out: Path) -> Iterator[Path]:
-    """Give a directory beside `out` to write to, and put it in the place of `out` when all went well.
-
-    Raises EngineError `disk_full` where the disk fills up meanwhile; the staged files are gone after any failure.
-    """
-    directory = out.with_name(f".{out.name}.part")
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(parents=True)
-    try:
-        yield directory
-        replaced = out.with_name(f".{out.name}.old")
-        shutil.rmtree(replaced, ignore_errors=True)
-        if out.exists():
-            out.rename(replaced)
-        directory.rename(out)
-        shutil.rmtree(replaced, ignore_errors=True)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        written = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
-        free = shutil.disk_usage(directory).free
-        raise EngineError(
-            "disk_full",
-            f"the disk filled up after {written} bytes of the checkpoint, {free} bytes are free; free space and retry",
-            permanent=True,
-        ) from error
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
+def _check_windows(swaps: Sequence[Swap], layers: int) -> None:
+    free = 0
+    for swap in swaps:
+        if not free <= swap.start <= swap.end <= layers:
+            where = f"lies outside the model's {layers} layers" if free == 0 else "meets the one in front of it"
+            raise EngineError("bad_window", f"the window [{swap.start}, {swap.end}) {where}")
+        free = swap.end + 1
 
 
 class _Renaming:
     """From a stored tensor's name to its name in the written checkpoint; None where it is cut."""
 
-    def __init__(self, family: Family, config: Config, layout: Layout, window: Window, insertion: Insertion) -> None:
+    def __init__(self, family: Family, config: Config, layout: Layout, swaps: Swaps) -> None:
         self.family = family
         self._config = config
         self._layout = layout
-        self._window = window
-        self._insertion = insertion
+        self._swaps = swaps
+        self._renamed_head = next(filter(None, (insertion.renamed_head for _, insertion in swaps)), None)
         layers = self.family.layers
         # A checkpoint of the bare model (no head) leaves the base module's name out.
         self._missing_base = layers.removesuffix(layout.layers) if layers.endswith(f".{layout.layers}") else ""
@@ -229,20 +244,22 @@ class _Renaming:
     def new(self, stored: str) -> str | None:
         """The tensor's name in the written checkpoint, None for a tensor of a removed layer."""
         name = self.full(stored)
-        if self._insertion.renamed_head and name.startswith(f"{self.family.head}."):
-            return self._insertion.renamed_head + name.removeprefix(self.family.head)
+        if self._renamed_head and name.startswith(f"{self.family.head}."):
+            return self._renamed_head + name.removeprefix(self.family.head)
         if predicts_further_tokens(self._config, self._layout.layers, stored):
             return None
         layer, rest = layer_of(self.family.layers, name)
         if layer is None:
             return name
-        if layer >= self._window.layers:
+        if layer >= layer_count(self._config):
             raise EngineError("corrupt_model", f"{stored} belongs to no layer that config.json knows")
-        if self._window.start <= layer < self._window.end:
-            return None
-        if layer >= self._window.end:
-            layer += self._insertion.layers - self._window.size
-        return f"{self.family.layers}.{layer}.{rest}"
+        shift = 0
+        for window, insertion in self._swaps:
+            if window.start <= layer < window.end:
+                return None
+            if layer >= window.end:
+                shift += insertion.layers - window.size
+        return f"{self.family.layers}.{layer + shift}.{rest}"
 
 
 def _settle_tied_head(
@@ -308,7 +325,7 @@ def _updated(stored: Stored, update: Update) -> Computed:
 
 
 def _home_of_window(checkpoint: Checkpoint, names: _Renaming) -> str:
-    """The file that the replacement goes to: the first that holds a removed layer, else the last."""
+    """The file that the replacements go to: the first that holds a removed layer, else the last."""
     for file in checkpoint.files:
         if any(names.new(name) is None for name in file.header.tensors):
             return file.name

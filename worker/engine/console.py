@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from app.core.windows import in_words
 from worker.engine.events import Event
 
 
@@ -34,6 +35,9 @@ class ConsoleSink:
             case "stage_started":
                 self._progress.start()
                 self._task = self._progress.add_task(event["stage"], total=None, unit="")
+                for part in ("window", "round"):
+                    if part in event:
+                        say(f"  {event['stage']}: {part} {event[part]} of {event[f'{part}s']}", highlight=False)
             case "progress" if self._task is not None:
                 self._progress.update(
                     self._task, completed=event["done"], total=event["total"], unit=event["unit"]
@@ -57,8 +61,8 @@ class ConsoleSink:
 def print_summary(report: Mapping[str, Any], console: Console | None = None) -> None:
     """Print what came out: layers removed, parameters, perplexities, speed."""
     console = console or Console()
-    metrics, selection = report["metrics"], report["selection"]
-    table = Table(title=f"removed layers {selection['start']} to {selection['end'] - 1}")
+    metrics = report["metrics"]
+    table = Table(title=f"removed layers {in_words(report['removed_layers'])}")
     for name in ("", "dense", "cut", "pruned"):
         table.add_column(name, justify="left" if not name else "right")
     perplexity = metrics.get("perplexity", {})

@@ -14,6 +14,11 @@ from typing import Any
 from worker.engine.events import Emitter
 from worker.engine.recipe import Recipe
 
+REPLACEMENT = "replacement.safetensors"
+SELF_TEXT_FILE = "text/calibration.jsonl"
+WINDOWS = "windows"
+"""Where each of several windows has a directory of its own, counted from 1."""
+
 
 @dataclass(frozen=True)
 class StageContext:
@@ -27,6 +32,8 @@ class StageContext:
         device: ``cpu`` or ``cuda``, already resolved.
         save_every_seconds: wall time between two states of a training run on disk.
         processes: how many train together, this one among them.
+        home: the workspace where what was found out about the dense model lies; this one where None.
+        previous: the workspace of the round before, whose checkpoint is this round's model; None in the first.
         memo: objects worth keeping in memory from one stage to the next (the loaded decoder); never a source of truth.
     """
 
@@ -37,12 +44,24 @@ class StageContext:
     device: str
     save_every_seconds: float = 60.0
     processes: int = 1
+    home: Path | None = None
+    previous: Path | None = None
     memo: dict[str, Any] = field(default_factory=dict)
 
     @property
     def model(self) -> Path:
         """The directory of the dense model."""
         return Path(self.recipe.model.path)
+
+    @property
+    def self_text(self) -> Path:
+        """The text that was sampled from the dense model, where the recipe names no other."""
+        return (self.home or self.workspace) / SELF_TEXT_FILE
+
+    def window(self, number: int) -> Path:
+        """The directory of one of the windows: what was trained for it lies there."""
+        several = self.recipe.selection.windows > 1
+        return self.workspace / WINDOWS / str(number + 1) if several else self.workspace
 
     @property
     def temporary(self) -> Path:
@@ -59,6 +78,10 @@ class StageContext:
     def read_json(self, name: str) -> Any:
         """Return the parsed JSON of a finished stage's output."""
         return json.loads((self.workspace / name).read_text(encoding="utf-8"))
+
+    def read_home_json(self, name: str) -> Any:
+        """Return the parsed JSON of what was found out about the dense model."""
+        return json.loads(((self.home or self.workspace) / name).read_text(encoding="utf-8"))
 
     def write_json(self, name: str, data: Any) -> None:
         """Write an output atomically: under another name, flushed to disk, renamed."""

@@ -26,7 +26,7 @@ from app.core.layer_fields import cut_layer_fields, kept_layers
 from worker.engine.device import compute_dtype, stored_dtype
 from worker.engine.errors import EngineError
 from worker.engine.head import Head, head_of
-from worker.engine.hidden_states import VisitLast, VisitWindow
+from worker.engine.hidden_states import Layers, VisitLast, VisitWindow, without
 from worker.engine.stand_ins import After, Alone, Before, Given, PassOn, hidden_of
 
 Visit = Callable[[int, Tensor], None]
@@ -144,19 +144,18 @@ class Decoder:
             self.visit(windows[first : first + batch_size], partial(visit, first), at=at)
 
     @torch.inference_mode()
-    def last_states(
-        self, windows: Tensor, batch_size: int, visit: VisitLast, *, cut: tuple[int, int] | None = None
-    ) -> None:
+    def last_states(self, windows: Tensor, batch_size: int, visit: VisitLast, *, cut: Layers | None = None) -> None:
         """Run the whole model, without the head; see `LayeredModel.last_states`."""
         for first in range(0, len(windows), batch_size):
             ids = windows[first : first + batch_size]
             if cut is None:
                 visit("dense", first, self._last_hidden(ids))
             else:
-                self._visit_dense_and_cut(ids, first, visit, *cut)
+                self._visit_dense_and_cut(ids, first, visit, cut)
 
-    def _visit_dense_and_cut(self, ids: Tensor, first: int, visit: VisitLast, start: int, end: int) -> None:
-        """Both run the same layers up to the window: the dense pass leaves h_start behind, the cut goes on from it."""
+    def _visit_dense_and_cut(self, ids: Tensor, first: int, visit: VisitLast, cut: Layers) -> None:
+        """Both run the same layers up to the cut: the dense pass leaves h_start behind, the other goes on from it."""
+        (start, end), *behind = cut
         kept: list[Tensor] = []
         with ExitStack() as hooks:
             if start:
@@ -167,7 +166,8 @@ class Decoder:
             dense = self._last_hidden(ids)
         visit("dense", first, dense)
         known = kept and end < self.layer_count
-        with self.with_layers(0, end, Given(kept[0])) if known else self.with_layers(start, end):
+        in_front = self.with_layers(0, end, Given(kept[0])) if known else self.with_layers(start, end)
+        with without(self, behind), in_front:
             visit("cut", first, self._last_hidden(ids))
 
     def _last_hidden(self, ids: Tensor) -> Tensor:

@@ -10,12 +10,15 @@ import math
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any, Protocol, TextIO
+from typing import Any, Literal, Protocol, TextIO
 
 PROGRESS_INTERVAL_S = 0.25
 """At most four progress events a second, so that a fast loop never drowns the pipe."""
 
 Event = Mapping[str, Any]
+
+Part = tuple[Literal["window", "round"], int, int]
+"""Which of how many windows, or rounds, a stage is at work for."""
 
 
 def finite(value: float | None) -> float | None:
@@ -66,10 +69,10 @@ class Emitter:
         for sink in self._sinks:
             sink.write(stamped)
 
-    def stage_started(self, stage: str) -> None:
+    def stage_started(self, stage: str, part: Part | None = None) -> None:
         """A stage begins; progress, metrics and log lines that follow belong to it."""
         self.stage, self._last_progress = stage, 0.0
-        self._send("stage_started", stage=stage)
+        self._send("stage_started", stage=stage, **({part[0]: part[1], f"{part[0]}s": part[2]} if part else {}))
 
     def stage_finished(self, stage: str, *, seconds: float, skipped: bool, outputs: Mapping[str, str]) -> None:
         """A stage is done, or was found done (`skipped`); `outputs` maps relative path -> sha256."""

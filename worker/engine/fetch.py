@@ -96,8 +96,9 @@ def run(context: StageContext) -> None:
                 f"the weights hold no tensor of decoder layer {counts.per_layer.index(0)}; fetch them again",
             )
         window_size(
-            config, recipe.target, recipe.replacement.kind, recipe.output.format, counts, recipe.replacement.layers
-        )
+            config, recipe.target, recipe.replacement.kind, recipe.output.format, counts, recipe.replacement.layers,
+            recipe.selection,
+        )  # fmt: skip
     except (ArchitectureError, SelectionError) as error:
         raise EngineError(error.code, str(error)) from error
     paths = sorted(path for path in context.model.iterdir() if path.is_file() and path.suffix in _NEEDED)

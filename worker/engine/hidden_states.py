@@ -7,8 +7,8 @@ equal bit for bit. `worker.engine.execution` chooses.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, Literal, Protocol
 
 import torch
@@ -22,6 +22,10 @@ VisitWindow = Callable[[int, int, Tensor], None]
 
 VisitLast = Callable[[str, int, Tensor], None]
 """Called with `dense` or `cut`, a batch's first sequence, and what the head is applied to [batch, sequence, hidden]."""
+
+
+Layers = Sequence[tuple[int, int]]
+"""Ranges [start, end) of layers, in order, with a layer between any two."""
 
 
 class LayeredModel(Protocol):
@@ -80,16 +84,14 @@ class LayeredModel(Protocol):
             EngineError: `disk_full` where hidden states have to be put aside and do not fit.
         """
 
-    def last_states(
-        self, windows: Tensor, batch_size: int, visit: VisitLast, *, cut: tuple[int, int] | None = None
-    ) -> None:
+    def last_states(self, windows: Tensor, batch_size: int, visit: VisitLast, *, cut: Layers | None = None) -> None:
         """Run the whole model on token windows [sequences, length], without the head.
 
         Args:
             windows: token ids without padding.
             batch_size: sequences at a time.
             visit: see `VisitLast`.
-            cut: run the model without the layers [start, end) too; what both share is computed once.
+            cut: run the model without these layers too; what both share is computed once.
         """
 
     def head(self) -> AbstractContextManager[Head]:
@@ -107,8 +109,17 @@ class LayeredModel(Protocol):
     def with_layers(self, start: int, end: int, block: nn.Module | None = None) -> AbstractContextManager[None]:
         """Take layers [start, end) out, and put `block` in their place, until the context ends.
 
-        What is streamed heeds this in `logits` only.
+        Contexts nest; the numbers are those of the model as it stands. What is streamed heeds this in `logits` only.
         """
 
     def rounded(self, dtype: torch.dtype) -> AbstractContextManager[None]:
         """Compute with weights rounded to `dtype` until the context ends."""
+
+
+@contextmanager
+def without(model: LayeredModel, layers: Layers) -> Iterator[None]:
+    """Take layers out of a model, with nothing in their place, until the context ends."""
+    with ExitStack() as swapped:
+        for start, end in reversed(layers):  # from the back, so that the numbers in front stay
+            swapped.enter_context(model.with_layers(start, end))
+        yield

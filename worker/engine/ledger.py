@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -51,12 +51,16 @@ class Ledger:
         """Return a stage's entry, done or stale."""
         return self._entries.get(stage)
 
-    def is_done(self, stage: str, inputs: str) -> bool:
-        """Tell whether the stage was finished with these inputs and its outputs are intact, byte for byte."""
+    def is_done(self, stage: str, inputs: str, released: Collection[str] = ()) -> bool:
+        """Tell whether the stage was finished with these inputs and its outputs are intact, byte for byte.
+
+        What lay in the directories `released` may be gone.
+        """
         entry = self._entries.get(stage)
         if entry is None or entry.inputs != inputs:
             return False
-        return all(self._intact(path, output) for path, output in entry.outputs.items())
+        gone = tuple(f"{directory}/" for directory in released)
+        return all(path.startswith(gone) or self._intact(path, output) for path, output in entry.outputs.items())
 
     def _intact(self, path: str, output: Mapping[str, Any]) -> bool:
         file = self._workspace / path

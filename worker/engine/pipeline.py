@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import gc
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from worker.engine import assembly, benchmark, fetch, verification
 from worker.engine import stages as choice
 from worker.engine.activation_store import disk_full
 from worker.engine.code_version import code_version
-from worker.engine.context import StageContext, StageFunction, sha256_of
+from worker.engine.context import REPLACEMENT, SELF_TEXT_FILE, StageContext, sha256_of
 from worker.engine.errors import EngineError
 from worker.engine.evaluation import stage as evaluation
 from worker.engine.healing import stage as healing
@@ -26,40 +26,15 @@ from worker.engine.healing.updates import UPDATES
 from worker.engine.ledger import Entry, Ledger, sha256_of_file
 from worker.engine.recipe import Recipe, Text
 from worker.engine.report import REPORT_FILE, write_report
-from worker.engine.text import SELF_TEXT_FILE
+from worker.engine.steps import CHECKPOINT, Stage, Step, first_step, further_steps
 from worker.engine.training import stage as training
 
 _LOCK_SECONDS = 20.0  # longer than a killed engine needs to be gone
 
-Parts = Callable[[Recipe], Mapping[str, Any]]
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One step of the way.
-
-    Attributes:
-        name: as in the contract.
-        run: does the work and writes the outputs.
-        parts: what of the recipe it depends on.
-        reads: outputs of earlier stages that it depends on; a directory stands for all files in it.
-        outputs: files and directories that it writes; those it leaves out (the replacement of `none`) may be absent.
-        reported: the stage of the contract that it is a step of, where it is no stage itself.
-        wanted: whether a recipe asks for it; all do by default.
-    """
-
-    name: str
-    run: StageFunction
-    parts: Parts
-    reads: tuple[str, ...]
-    outputs: tuple[str, ...]
-    reported: str = ""
-    wanted: Callable[[Recipe], bool] = lambda _: True
-
 
 def _lineage(context: StageContext) -> dict[str, Any]:
-    """Return what the checkpoint's bytes came from: hashes of model, texts and code, and the seed."""
-    recipe, own = context.recipe, context.workspace / SELF_TEXT_FILE
+    """Return what the checkpoint's bytes came from, with the context of the first step: hashes, and the seed."""
+    recipe, own = context.recipe, context.self_text
     fetched = context.workspace / fetch.OUTPUT
     texts = {text.name: text.path for text in (recipe.calibration, *recipe.evaluation)}
     if recipe.calibration.path is None and own.is_file():
@@ -87,7 +62,8 @@ def _model(recipe: Recipe) -> Mapping[str, Any]:
 def _target(recipe: Recipe) -> Mapping[str, Any]:
     everything = recipe.to_json()
     block = {"kind": recipe.replacement.kind, "layers": recipe.replacement.layers}
-    return {"target": everything["target"], **block, "format": recipe.output.format}
+    spread = {"selection": everything["selection"]}
+    return {"target": everything["target"], **block, **spread, "format": recipe.output.format}
 
 
 def _scoring(recipe: Recipe) -> Mapping[str, Any]:
@@ -127,7 +103,7 @@ STAGES: tuple[Stage, ...] = (
         "score",
         choice.score,
         lambda recipe: {**_scoring(recipe), **_calibration(recipe)},
-        (fetch.OUTPUT,),
+        (fetch.OUTPUT, SELF_TEXT_FILE),
         (choice.SCORES, SELF_TEXT_FILE),
     ),
     Stage("select", choice.select, _target, (fetch.OUTPUT, choice.SCORES), (choice.SELECTION,)),
@@ -140,7 +116,7 @@ STAGES: tuple[Stage, ...] = (
             **_calibration(recipe),
         },
         (fetch.OUTPUT, choice.SELECTION, SELF_TEXT_FILE),
-        (training.TRAINING, training.REPLACEMENT),
+        (training.TRAINING, REPLACEMENT),
     ),
     Stage(
         "heal",
@@ -151,7 +127,7 @@ STAGES: tuple[Stage, ...] = (
             "dtype": recipe.output.dtype,
             **_calibration(recipe),
         },
-        (fetch.OUTPUT, choice.SELECTION, training.REPLACEMENT, SELF_TEXT_FILE),
+        (fetch.OUTPUT, choice.SELECTION, REPLACEMENT, SELF_TEXT_FILE),
         (healing.HEALING, UPDATES),
         reported="train",
         wanted=lambda recipe: recipe.healing is not None,
@@ -160,14 +136,14 @@ STAGES: tuple[Stage, ...] = (
         "assemble",
         assembly.run,
         lambda recipe: {"output": recipe.to_json()["output"], "kind": recipe.replacement.kind},
-        (fetch.OUTPUT, choice.SELECTION, training.REPLACEMENT, UPDATES),
-        ("checkpoint",),
+        (fetch.OUTPUT, choice.SELECTION, REPLACEMENT, UPDATES),
+        (CHECKPOINT,),
     ),
     Stage(
         "verify",
         verification.run,
         lambda recipe: {"seed": recipe.seed},
-        (fetch.OUTPUT, choice.SELECTION, training.REPLACEMENT, UPDATES, "checkpoint"),
+        (fetch.OUTPUT, choice.SELECTION, REPLACEMENT, UPDATES, CHECKPOINT),
         ("verification.json", verification.PROBE),
     ),
     Stage(
@@ -178,14 +154,14 @@ STAGES: tuple[Stage, ...] = (
             **_judging(recipe),
             **_calibration(recipe),
         },
-        (fetch.OUTPUT, choice.SELECTION, SELF_TEXT_FILE, "checkpoint"),
+        (fetch.OUTPUT, choice.SELECTION, SELF_TEXT_FILE, CHECKPOINT),
         (evaluation.OUTPUT, evaluation.SAMPLES),
     ),
     Stage(
         "benchmark",
         benchmark.run,
         lambda recipe: {"benchmark": recipe.to_json()["benchmark"], "seed": recipe.seed},
-        (fetch.OUTPUT, "checkpoint"),
+        (fetch.OUTPUT, CHECKPOINT),
         ("benchmark.json",),
     ),
 )
@@ -209,25 +185,87 @@ def run_pipeline(context: StageContext, stages: tuple[Stage, ...] = STAGES) -> d
 
 def _run_all(context: StageContext, stages: tuple[Stage, ...]) -> dict[str, Any]:
     context.write_json("recipe.json", context.recipe.to_json())
-    ledger = Ledger(context.workspace)
-    seconds: dict[str, float] = {}
-    done: dict[str, Entry] = {}
-    for stage in stages:
-        if not stage.wanted(context.recipe):
-            _remove_outputs(stage, context.workspace)
-            continue
-        reported = stage.reported or stage.name
-        inputs = _inputs(stage, context.recipe, done)
-        context.emit.stage_started(reported)
-        skipped = ledger.is_done(stage.name, inputs)
-        entry = ledger.entry(stage.name) if skipped else _run(stage, inputs, context, ledger)
-        assert entry is not None
-        done[stage.name] = entry
-        seconds[reported] = seconds.get(reported, 0.0) + entry.seconds
-        context.emit.stage_finished(reported, seconds=entry.seconds, skipped=skipped, outputs=entry.hashes)
-    report = write_report(context, seconds, _lineage(context))
+    run = _Run(context)
+    first = first_step(context, stages)
+    run.through([first])
+    run.through(further_steps(context, stages))
+    report = write_report(context, run.seconds, _lineage(first.context))
     context.emit.finished(REPORT_FILE)
     return report
+
+
+class _Run:
+    """What is done so far, and what that left behind."""
+
+    def __init__(self, context: StageContext) -> None:
+        self.seconds: dict[str, float] = {}
+        self._context, self._ledger = context, Ledger(context.workspace)
+        self._hashes: dict[str, str] = {}
+        self._last: StageContext | None = None
+
+    def through(self, steps: Sequence[Step]) -> None:
+        """Run those steps that are wanted and not done."""
+        for step in (step for step in steps if not step.wanted):
+            self._remove_outputs(step)
+        steps = [step for step in steps if step.wanted]
+        settled = self._settled(steps)
+        for step in steps:
+            self._change_to(step.context)
+            name, inputs = step.stage.reported or step.stage.name, _inputs(step, self._hashes)
+            step.context.emit.stage_started(name, part=step.part)
+            entry = self._ledger.entry(step.key)
+            skipped = step.key in settled and entry is not None and entry.inputs == inputs
+            if not skipped:
+                entry = self._run(step, inputs)
+            assert entry is not None
+            self._hashes |= entry.hashes
+            self.seconds[name] = round(self.seconds.get(name, 0.0) + entry.seconds, 3)
+            step.context.emit.stage_finished(name, seconds=entry.seconds, skipped=skipped, outputs=entry.hashes)
+            if step.releases:
+                _remove(self._context.workspace / step.releases)
+
+    def _settled(self, steps: Sequence[Step]) -> set[str]:
+        """Return the keys of those steps that need not run if what they read does not change meanwhile.
+
+        What a step releases may be missing only where all steps from the one that made it on are done.
+        """
+        hashes, known = dict(self._hashes), list[tuple[Step, str]]()
+        for step in steps:
+            known.append((step, _inputs(step, hashes)))
+            entry = self._ledger.entry(step.key)
+            hashes |= entry.hashes if entry else {}
+        settled: set[str] = set()
+        released: list[str] = []
+        for step, inputs in reversed(known):
+            if self._ledger.is_done(step.key, inputs, released):
+                settled.add(step.key)
+                released += [step.releases] if step.releases else []
+            else:
+                released = []
+        return settled
+
+    def _run(self, step: Step, inputs: str) -> Entry:
+        self._remove_outputs(step)
+        scratch = step.context.workspace / "tmp"
+        _remove(scratch)
+        choice.seed_everything(step.context, step.stage.name)
+        began = time.monotonic()
+        try:
+            step.stage.run(step.context)
+        finally:
+            _remove(scratch)
+        return self._ledger.record(step.key, inputs, step.outputs, round(time.monotonic() - began, 3))
+
+    def _remove_outputs(self, step: Step) -> None:
+        for name in step.outputs:
+            _remove(self._context.workspace / name)
+
+    def _change_to(self, context: StageContext) -> None:
+        """Let go of the models of the round before, so that one at a time is enough."""
+        if self._last is not None and self._last.memo is not context.memo:
+            self._last.memo.clear()
+            gc.collect()
+        self._last = context
 
 
 @contextmanager
@@ -254,18 +292,6 @@ def sole_user(workspace: Path) -> Iterator[None]:
         yield
 
 
-def _run(stage: Stage, inputs: str, context: StageContext, ledger: Ledger) -> Entry:
-    _remove_outputs(stage, context.workspace)
-    _remove(context.workspace / "tmp")
-    choice.seed_everything(context, stage.name)
-    began = time.monotonic()
-    try:
-        stage.run(context)
-    finally:
-        _remove(context.workspace / "tmp")
-    return ledger.record(stage.name, inputs, stage.outputs, round(time.monotonic() - began, 3))
-
-
 def _of_full_disk(error: Exception) -> bool:
     if isinstance(error, OSError):
         return error.errno in (errno.ENOSPC, errno.EDQUOT)
@@ -278,19 +304,15 @@ def _needed(context: StageContext) -> int:
     return sum(path.stat().st_size for path in context.model.glob("*.safetensors"))
 
 
-def _inputs(stage: Stage, recipe: Recipe, done: Mapping[str, Entry]) -> str:
+def _inputs(step: Step, done: Mapping[str, str]) -> str:
     read = {
         path: digest
-        for entry in done.values()
-        for path, digest in entry.hashes.items()
-        if any(path == name or path.startswith(f"{name}/") for name in stage.reads)
+        for path, digest in done.items()
+        if any(path == name or path.startswith(f"{name}/") for name in step.reads)
     }
-    return sha256_of({"stage": stage.name, "recipe": stage.parts(recipe), "read": read, "code": code_version()})
-
-
-def _remove_outputs(stage: Stage, workspace: Path) -> None:
-    for name in stage.outputs:
-        _remove(workspace / name)
+    stage = step.stage
+    parts = {"stage": stage.name, "recipe": stage.parts(step.context.recipe), "read": read}
+    return sha256_of({**parts, "code": code_version()})
 
 
 def _remove(path: Path) -> None:

@@ -1,12 +1,12 @@
-"""The pruned model in memory: the dense one with its window swapped, and healed where the recipe says so."""
+"""The pruned model in memory: the dense one with its windows swapped, and healed where the recipe says so."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 from app.core.discovery import discover
@@ -30,8 +30,6 @@ def pruned(context: StageContext, decoder: LayeredModel) -> Iterator[None]:
     Raises:
         EngineError: `needs_resident` where a healed model is streamed.
     """
-    selection = context.read_json("selection.json")
-    start, end = selection["start"], selection["end"]
     rounded, updates = context.recipe.output.dtype, updates_of(context)
     with ExitStack() as until_done:
         if updates:
@@ -39,17 +37,44 @@ def pruned(context: StageContext, decoder: LayeredModel) -> Iterator[None]:
                 raise EngineError("needs_resident", "a healed model has to be whole in memory to be compared with")
             layers = discover(decoder.config, {n: e.shape for n, e in read_checkpoint(context.model).entries()}).layers
             until_done.enter_context(healed(decoder, updates, layers, written_dtype(context, decoder)))
-        block = trained_block(context, decoder, start, end, updates)
+        blocks = trained_blocks(context, decoder, updates)
         if rounded:
             until_done.enter_context(decoder.rounded(dtype_of(rounded)))
-        until_done.enter_context(decoder.with_layers(*stands_for(context.recipe.replacement.kind, start, end), block))
+        until_done.enter_context(swapped(decoder, blocks))
         yield
 
 
-def trained_block(
-    context: StageContext, decoder: LayeredModel, start: int, end: int, updates: Updates
+@dataclass(frozen=True)
+class InPlace:
+    """A block, and the layers [first, end) of the dense model that it stands for."""
+
+    first: int
+    end: int
+    block: nn.Module | None
+
+
+def trained_blocks(context: StageContext, decoder: LayeredModel, updates: Updates) -> list[InPlace]:
+    """Return each window's replacement with the weights that the train stage kept, and their updates, in order."""
+    kind = context.recipe.replacement.kind
+    windows = [(window["start"], window["end"]) for window in context.read_json("selection.json")["windows"]]
+    return [
+        InPlace(*stands_for(kind, start, end), _trained_block(context, decoder, number, start, end, updates))
+        for number, (start, end) in enumerate(windows)
+    ]
+
+
+@contextmanager
+def swapped(decoder: LayeredModel, blocks: Sequence[InPlace]) -> Iterator[None]:
+    """Have blocks in their places until the context ends."""
+    with ExitStack() as until_done:
+        for place in reversed(blocks):  # from the back, so that the numbers in front stay
+            until_done.enter_context(decoder.with_layers(place.first, place.end, place.block))
+        yield
+
+
+def _trained_block(
+    context: StageContext, decoder: LayeredModel, window: int, start: int, end: int, updates: Updates
 ) -> nn.Module | None:
-    """Return the replacement with the weights that the train stage kept, and their updates; None for `none`."""
     recipe = context.recipe
     kind = recipe.replacement.kind
     if kind == "none":
@@ -59,7 +84,7 @@ def trained_block(
     block = build(kind, start_from)
     assert block is not None
     wanted = written_dtype(context, decoder)
-    tensors = updated_replacement(load_file(context.workspace / "replacement.safetensors"), updates)
+    tensors = updated_replacement(context, window, updates)
     rounded = {name: tensor.to(wanted) for name, tensor in tensors.items()}
     block.load_state_dict(rounded, strict=kind != "linear_merged")
     if recipe.output.dtype is not None:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-from app.core.selection import Target
+from app.core.selection import ONE_WINDOW, Selection, Target
 from worker.engine.errors import EngineError
 
 Kind = Literal["none", "ffn", "swiglu", "layer", "linear_merged", "linear_residual"]
@@ -173,6 +173,8 @@ class Recipe:
     seed: int
     device: Device
     trust_remote_code: bool
+    selection: Selection = ONE_WINDOW
+    """What does not name it removes one window."""
     judging: Judging = Judging((), None, "option")
     healing: Healing | None = None
     """None where it is not asked for."""

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from app.core.report_version import REPORT_VERSION
-from worker.engine.context import StageContext
+from worker.engine.context import WINDOWS, StageContext
+from worker.engine.steps import workspace_of_round
 
 REPORT_FILE = "report.json"
 STAGE_FILES = ("execution", "selection", "scores", "training", "healing", "verification", "evaluation", "benchmark")
@@ -26,14 +27,40 @@ def write_report(
 
     Args:
         context: of the run.
-        stage_seconds: of each stage, those of the run in which it was done (not of a skipped repeat).
+        stage_seconds: of each stage, those of the run in which it was done (not of a skipped repeat), over all windows
+            and rounds.
         lineage: hashes of model, data and code, and the seed: what the checkpoint's bytes came from.
     """
     parts = {name: _read(context, name) for name in STAGE_FILES}
     surroundings = {"environment": environment(context), "recipe": context.recipe.to_json(), "lineage": lineage}
-    report = {**compose(parts, stage_seconds), **surroundings}
+    report = {**compose(parts | _several(context), stage_seconds), **surroundings}
     context.write_json(REPORT_FILE, report)
     return report
+
+
+def _several(context: StageContext) -> dict[str, Any]:
+    """Return the parts of the report that several windows or rounds make other than one would.
+
+    `rounds` has each round; the scores beside it are the first one's, whose layers are the dense model's.
+    """
+    selection = context.recipe.selection
+    if selection.mode == "iterative":
+        each = [_of_round(context, number) for number in range(1, selection.rounds + 1)]
+        return {"scores": each[0]["scores"], "rounds": each}
+    if selection.windows == 1:
+        return {}
+    trained = [_read(context, f"{WINDOWS}/{number}/training") for number in range(1, selection.windows + 1)]
+    if None in trained:
+        return {}
+    return {
+        "training": {
+            "kind": context.recipe.replacement.kind,
+            "phases": [phase for window in trained for phase in window["phases"]],
+            "kept": next((w["kept"] for w in trained if w["kept"] == "trained"), trained[0]["kept"]),
+            "diverged": any(window.get("diverged") for window in trained),
+            "windows": trained,
+        }
+    }
 
 
 def compose(parts: Mapping[str, Any], stage_seconds: Mapping[str, float]) -> dict[str, Any]:
@@ -46,6 +73,11 @@ def compose(parts: Mapping[str, Any], stage_seconds: Mapping[str, float]) -> dic
         **parts,
         "stage_seconds": dict(stage_seconds),
     }
+
+
+def _of_round(context: StageContext, number: int) -> dict[str, Any]:
+    place = workspace_of_round(number, context.recipe.selection.rounds)
+    return {name: _read(context, f"{place}{name}") for name in ("selection", "scores", "training", "verification")}
 
 
 def metrics(parts: Mapping[str, Any], stage_seconds: Mapping[str, float]) -> dict[str, Any]:
@@ -162,5 +194,5 @@ def _version(package: str) -> str | None:
 
 
 def _read(context: StageContext, name: str) -> Any:
-    path = context.workspace / f"{name}.json"
-    return context.read_json(path.name) if path.is_file() else None
+    path = f"{name}.json"
+    return context.read_json(path) if (context.workspace / path).is_file() else None

@@ -19,7 +19,8 @@ from app.core.architectures import (
     ReplacementRefused,
     max_positions,
 )
-from app.core.selection import SelectionError, Target, window_size
+from app.core.conflicts import check_selection
+from app.core.selection import Selection, SelectionError, Target, window_size
 from app.core.starts import init_refusal
 from worker.engine import fetch
 from worker.engine.errors import EngineError
@@ -76,6 +77,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     target.add_argument("--sparsity", type=float, metavar="F", help="net share of the parameters that goes, 0 < F < 1")
     target.add_argument("--layers", type=int, metavar="N", help="decoder blocks fewer in the result")
     target.add_argument("--window", type=int, nargs=2, metavar=("A", "B"), help="replace exactly layers A to B - 1")
+    spread = parser.add_argument_group("in how many windows (a replacement each)")
+    spread.add_argument(
+        "--windows", type=int, default=defaults.WINDOWS, metavar="N", help="of one score table (default: %(default)s)"
+    )
+    spread.add_argument(
+        "--rounds", type=int, default=1, metavar="N", help="iterative: score anew what the round before left (1)"
+    )
     block = parser.add_argument_group("what comes in their place")
     block.add_argument("--kind", choices=BLOCK_KINDS, default=defaults.KIND, help="replacement (default: %(default)s)")
     block.add_argument("--replacement-layers", type=int, default=1, metavar="K", help="of kind layer (%(default)s)")
@@ -163,10 +171,13 @@ def recipe_from(options: argparse.Namespace) -> Recipe:
         healing_rate = _given(options.healing_learning_rate, defaults.healing_learning_rate(config))
     except ArchitectureError as error:
         raise EngineError(error.code, str(error)) from error
+    # Several windows of one table are chosen together, so that no single lead tells when to stop.
+    adaptive = defaults.ADAPTIVE and not options.no_adaptive and options.windows == 1
     return Recipe(
         model=ModelSource(path=str(options.model.resolve()), name=name, revision="local"),
         target=Target(options.sparsity, options.layers, tuple(options.window) if options.window else None),
-        scoring=Scoring(options.metric, options.sequences, length, defaults.ADAPTIVE and not options.no_adaptive),
+        scoring=Scoring(options.metric, options.sequences, length, adaptive),
+        selection=Selection("iterative" if options.rounds > 1 else "one_shot", options.windows, options.rounds),
         replacement=Replacement(
             kind=options.kind,
             layers=options.replacement_layers,
@@ -255,10 +266,15 @@ def check(recipe: Recipe) -> None:
     config = fetch.read_config(Path(recipe.model.path))
     if recipe.replacement.layers < 1:
         raise EngineError("bad_recipe", f"replacement.layers is {recipe.replacement.layers} but must be at least 1")
+    for name, count in (("windows", recipe.selection.windows), ("rounds", recipe.selection.rounds)):
+        if count < 1:
+            raise EngineError("bad_recipe", f"selection.{name} is {count} but must be at least 1")
     try:
-        block = recipe.replacement
+        block, scoring = recipe.replacement, recipe.scoring
+        form = recipe.output.format
+        check_selection(recipe.selection, recipe.target, block.kind, form, scoring.metric, scoring.adaptive)
         with suppress(NoFormula):  # the fetch stage counts by the weights' headers
-            window_size(config, recipe.target, block.kind, recipe.output.format, layers=block.layers)
+            window_size(config, recipe.target, block.kind, form, layers=block.layers, selection=recipe.selection)
         if reason := init_refusal(config, block.kind, block.init):
             raise ReplacementRefused(f"replacement.init: {reason}")
     except (ArchitectureError, SelectionError) as error:

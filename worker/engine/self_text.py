@@ -23,7 +23,7 @@ from worker.engine.context import StageContext, write_bytes
 from worker.engine.decoder import Decoder
 from worker.engine.errors import EngineError
 from worker.engine.execution import resident_model
-from worker.engine.text import SELF_TEXT_FILE, separator_token
+from worker.engine.text import separator_token
 
 DOCUMENT_TOKENS = 128
 """Tokens drawn per document. Attention over the cache is the slow half of sampling, and grows with the length."""
@@ -179,4 +179,4 @@ def ensure_self_text(context: StageContext, model_hash: str) -> None:
         )
         rows = "".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in documents)
         write_bytes(kept, rows.encode())
-    write_bytes(context.workspace / SELF_TEXT_FILE, kept.read_bytes())
+    write_bytes(context.self_text, kept.read_bytes())

@@ -1,23 +1,28 @@
-"""The stages that choose: score every window, select one."""
+"""The stages that choose: score every window, select one or several."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, replace
+from typing import Any
 
 import torch
 
 from app.core.architectures import ArchitectureError, hidden_size
 from app.core.selection import (
+    ONE_WINDOW,
     ParameterCounts,
+    Selection,
     SelectionError,
     Target,
     WindowSize,
-    best_window,
     first_start,
+    least_window,
     window_size,
 )
+from app.core.windows import best_window, best_windows, in_words
 from worker.engine import fetch, self_text
-from worker.engine.context import StageContext
+from worker.engine.context import StageContext, write_json
 from worker.engine.errors import EngineError
 from worker.engine.execution import precision, resident_model, shared_model, within_memory
 from worker.engine.hidden_states import LayeredModel
@@ -40,7 +45,7 @@ def score(context: StageContext) -> None:
         EngineError: `text_too_short`, `bad_text`, `not_finite`, `no_start_token`, `bad_target`, `needs_resident`.
     """
     recipe = context.recipe
-    if recipe.calibration.path is None:
+    if recipe.calibration.path is None and context.home is None:
         self_text.ensure_self_text(context, context.read_json(fetch.OUTPUT)["hash"])
     decoder = shared_model(context)
     if recipe.healing is not None:
@@ -67,6 +72,8 @@ def score(context: StageContext) -> None:
         )
 
     def ranked(model: LayeredModel, size: int) -> ScoreTable:
+        assert candidates is not None, "task ranks windows of one size"
+
         def progress(done: int, total: int) -> None:
             context.emit.progress(done, total, "patched windows")
 
@@ -105,25 +112,31 @@ def _cosines(scored: ScoreTable) -> list[list[float | None]]:
     return replace(scored, metric=cosine.METRIC).scores()
 
 
-def _size(context: StageContext, target: Target) -> WindowSize:
+def _model(context: StageContext) -> tuple[dict[str, Any], ParameterCounts]:
+    model = context.read_json(fetch.OUTPUT)
+    counts = ParameterCounts(tuple(model["per_layer_parameters"]), model["outside_parameters"])
+    return fetch.read_config(context.model), counts
+
+
+def _size(context: StageContext, target: Target, selection: Selection = ONE_WINDOW) -> WindowSize:
     """Return what a target comes to in this model.
 
     Raises:
         EngineError: the target or the replacement does not fit it.
     """
-    replacement, model = context.recipe.replacement, context.read_json(fetch.OUTPUT)
-    counts = ParameterCounts(tuple(model["per_layer_parameters"]), model["outside_parameters"])
-    config = fetch.read_config(context.model)
-    form = context.recipe.output.format
+    replacement, form = context.recipe.replacement, context.recipe.output.format
+    config, counts = _model(context)
     try:
-        return window_size(config, target, replacement.kind, form, counts, replacement.layers)
+        return window_size(config, target, replacement.kind, form, counts, replacement.layers, selection)
     except (ArchitectureError, SelectionError) as error:
         raise EngineError(error.code, str(error)) from error
 
 
-def _candidates(context: StageContext) -> Candidates:
-    """Return the windows that selection chooses from: one where the request names it."""
+def _candidates(context: StageContext) -> Candidates | None:
+    """Return the windows that selection chooses from: one where the request names it; None where sizes vary."""
     target, kind = context.recipe.target, context.recipe.replacement.kind
+    if context.recipe.selection.windows > 1:
+        return None
     size = _size(context, target).removed_count
     if target.window is not None:
         return Candidates(size, (target.window[0],))
@@ -132,39 +145,69 @@ def _candidates(context: StageContext) -> Candidates:
 
 
 def select(context: StageContext) -> None:
-    """Write `selection.json`: the window that goes, why, and what the result weighs."""
-    recipe, scores = context.recipe, context.read_json(SCORES)
-    size = _size(context, recipe.target)
-    if recipe.target.window is not None:
-        start, end = recipe.target.window
-        value, reason = scores["table"][start][end - start - 1], "the request names this window"
-    else:
-        first = first_start(recipe.replacement.kind)
-        try:
-            start, value = best_window(scores["table"], size.removed_count, scores["better"], first)
-        except SelectionError as error:
-            raise EngineError(error.code, str(error)) from error
-        end = start + size.removed_count
-        best = "highest" if scores["better"] == "higher" else "lowest"
-        reason = f"the {best} {scores['metric']} score of all windows of {size.removed_count} layers"
-        # Layers may differ in size: count what really goes.
-        size = _size(context, Target(window=(start, end)))
+    """Write `selection.json`: the windows that go, why, and what the result weighs.
+
+    `windows` are numbered as the model that was scored is; `removed_layers`, `sparsity` and the parameters are those of
+    the dense model, which is another one from the second round on. `layers` has the dense model's number for each block
+    of the result, null for what was put in. Of several windows each gets a directory with a selection of its own.
+    """
+    chosen, reason = _chosen(context)
+    sizes = [_size(context, Target(window=(start, end))) for start, end, _ in chosen]
+    _, counts = _model(context)
+    before = context.previous and json.loads((context.previous / SELECTION).read_text(encoding="utf-8"))
+    layers: list[int | None] = before["layers"] if before else list(range(len(counts.per_layer)))
+    gone = [layer for start, end, _ in chosen for layer in range(start, end)]
+    removed = sorted({*(before["removed_layers"] if before else ()), *(layers[i] for i in gone)} - {None})
+    put_in_and_gone = sum(counts.per_layer[layer] for layer in gone if layers[layer] is None)
+    pruned = counts.dense - sum(size.removed_parameters - size.added_parameters for size in sizes)
+    dense = before["parameters"]["dense"] if before else counts.dense
+    added = sum(size.added_parameters for size in sizes) - put_in_and_gone
+    for (start, end, _), size in reversed(list(zip(chosen, sizes, strict=True))):
+        layers[start:end] = [None] * size.blocks_added
+    windows = [{"start": start, "end": end, "score": score} for start, end, score in chosen]
     context.write_json(
         SELECTION,
         {
-            "start": start,
-            "end": end,
-            "removed_layers": list(range(start, end)),
-            "removed_count": end - start,
-            "sparsity": size.sparsity,
-            "added_parameters": size.added_parameters,
-            "parameters": {"dense": size.dense_parameters, "pruned": size.pruned_parameters},
-            "score": value,
+            "windows": windows,
+            **(windows[0] if len(windows) == 1 else {}),
+            "removed_layers": removed,
+            "removed_count": len(removed),
+            "layers": layers,
+            "sparsity": 1 - pruned / dense,
+            "added_parameters": added + (before["added_parameters"] if before else 0),
+            "parameters": {"dense": dense, "pruned": pruned},
             "reason": reason,
         },
     )
-    known = "not a number" if value is None else f"{value:.4f}"
-    context.emit.log(f"layers {start} to {end - 1} go: {reason} ({known})")
+    for number, window in enumerate(windows if len(windows) > 1 else ()):
+        write_json(context.window(number) / SELECTION, {"windows": [window]})
+    scores = ", ".join("not a number" if score is None else f"{score:.4f}" for _, _, score in chosen)
+    of_dense = f"; of the dense model {in_words(removed)} are gone" if before else ""
+    context.emit.log(f"layers {in_words(gone)} go: {reason} ({scores}){of_dense}")
+
+
+def _chosen(context: StageContext) -> tuple[list[tuple[int, int, float | None]], str]:
+    """Return the windows (start, end, score) that go, in order, and why."""
+    recipe, scores = context.recipe, context.read_json(SCORES)
+    if recipe.target.window is not None:
+        start, end = recipe.target.window
+        return [(start, end, scores["table"][start][end - start - 1])], "the request names this window"
+    total, count = _size(context, recipe.target, recipe.selection).removed_count, recipe.selection.windows
+    config, counts = _model(context)
+    replacement = recipe.replacement
+    first = first_start(replacement.kind)
+    best = "highest" if scores["better"] == "higher" else "lowest"
+    try:
+        if count == 1:
+            start, value = best_window(scores["table"], total, scores["better"], first)
+            reason = f"the {best} {scores['metric']} score of all windows of {total} layers"
+            return [(start, start + total, value)], reason
+        least = least_window(config, replacement.kind, recipe.output.format, counts, replacement.layers)
+        windows = best_windows(scores["table"], total, count, scores["better"], first, least)
+    except (ArchitectureError, SelectionError) as error:
+        raise EngineError(error.code, str(error)) from error
+    reason = f"the {best} sum of {scores['metric']} scores of all {count} separate windows of {total} layers together"
+    return [(start, end, score) for start, end, score in windows], reason
 
 
 def seed_everything(context: StageContext, stage: str) -> None:

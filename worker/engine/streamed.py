@@ -17,7 +17,7 @@ import inspect
 import itertools
 import json
 import shutil
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,7 +32,7 @@ from worker.engine.decoder import layers_path
 from worker.engine.device import compute_dtype, stored_dtype
 from worker.engine.export import modeling_streamline
 from worker.engine.head import Head, head_of
-from worker.engine.hidden_states import VisitLast, VisitWindow
+from worker.engine.hidden_states import Layers, VisitLast, VisitWindow
 from worker.engine.stand_ins import hidden_of, output_of
 from worker.engine.state_buffer import StateBuffer
 from worker.engine.weights import Weights, parameters_on_meta
@@ -106,7 +106,8 @@ class StreamedDecoder:
         self._embedding_name, self._head_name = names[self._embedding], names[self._head]
         self._embedding.padding_idx = None  # a row's number changes, see `_run_frame`
         self._read_the_rest()
-        self._swapped: tuple[int, int, nn.Module | None] | None = None
+        # What `logits` runs: each layer, or a block that has the layer's settings.
+        self._places: list[tuple[int, nn.Module | None]] = [(index, None) for index in range(len(self._layers))]
 
     def _read_the_rest(self) -> None:
         """Read what is neither layer, token embedding nor head: norms, learned positions; a few megabytes."""
@@ -143,7 +144,7 @@ class StreamedDecoder:
     def _read(self, index: int, into: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
         return self._weights.under(f"{self._layers_path}.{index}", self._empty[index], into)
 
-    def _loaded(self, indices: Sequence[int]) -> Iterator[tuple[int, nn.Module]]:
+    def _loaded(self, indices: Sequence[int]) -> Generator[tuple[int, nn.Module]]:
         """Yield layers with their weights in place, one after the other; the next is read meanwhile.
 
         Two sets of tensors take turns: what a layer needed is filled with the one after the next.
@@ -255,20 +256,19 @@ class StreamedDecoder:
                 for row in wanted if together else wanted[-1:]:
                     visit(offset + first, row, states.read(slot(row), first, len(ids)))
 
-    def last_states(
-        self, windows: Tensor, batch_size: int, visit: VisitLast, *, cut: tuple[int, int] | None = None
-    ) -> None:
+    def last_states(self, windows: Tensor, batch_size: int, visit: VisitLast, *, cut: Layers | None = None) -> None:
         """Run the whole model, without the head; see `LayeredModel.last_states`."""
         for first, group in self._groups(windows, batch_size, 1 if cut is None else 2):
             self._last_of_group(group, first, batch_size, visit, cut)
 
     @torch.inference_mode()
     def _last_of_group(
-        self, windows: Tensor, offset: int, batch_size: int, visit: VisitLast, cut: tuple[int, int] | None
+        self, windows: Tensor, offset: int, batch_size: int, visit: VisitLast, cut: Layers | None
     ) -> None:
         batches = _batches(windows, batch_size)
         calls: Calls = {}
-        start, end = cut if cut is not None else (self.layer_count, self.layer_count)
+        gone = {index for start, end in cut or () for index in range(start, end)}
+        start = min(gone, default=self.layer_count)
         with self._buffer(1 if cut is None else 2, windows) as states:
             for first, ids in batches:
                 states.write(0, first, self._enter(ids, calls))
@@ -279,7 +279,7 @@ class StreamedDecoder:
                     if index == start:
                         states.write(1, first, hidden)
                     states.write(0, first, _called(layer, hidden, call))
-                    if index >= end:
+                    if index > start and index not in gone:
                         states.write(1, first, _called(layer, states.read(1, first, len(ids)), call))
             for first, ids in batches:
                 for slot, name in enumerate(("dense",) if cut is None else ("dense", "cut")):
@@ -301,20 +301,14 @@ class StreamedDecoder:
         calls: Calls = {}
         hidden = self._enter(input_ids, calls)
         own = calls[len(input_ids)]
-        start, end, block = self._swapped or (self.layer_count, self.layer_count, None)
-
-        def put_in(hidden: Tensor) -> Tensor:
+        loaded = self._loaded([index for index, block in self._places if block is None])
+        for index, block in self._places:
             if block is None:
-                return hidden
-            for place, one in enumerate(block if isinstance(block, nn.ModuleList) else [block], start=start):
-                is_layer = isinstance(one, type(self._layers[0]))
-                hidden = _called(one, hidden, own[place] if is_layer else ((), {}))
-            return hidden
-
-        for index, layer in self._loaded([i for i in range(self.layer_count) if not start <= i < end]):
-            hidden = _called(layer, put_in(hidden) if index == end else hidden, own[index])
-        if end == self.layer_count:
-            hidden = put_in(hidden)
+                hidden = _called(next(loaded)[1], hidden, own[index])
+            else:
+                is_layer = isinstance(block, type(self._layers[0]))
+                hidden = _called(block, hidden, own[index] if is_layer else ((), {}))
+        loaded.close()
         with self.head():
             logits: Tensor = self._run_frame(self.model, torch.zeros_like(input_ids), hidden).logits
         return logits
@@ -331,11 +325,14 @@ class StreamedDecoder:
     @contextmanager
     def with_layers(self, start: int, end: int, block: nn.Module | None = None) -> Iterator[None]:
         """Take layers [start, end) out of `logits`, and put `block` in their place, until the context ends."""
-        self._swapped = (start, end, block)
+        before = self._places
+        blocks = [] if block is None else list(block) if isinstance(block, nn.ModuleList) else [block]
+        put_in = [(index, one) for (index, _), one in zip(before[start:end], blocks, strict=False)]
+        self._places = [*before[:start], *put_in, *before[end:]]
         try:
             yield
         finally:
-            self._swapped = None
+            self._places = before
 
     @contextmanager
     def rounded(self, dtype: torch.dtype) -> Iterator[None]:

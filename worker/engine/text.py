@@ -15,7 +15,6 @@ from worker.engine.context import StageContext
 from worker.engine.errors import EngineError
 from worker.engine.recipe import Text
 
-SELF_TEXT_FILE = "text/calibration.jsonl"
 HELD_OUT_SHARE = 10
 """One window in ten is held out of the calibration text where no evaluation text is named."""
 
@@ -121,7 +120,7 @@ def _all_calibration_windows(context: StageContext, tokenizer: Any) -> Tensor:
     limit = max(1, recipe.replacement.tokens // length)
     if recipe.calibration.path is not None:
         return text_windows(recipe.calibration, tokenizer, length, limit=limit)
-    documents = read_documents(context.workspace / SELF_TEXT_FILE, "text")
+    documents = read_documents(context.self_text, "text")
     return token_windows(documents, tokenizer, length, limit=limit, name="the text sampled from the model")
 
 

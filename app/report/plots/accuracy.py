@@ -25,7 +25,7 @@ def draw(report: Mapping[str, Any]) -> Plot | None:
     table = [_row(name, task) for name, task in of_tasks(report).items()]
     said = "; ".join(f"{row[0]}: dense {row[2]}, pruned {row[3]}" for row in table)
     drawing = picture("accuracy", "Accuracy per task", said, height, *parts)
-    caption = "Share of right answers; whiskers are 95 % intervals from the standard error."
+    caption = "Share of right answers, or the mean grade (ROUGE); whiskers are 95 % intervals from the standard error."
     head = ("task", "questions", "dense", "pruned", "retained")
     return Plot("accuracy", "Accuracy", caption, drawing, Table(head, table))
 

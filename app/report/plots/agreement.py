@@ -9,7 +9,7 @@ from app.report.svg import WIDTH, Plot, Scale, Table, legend, line, picture, sho
 
 LEFT, TOP, RIGHT, HEIGHT = 52, 30, WIDTH - 14, 190
 _KINDS: Final = ("pruned", "cut", "rival-0", "rival-1", "rival-2", "rival-3")  # of the first tasks; others share one
-_PER_ROW: Final = 3
+_PER_ROW: Final = 2
 
 
 def draw(report: Mapping[str, Any]) -> Plot | None:
@@ -19,7 +19,7 @@ def draw(report: Mapping[str, Any]) -> Plot | None:
     if not tasks:
         return None
     kinds = {name: _KINDS[index] if index < len(_KINDS) else "soft" for index, name in enumerate(tasks)}
-    keys = [(kind, shortened(name, 120)) for name, kind in kinds.items() if kind != "soft"]
+    keys = [(kind, shortened(name, 185)) for name, kind in kinds.items() if kind != "soft"]
     keys += [("soft", "others")] if len(tasks) > len(_KINDS) else []
     rows = [keys[index : index + _PER_ROW] for index in range(0, len(keys), _PER_ROW)]
     top = TOP + 18 * len(rows)

@@ -6,7 +6,8 @@ from typing import Any, Final
 
 from markupsafe import Markup
 
-from app.report.plots.windows import Cells, named, runs, scored
+from app.core.windows import runs
+from app.report.plots.windows import Cells, named, scored
 from app.report.quantities import digits
 from app.report.svg import WIDTH, Plot, Table, picture, tag, words
 

@@ -37,11 +37,14 @@ def draw(report: Mapping[str, Any]) -> Plot | None:
 
 def _phases(report: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any], float | None]]:
     """Every phase that has a course, with its name and, where it is of hidden states, the error of the plain cut."""
-    rounds = report.get("rounds") or []
-    trained = [(f"round {number}, ", each.get("training") or {}) for number, each in enumerate(rounds, 1)]
+    training = report.get("training") or {}
+    rounds = [each.get("training") or {} for each in report.get("rounds") or []]
+    several = [(f"round {number}, ", each) for number, each in enumerate(rounds, 1)] or [
+        (f"window {number}, ", each) for number, each in enumerate(training.get("windows") or [], 1)
+    ]
     found = [
         (prefix + phase["loss"], phase, (training.get("mse") or {}).get("cut") if phase["loss"] == "mse" else None)
-        for prefix, training in trained or [("", report.get("training") or {})]
+        for prefix, training in several or [("", training)]
         for phase in training.get("phases") or ()
     ]
     found += [(f"healing, {phase['loss']}", phase, None) for phase in (report.get("healing") or {}).get("phases") or ()]

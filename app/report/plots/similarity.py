@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from statistics import quantiles
 from typing import Any
 
-from app.report.plots.windows import named, runs, scored
+from app.core.windows import runs
+from app.report.plots.windows import named, scored
 from app.report.quantities import digits
 from app.report.svg import WIDTH, Plot, Scale, Table, legend, picture, tag, words, y_axis
 

@@ -7,7 +7,7 @@ from markupsafe import Markup
 
 from app.report.svg import WIDTH, Scale, legend, shortened, tag, words
 
-LEFT, RIGHT, ROW, TOP = 130, WIDTH - 18, 34, 44
+LEFT, RIGHT, ROW, TOP = 20, WIDTH - 20, 46, 36
 
 Dot = tuple[str, float | None, float | None, float | None, str]
 """Class of the colour, value, lower and upper end (None where unknown), and a hint."""
@@ -24,16 +24,16 @@ def rows(
     """The drawing of (task, dots) rows, with its height."""
     listed = list(found)
     bottom = TOP + ROW * len(listed)
-    parts = [legend(keys, LEFT, 14)]
+    parts = [legend(keys, 0, 14)]
     for value in scale.ticks():
         x = scale(value)
         parts += [
-            tag("line", x1=x, x2=x, y1=TOP - 6, y2=bottom, class_="grid"),
+            tag("line", x1=x, x2=x, y1=TOP + 18, y2=bottom, class_="grid"),
             words(x, bottom + 16, form.format(value), anchor="middle"),
         ]
     for index, (task, dots) in enumerate(listed):
-        middle = TOP + ROW * (index + 0.5)
-        parts.append(words(LEFT - 12, middle + 4, shortened(task, LEFT - 14), anchor="end"))
+        middle = TOP + ROW * index + 29
+        parts.append(words(0, middle - 14, shortened(task, WIDTH)))
         apart = 6.0 if len(dots) > 1 else 0.0
         for place, dot in enumerate(dots):
             parts.append(_dot(dot, scale, middle + apart * (2 * place - len(dots) + 1) / 2))

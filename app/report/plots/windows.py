@@ -1,20 +1,9 @@
-"""The windows that were cut, as runs of layers, and the table of scores that tells why."""
+"""The windows that were cut, in words, and the table of scores that tells why."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 Cells = dict[tuple[int, int], float]
-
-
-def runs(layers: Sequence[int]) -> list[tuple[int, int]]:
-    """Layer indices as half-open runs: [3, 4, 7] gives [(3, 5), (7, 8)]."""
-    found: list[tuple[int, int]] = []
-    for layer in sorted(set(layers)):
-        if found and found[-1][1] == layer:
-            found[-1] = (found[-1][0], layer + 1)
-        else:
-            found.append((layer, layer + 1))
-    return found
 
 
 def named(run: tuple[int, int]) -> str:

@@ -58,6 +58,27 @@ def test_a_window_is_answered_with_its_layers(shared_service: Service) -> None:
     assert answer["estimated"]["memory_bytes"] > answer["parameters"]["dense"] * 4
 
 
+@pytest.mark.parametrize(
+    ("selection", "rounds"), [({"windows": 2}, [14]), ({"mode": "iterative"}, [7, 7]), ({}, [13])], ids=str
+)
+def test_the_arithmetic_of_several_replacements_is_shown(
+    shared_service: Service, selection: dict[str, Any], rounds: list[int]
+) -> None:
+    answer = plan(shared_service, JOB | {"target": {"layers": 12}, "selection": selection})
+    count, layer = 1 + bool(selection), answer["replacements"]["parameters_each"]
+    assert answer["removed_layers"] is None, "only the scores can tell"
+    assert answer["rounds"] == rounds
+    assert answer["removed_count"] == 12 + count
+    assert answer["added_parameters"] == count * layer
+    assert answer["parameters"]["dense"] - answer["parameters"]["pruned"] == 12 * layer
+    assert answer["replacements"] == {
+        "count": count,
+        "parameters_each": layer,
+        "removed_parameters": (12 + count) * layer,
+        "share_given_back": count / (12 + count),
+    }
+
+
 def test_a_plan_makes_no_job(shared_service: Service) -> None:
     plan(shared_service, JOB)
     assert shared_service.http.get("/v1/jobs").json()["items"] == []

@@ -1,3 +1,4 @@
+import itertools
 from typing import Any
 
 from app.jobs.states import STAGES
@@ -36,3 +37,21 @@ def test_a_skipped_stage_gives_no_attempts_back() -> None:
     assert progress.drain()["stage_finished"] is False
     progress.take(event("stage_finished", stage="train", seconds=1.0, skipped=False, outputs={}))
     assert progress.drain()["stage_finished"] is True
+
+
+def test_windows_and_rounds_share_the_way_between_them() -> None:
+    looped = STAGES[: STAGES.index("evaluate")]
+    rounds = [(stage, {"round": number, "rounds": 3}) for number in (1, 2, 3) for stage in looped]
+    windows: list[tuple[str, dict[str, int]]] = [(stage, {}) for stage in looped if stage != "train"]
+    windows[3:3] = [("train", {"window": 1, "windows": 2}), ("train", {"window": 2, "windows": 2})]
+    ends = []
+    for way in (rounds, windows):
+        progress, seen = Progress(), []
+        for stage, part in way:
+            progress.take(event("stage_started", stage=stage, **part))
+            progress.take(event("progress", stage=stage, done=1, total=2, unit="steps"))
+            seen.append(progress.drain()["progress"])
+            progress.take(event("stage_finished", stage=stage, seconds=1.0, skipped=False, outputs={}))
+        assert all(a < b for a, b in itertools.pairwise(seen)), "it never stands still"
+        ends.append(progress.drain()["progress"])
+    assert ends[0] == ends[1] < 0.8, "what judges the result comes after"

@@ -1,4 +1,4 @@
-"""The dense model's likelihood of a text, with and without the window; what no window changes is kept between runs."""
+"""The dense model's likelihood of a text, with and without the layers that go; the former is kept between runs."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from worker.engine.evaluation.next_token import NextToken
 from worker.engine.evaluation.perplexity import LogLikelihood, likelihoods, sequences_at_once
 from worker.engine.execution import shared_model, within_memory
 from worker.engine.fetch import OUTPUT as MODEL
-from worker.engine.hidden_states import LayeredModel
+from worker.engine.hidden_states import LayeredModel, Layers, without
 
 
 def dense_and_cut(
-    context: StageContext, name: str, windows: Tensor, window: tuple[int, int], progress: Callable[[int], None]
+    context: StageContext, name: str, windows: Tensor, cut: Layers, progress: Callable[[int], None]
 ) -> tuple[dict[str, LogLikelihood], NextToken]:
     """Return the likelihoods `dense` and `cut` of a text, and what the pruned model is to be compared with.
 
@@ -32,7 +32,7 @@ def dense_and_cut(
         context: of the stage.
         name: of the text.
         windows: token ids [sequences, length].
-        window: the layers [start, end) that go.
+        cut: the layers that go.
         progress: told the number of sequences done since the last call.
     """
     kept = _kept(context, windows)
@@ -40,16 +40,16 @@ def dense_and_cut(
         context.emit.log(f"{name}: the dense model's perplexity is known from an earlier run")
         dense, states = _read(kept)
         progress(len(windows))
-        work = partial(_cut_alone, windows=windows, window=window, progress=progress)
-        cut = within_memory(context, sequences_at_once(windows, context.device), work)
-        return {"dense": dense, "cut": cut}, NextToken(windows, states)
+        work = partial(_cut_alone, windows=windows, cut=cut, progress=progress)
+        alone = within_memory(context, sequences_at_once(windows, context.device), work)
+        return {"dense": dense, "cut": alone}, NextToken(windows, states)
     found = NextToken(windows)
 
     def keep(variant: str, first: int, hidden: Tensor, _: object) -> None:
         if variant == "dense":
             found.keep(first, hidden)
 
-    both = partial(likelihoods, windows=windows, progress=progress, cut=window, watch=keep)
+    both = partial(likelihoods, windows=windows, progress=progress, cut=cut, watch=keep)
     sums = within_memory(context, sequences_at_once(windows, context.device), both)
     if found.states is not None and math.isfinite(sums["dense"].nats):
         # As text: the exact number comes back.
@@ -59,17 +59,17 @@ def dense_and_cut(
 
 
 def _cut_alone(
-    model: LayeredModel, size: int, *, windows: Tensor, window: tuple[int, int], progress: Callable[[int], None]
+    model: LayeredModel, size: int, *, windows: Tensor, cut: Layers, progress: Callable[[int], None]
 ) -> LogLikelihood:
     if model.execution == "streamed":  # memory ran out meanwhile; its layers go by for both
-        return likelihoods(model, size, windows=windows, progress=progress, cut=window)["cut"]
-    with model.with_layers(*window):
+        return likelihoods(model, size, windows=windows, progress=progress, cut=cut)["cut"]
+    with without(model, cut):
         return likelihoods(model, size, windows=windows, progress=progress)["dense"]
 
 
 def _kept(context: StageContext, windows: Tensor) -> Path:
     parts = {
-        "model": context.read_json(MODEL)["hash"], "length": windows.shape[1], "code": code_version(),
+        "model": context.read_home_json(MODEL)["hash"], "length": windows.shape[1], "code": code_version(),
         "tokens": hashlib.sha256(windows.to(torch.int64).numpy().tobytes()).hexdigest(), "device": context.device,
     }  # fmt: skip
     return context.cache / "dense" / f"text-{sha256_of(parts)[:32]}.safetensors"

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from worker.engine.events import finite
 from worker.engine.head import Head
-from worker.engine.hidden_states import LayeredModel
+from worker.engine.hidden_states import LayeredModel, Layers
 
 Watch = Callable[[str, int, Tensor, Head], None]
 """Called with `dense` or `cut`, a batch's first sequence, what the head is applied to, and the head."""
@@ -93,7 +93,7 @@ def likelihoods(
     *,
     windows: Tensor,
     progress: Callable[[int], None],
-    cut: tuple[int, int] | None = None,
+    cut: Layers | None = None,
     watch: Watch | None = None,
 ) -> dict[str, LogLikelihood]:
     """Return the likelihood of token windows [sequences, length] as `dense`, and as `cut` where that is asked for.
@@ -103,7 +103,7 @@ def likelihoods(
         batch_size: sequences at a time.
         windows: token ids without padding.
         progress: told the number of sequences done since the last call.
-        cut: predict them without the layers [start, end) too.
+        cut: predict them without these layers too.
         watch: shown every batch.
     """
     sums = {name: LogLikelihood() for name in (("dense",) if cut is None else ("dense", "cut"))}

@@ -27,19 +27,28 @@ from worker.engine.recipe import Over, TaskData
 DEFINITIONS = Path(__file__).parent / "tasks"
 _SEED = 1234  # the harness' own, for tasks that draw examples
 
+WRITTEN_BY_STREAMED = "a streamed model would read all its weights for every token of a written answer"
+
 Record = dict[str, Any]
 Records = dict[str, list[Record]]
 """Task -> a record for each question, in the order of the file."""
 
 
-def ask_dense(context: StageContext, progress: Callable[[int, int], None]) -> Records:
-    """Return the dense model's answers to all tasks; those known from an earlier run are not computed again.
+def answerable(context: StageContext) -> tuple[tuple[TaskData, ...], dict[str, str]]:
+    """Return the tasks that the run can put to both models, and task -> reason of those that it cannot."""
+    tasks = context.recipe.judging.tasks
+    whole = shared_model(context).execution == "resident"
+    left_out = {} if whole else {task.name: WRITTEN_BY_STREAMED for task in tasks if kind(task) == "generation"}
+    return tuple(task for task in tasks if task.name not in left_out), left_out
+
+
+def ask_dense(context: StageContext, tasks: Sequence[TaskData], progress: Callable[[int, int], None]) -> Records:
+    """Return the dense model's answers to the tasks; those known from an earlier run are not computed again.
 
     Raises:
         EngineError: `no_usable_question`; `bad_task_data`; `not_finite`, naming the question, where a log-likelihood is
             no finite number.
     """
-    tasks = context.recipe.judging.tasks
     kept = {task.name: _kept(context, task) for task in tasks}
     records = {name: _read(path) for name, path in kept.items() if path.is_file()}
     for name in records:
@@ -51,9 +60,9 @@ def ask_dense(context: StageContext, progress: Callable[[int, int], None]) -> Re
     return {task.name: records[task.name] for task in tasks}
 
 
-def ask_pruned(context: StageContext, progress: Callable[[int, int], None]) -> Records:
-    """Return the written checkpoint's answers to all tasks; raises as `ask_dense`."""
-    return _ask(context, context.recipe.judging.tasks, progress, written=True)
+def ask_pruned(context: StageContext, tasks: Sequence[TaskData], progress: Callable[[int, int], None]) -> Records:
+    """Return the written checkpoint's answers to the tasks; raises as `ask_dense`."""
+    return _ask(context, tasks, progress, written=True)
 
 
 def lines(records: Sequence[Record]) -> bytes:
@@ -93,7 +102,8 @@ def _kept(context: StageContext, task: TaskData) -> Path:
     """Return where the dense model's answers are kept: a name for all that they depend on."""
     judging = context.recipe.judging
     parts = {
-        "model": context.read_json(MODEL)["hash"], "task": task.definition, "data": sha256_of_file(Path(task.path)),
+        "model": context.read_home_json(MODEL)["hash"],
+        "task": task.definition, "data": sha256_of_file(Path(task.path)),
         "limit": judging.limit, "over": judging.over, "code": code_version(), "device": context.device,
     }  # fmt: skip
     return context.cache / "dense" / f"{task.definition}-{sha256_of(parts)[:32]}.jsonl"

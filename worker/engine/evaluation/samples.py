@@ -10,7 +10,7 @@ from transformers import GenerationConfig
 
 from app.core.architectures import max_positions
 from worker.engine.decoder import Decoder
-from worker.engine.hidden_states import LayeredModel
+from worker.engine.hidden_states import LayeredModel, Layers, without
 
 PROMPT_TOKENS = 16
 NEW_TOKENS = 48
@@ -48,11 +48,11 @@ class Samples:
         self._prompts = prompts_of(windows)
         self._found = [{"prompt": tokenizer.decode(prompt[0], skip_special_tokens=True)} for prompt in self._prompts]
 
-    def add_dense(self, model: LayeredModel, start: int, end: int) -> None:
-        """Add what the dense model makes of the prompts, whole and without the layers [start, end)."""
+    def add_dense(self, model: LayeredModel, cut: Layers) -> None:
+        """Add what the dense model makes of the prompts, whole and without the layers `cut`."""
         if isinstance(model, Decoder):
             self._add("dense", model)
-            with model.with_layers(start, end):
+            with without(model, cut):
                 self._add("cut", model)
 
     def add_pruned(self, model: LayeredModel) -> None:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from app.core.predictions import answer_of
 from app.core.stability import compare, mean_of, retained
+from app.core.windows import runs
 from worker.engine.context import StageContext, write_bytes
 from worker.engine.evaluation import questions
 from worker.engine.evaluation.dense_texts import dense_and_cut
@@ -21,6 +22,7 @@ from worker.engine.evaluation.perplexity import LogLikelihood, likelihoods, rati
 from worker.engine.evaluation.samples import Samples
 from worker.engine.execution import shared_model, shared_written, within_memory
 from worker.engine.head import Head
+from worker.engine.recipe import TaskData
 from worker.engine.text import held_out_windows, text_windows
 
 OUTPUT = "evaluation.json"
@@ -38,8 +40,7 @@ def run(context: StageContext) -> None:
     Raises EngineError `text_too_short` or `bad_text` where an evaluation text is of no use; `bad_task_data`,
     `no_usable_question` or `not_finite` of a task.
     """
-    selection = context.read_json("selection.json")
-    window = selection["start"], selection["end"]
+    cut = runs(context.read_json("selection.json")["removed_layers"])
     tokenizer = shared_model(context).tokenizer
     texts = _texts(context, tokenizer)
     total, done = 3 * sum(len(windows) for windows in texts.values()), 0
@@ -49,20 +50,23 @@ def run(context: StageContext) -> None:
         done = min(done + count, total)
         context.emit.progress(done, total, "sequences")
 
-    before = {name: dense_and_cut(context, name, windows, window, progress) for name, windows in texts.items()}
+    before = {name: dense_and_cut(context, name, windows, cut, progress) for name, windows in texts.items()}
     sums = {name: found for name, (found, _) in before.items()}
     samples = Samples(next(iter(texts.values())), tokenizer)
-    samples.add_dense(shared_model(context), *window)
+    samples.add_dense(shared_model(context), cut)
 
     def answered(count: int, of: int) -> None:
         context.emit.progress(count, of, "questions")
 
-    dense = questions.ask_dense(context, answered)
+    tasks, left_out = questions.answerable(context)
+    for name, reason in left_out.items():
+        context.emit.log(f"{name} is left out: {reason}")
+    dense = questions.ask_dense(context, tasks, answered)
     sizes = {name: text_bytes(windows, tokenizer) for name, windows in texts.items()}
     for name, windows in texts.items():
         sums[name]["pruned"] = _pruned(context, windows, before[name][1], progress)
     samples.add_pruned(shared_written(context))
-    pruned = questions.ask_pruned(context, answered)
+    pruned = questions.ask_pruned(context, tasks, answered)
     report = {
         name: {**_of_text(sums[name], sizes[name], len(windows)), "next_token": before[name][1].to_json()}
         for name, windows in texts.items()
@@ -73,7 +77,8 @@ def run(context: StageContext) -> None:
         OUTPUT,
         {
             "perplexity": report,
-            **_tasks(context, dense, pruned),
+            **_tasks(context, tasks, dense, pruned),
+            "not_measured": left_out,
             "held_out": not context.recipe.evaluation,
             "sequence_length": context.recipe.scoring.sequence_length,
             "samples": samples.complete,
@@ -93,14 +98,16 @@ def _pruned(
     return within_memory(context, sequences_at_once(windows, context.device), work, written=True)["dense"]
 
 
-def _tasks(context: StageContext, dense: questions.Records, pruned: questions.Records) -> dict[str, Any]:
+def _tasks(
+    context: StageContext, tasks: Sequence[TaskData], dense: questions.Records, pruned: questions.Records
+) -> dict[str, Any]:
     """Write the records, and return what the tasks say, each and together."""
     judging = context.recipe.judging
-    if not judging.tasks:
+    if not tasks:
         return {"tasks": {}, "tasks_mean": None}
     found: dict[str, Any] = {}
     comparisons = []
-    for task in judging.tasks:
+    for task in tasks:
         records = {"dense": dense[task.name], "pruned": pruned[task.name]}
         answers = {variant: [answer_of(row) for row in rows] for variant, rows in records.items()}
         comparison = compare(answers["dense"], answers["pruned"], seed=context.seed(task.name))

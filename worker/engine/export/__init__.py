@@ -9,10 +9,10 @@ import torch
 from app.core.architectures import Config, Family, Shapes, kind_refusal
 from worker.engine.errors import EngineError
 from worker.engine.export import custom_code, stock
-from worker.engine.export.insertion import Insertion, Window
+from worker.engine.export.insertion import Insertion, Window, joined
 from worker.engine.recipe import Format, Kind
 
-__all__ = ["Insertion", "Window", "insertion_of"]
+__all__ = ["Insertion", "Window", "insertion_of", "joined"]
 
 
 def insertion_of(

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 from transformers import AutoConfig
 
 from app.core.architectures import ArchitectureError, Config, field_name, layer_count
-from app.core.layer_fields import PERIODS, RULES, cut_layer_fields, kept_layers
+from app.core.layer_fields import PERIODS, RULES, cut_layer_fields, kept_beside
 from worker.engine.errors import EngineError
 from worker.engine.export.insertion import Insertion, Window
 from worker.engine.recipe import Dtype
 
 
-def cut_config(config: Config, window: Window, insertion: Insertion, *, dtype: Dtype | None) -> dict[str, Any]:
-    """Return the config of the checkpoint without the window's layers and with the insertion.
+def cut_config(config: Config, swaps: Sequence[tuple[Window, Insertion]], *, dtype: Dtype | None) -> dict[str, Any]:
+    """Return the config of the checkpoint without the windows' layers and with what is put in for each.
 
-    Inserted layers take over the per-layer settings of the window's first layers, whose places they have. Raises
+    Inserted layers take over the per-layer settings of their window's first layers, whose places they have. Raises
     EngineError `bad_config` where a per-layer list does not have one entry per layer, or a pattern cannot be cut.
     """
     unlisted = _unlisted(config)
-    kept = kept_layers(window.start, window.end, window.layers, inserted=insertion.layers)
+    windows = [(window.start, window.end, insertion.layers) for window, insertion in swaps]
+    kept = kept_beside(windows, layer_count(config))
     try:
         changed = cut_layer_fields({**config, **unlisted}, kept)
     except ArchitectureError as error:
@@ -33,7 +35,8 @@ def cut_config(config: Config, window: Window, insertion: Insertion, *, dtype: D
         cut["torch_dtype" if "torch_dtype" in config and "dtype" not in config else "dtype"] = dtype
     # It names code files that are not copied; a custom block brings an auto_map of its own.
     cut.pop("auto_map", None)
-    cut.update(insertion.config)
+    for _, insertion in swaps:
+        cut.update(insertion.config)
     return cut
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,11 +11,15 @@ import torch
 
 @dataclass(frozen=True)
 class Window:
-    """The layers [start, end) of `layers` that go; `kept` are those that stay."""
+    """The layers [start, end) of `layers` that go; `kept` are those that stay.
+
+    `place` is where the window's first layer would lie in the written checkpoint, where windows in front are gone too.
+    """
 
     start: int
     end: int
     layers: int
+    place: int
 
     @property
     def size(self) -> int:
@@ -30,7 +34,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Insertion:
-    """What is put in the window's place.
+    """What is put in a window's place, or in the places of several.
 
     Attributes:
         layers: how many full decoder layers it has, each with a place of its own in the layer list.
@@ -49,3 +53,12 @@ class Insertion:
     config: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, bytes] = field(default_factory=dict)
     renamed_head: str | None = None
+
+
+def joined(insertions: Sequence[Insertion]) -> Insertion:
+    """Return the insertions of several windows as one; no two have a tensor of the same name."""
+    everything: dict[str, dict[str, Any]] = {}
+    for name in ("tensors", "overwritten", "copied", "config", "files"):
+        everything[name] = {key: value for insertion in insertions for key, value in getattr(insertion, name).items()}
+    renamed = next(filter(None, (insertion.renamed_head for insertion in insertions)), None)
+    return Insertion(sum(insertion.layers for insertion in insertions), renamed_head=renamed, **everything)

@@ -43,7 +43,7 @@ def layers(
         own = {name.removeprefix(prefix): value for name, value in replacement.items() if name.startswith(prefix)}
         own = as_stored(config, window.start + number, own, stored)
         check_tensors(own, stored, "decoder layer")
-        tensors |= {f"{family.layers}.{window.start + number}.{name}": value for name, value in own.items()}
+        tensors |= {f"{family.layers}.{window.place + number}.{name}": value for name, value in own.items()}
     return Insertion(layers=len(numbers) if several else 1, tensors=tensors)
 
 
@@ -62,7 +62,7 @@ def merged(
         raise EngineError("replacement_refused", reason)
     down = f"{family.mlp_down}."
     check_tensors(replacement, {n: shape for n, shape in stored.items() if n.startswith(down)}, "down projection")
-    place = f"{family.layers}.{window.start - 1}"
+    place = f"{family.layers}.{window.place - 1}"
     return Insertion(layers=0, overwritten={f"{place}.{name}": tensor for name, tensor in replacement.items()})
 
 
@@ -78,7 +78,7 @@ def native_block(
     if reason := native_refusal(config, kind):
         raise EngineError("native_form_refused", reason)
     half = as_mlp_half(family, replacement) if kind == "ffn" else dict(replacement)
-    place = f"{family.layers}.{window.start}"
+    place = f"{family.layers}.{window.place}"
     tensors: dict[str, torch.Tensor] = {}
     copied: dict[str, tuple[int, str]] = {}
     shapes = stored

@@ -8,35 +8,33 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from functools import partial
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from app.core.discovery import discover
 from app.core.safetensors_file import read_checkpoint
-from worker.engine.context import StageContext, sha256_of
+from worker.engine.context import REPLACEMENT, StageContext, sha256_of
 from worker.engine.decoder import Decoder
 from worker.engine.events import finite
 from worker.engine.execution import resident_model, shared_model
 from worker.engine.healing.adapters import Adapters, Place, attached
-from worker.engine.healing.updates import OF_REPLACEMENT, UPDATES, Updates, write_updates
+from worker.engine.healing.updates import UPDATES, Updates, of_replacement, write_updates
 from worker.engine.ledger import sha256_of_file
 from worker.engine.losses.lm import NextToken
-from worker.engine.pruned import trained_block
+from worker.engine.pruned import InPlace, swapped, trained_blocks
 from worker.engine.recipe import Healing
-from worker.engine.replacements import stands_for
 from worker.engine.surgery import usual_dtype
 from worker.engine.text import calibration_windows
 from worker.engine.training.group import Group
 from worker.engine.training.loop import History, Plan, fit
 from worker.engine.training.pairs import Sequences
 from worker.engine.training.peers import joined
-from worker.engine.training.stage import REPLACEMENT
 from worker.engine.training.state import Keeper
 
 HEALING = "healing.json"
@@ -92,21 +90,18 @@ def _healed(context: StageContext, joining: AbstractContextManager[Group]) -> _H
     healing = context.recipe.healing
     assert healing is not None
     decoder = resident_model(context, "healing")
-    selection = context.read_json("selection.json")
-    start, end = selection["start"], selection["end"]
     windows = calibration_windows(context, decoder.tokenizer)
     windows = windows[: max(1, healing.tokens // windows.shape[1])]
     sequences = Sequences.split(windows, decoder.device, decoder.stored_dtype)
-    block = trained_block(context, decoder, start, end, {})
-    first, end = stands_for(context.recipe.replacement.kind, start, end)
+    blocks = trained_blocks(context, decoder, {})
 
     def logits(input_ids: Tensor) -> Tensor:
         found: Tensor = decoder.model(input_ids=input_ids.to(torch.long), use_cache=False).logits
         return found
 
     with (
-        attached(_places(context, decoder, first, end, block), healing, logits, context.seed("healing")) as adapters,
-        decoder.with_layers(first, end, block),
+        attached(_places(context, decoder, blocks), healing, logits, context.seed("healing")) as adapters,
+        swapped(decoder, blocks),
         joining as group,
     ):
         history = _trained(context, healing, adapters, sequences, group)
@@ -116,11 +111,12 @@ def _healed(context: StageContext, joining: AbstractContextManager[Group]) -> _H
 def _trained(
     context: StageContext, healing: Healing, adapters: Adapters, sequences: Sequences, group: Group
 ) -> History:
+    files = [context.window(number) / REPLACEMENT for number in range(context.recipe.selection.windows)]
     everything = {
         "recipe": context.recipe.to_json(),
         "selection": context.read_json("selection.json"),
         "ids": hashlib.sha256(sequences.input_ids.contiguous().numpy().tobytes()).hexdigest(),
-        "replacement": sha256_of_file(file) if (file := context.workspace / REPLACEMENT).is_file() else None,
+        "replacements": [sha256_of_file(file) for file in files if file.is_file()],
     }
     keeper = Keeper(
         context.workspace / STATES / "lora.safetensors",
@@ -161,8 +157,8 @@ def _tell(context: StageContext, history: History, maps: int) -> None:
         )
 
 
-def _places(context: StageContext, decoder: Decoder, first: int, end: int, block: nn.Module | None) -> list[Place]:
-    """Return the kept layers [0, first) and [end, L) and the block between them.
+def _places(context: StageContext, decoder: Decoder, blocks: Sequence[InPlace]) -> list[Place]:
+    """Return the kept layers, and the blocks that stand for the others.
 
     A weight has a name where it lies in a file as it is in memory, in the dtype that healed weights are written in.
     """
@@ -178,14 +174,17 @@ def _places(context: StageContext, decoder: Decoder, first: int, end: int, block
         there = entry is not None and entry.dtype == usual and tuple(entry.shape) == tuple(weight.shape)
         return full if there else None
 
-    replacement = load_file(context.workspace / REPLACEMENT) if block is not None else {}
-
-    def of_block(name: str, weight: Tensor) -> str | None:
-        if name in replacement:
-            return f"{OF_REPLACEMENT}{name}"
+    def of_block(window: int, trained: Mapping[str, Tensor], name: str, weight: Tensor) -> str | None:
+        if name in trained:
+            return of_replacement(window, name)
         # A map is folded into a layer that otherwise stays.
-        return of_layer(first, name, weight) if kind == "linear_merged" else None
+        return of_layer(blocks[window].first, name, weight) if kind == "linear_merged" else None
 
-    kept = [*range(first), *range(end, decoder.layer_count)]
+    gone = {index for place in blocks for index in range(place.first, place.end)}
+    kept = [index for index in range(decoder.layer_count) if index not in gone]
     places = [Place(decoder.layers[index], partial(of_layer, index)) for index in kept]
-    return [*places, Place(block, of_block)] if block is not None else places
+    for window, place in enumerate(blocks):
+        if place.block is not None:
+            trained = load_file(context.window(window) / REPLACEMENT)
+            places.append(Place(place.block, partial(of_block, window, trained)))
+    return places

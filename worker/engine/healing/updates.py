@@ -16,13 +16,11 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from app.core.discovery import layer_of
-from worker.engine.context import StageContext, write_bytes
+from worker.engine.context import REPLACEMENT, StageContext, write_bytes
 from worker.engine.decoder import Decoder
 
 UPDATES = "healing.safetensors"
-OF_REPLACEMENT = "replacement."
-"""In front of the name of a tensor of `replacement.safetensors`; all others are stored names of the dense model."""
-
+_OF_REPLACEMENT = "replacement."
 _LEFT, _RIGHT = ".left", ".right"
 
 
@@ -40,7 +38,7 @@ class Update:
 
 
 Updates = Mapping[str, Update]
-"""By the stored name of the weight, or its name in the replacement; see `OF_REPLACEMENT`."""
+"""By the stored name of the weight, or its name in the replacement; see `of_replacement`."""
 
 
 def write_updates(path: Path, updates: Updates) -> None:
@@ -59,9 +57,15 @@ def updates_of(context: StageContext) -> dict[str, Update]:
     return {name: Update(tensors[f"{name}{_LEFT}"], tensors[f"{name}{_RIGHT}"]) for name in names}
 
 
-def updated_replacement(tensors: Mapping[str, Tensor], updates: Updates) -> dict[str, Tensor]:
-    """Return the tensors of a trained replacement with their updates; those without one as they are."""
-    found = {name: updates.get(f"{OF_REPLACEMENT}{name}") for name in tensors}
+def of_replacement(window: int, name: str) -> str:
+    """Return what a tensor of a window's replacement is called here; all others have their stored names."""
+    return f"{_OF_REPLACEMENT}{window}.{name}"
+
+
+def updated_replacement(context: StageContext, window: int, updates: Updates) -> dict[str, Tensor]:
+    """Return the tensors of a window's trained replacement with their updates; those without one as they are."""
+    tensors = load_file(context.window(window) / REPLACEMENT)
+    found = {name: updates.get(of_replacement(window, name)) for name in tensors}
     return {name: tensor if (u := found[name]) is None else u.applied(tensor) for name, tensor in tensors.items()}
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.core.leash import follow_parent
-from worker.engine.context import StageContext
+from worker.engine.context import StageContext, write_json
 from worker.engine.errors import EngineError
 from worker.engine.training.group import ALONE, Group, member
 
@@ -77,8 +77,12 @@ def joined(context: StageContext, step: str) -> Iterator[Group]:
 
 
 def _start(context: StageContext, step: str, rank: int, meeting: Path) -> _Peer:
+    recipe = meeting.with_name("recipe.json")  # of this window or round
+    write_json(recipe, context.recipe.to_json())
+    home = ["--home", str(context.home)] if context.home else []
     command = [
         sys.executable, "-m", "worker.engine.training.peers", step, "--workspace", str(context.workspace),
+        "--recipe", str(recipe), *home,
         "--cache", str(context.cache), "--device", context.device, "--rank", str(rank),
         "--processes", str(context.processes), "--meeting", str(meeting),
     ]  # fmt: skip
@@ -112,7 +116,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Be a peer."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("step", choices=("train", "heal"))
-    for name in ("workspace", "cache", "meeting"):
+    parser.add_argument("--home", type=Path)
+    for name in ("workspace", "recipe", "cache", "meeting"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     for name in ("rank", "processes"):
         parser.add_argument(f"--{name}", type=int, required=True)
@@ -130,10 +135,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     if options.device == "cuda":
         torch.cuda.set_device(options.rank)
-    recipe = Recipe.from_json(json.loads((options.workspace / "recipe.json").read_text(encoding="utf-8")))
+    recipe = Recipe.from_json(json.loads(options.recipe.read_text(encoding="utf-8")))
     context = StageContext(
-        recipe, options.workspace, options.cache, silent(), options.device, processes=options.processes
-    )
+        recipe, options.workspace, options.cache, silent(), options.device,
+        processes=options.processes, home=options.home,
+    )  # fmt: skip
 
     @contextmanager
     def joining() -> Iterator[Group]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from app.core.architectures import FITTED_KINDS
 from worker.engine.activation_store import ActivationStore
-from worker.engine.context import StageContext, sha256_of, write_bytes
+from worker.engine.context import REPLACEMENT, StageContext, sha256_of, write_bytes
 from worker.engine.device import dtype_of
 from worker.engine.events import finite
 from worker.engine.execution import precision, resident_model, shared_model, within_memory
@@ -34,7 +34,6 @@ from worker.engine.training.peers import joined
 from worker.engine.training.state import Keeper
 
 TRAINING = "training.json"
-REPLACEMENT = "replacement.safetensors"
 STATES = "training"
 """Where a run that is killed in the middle of training left its state; gone when the stage is done."""
 
@@ -45,8 +44,8 @@ def train(context: StageContext) -> None:
     Raises:
         EngineError: `disk_full` before the activations are written where they cannot fit.
     """
-    recipe, selection = context.recipe, context.read_json(SELECTION)
-    start, end = selection["start"], selection["end"]
+    recipe = context.recipe
+    start, end = _window(context)
     replacement = recipe.replacement
     if replacement.kind == "none":
         context.write_json(TRAINING, {"kind": "none", "kept": "nothing", "phases": [], "seconds": {}})
@@ -107,10 +106,15 @@ def train(context: StageContext) -> None:
     shutil.rmtree(context.workspace / STATES, ignore_errors=True)
 
 
+def _window(context: StageContext) -> tuple[int, int]:
+    """Return the window [start, end) to train for: of several each has a workspace, with a selection of its own."""
+    (window,) = context.read_json(SELECTION)["windows"]
+    return window["start"], window["end"]
+
+
 def assist(context: StageContext, joining: AbstractContextManager[Group]) -> None:
     """Train along with another process that is in `train` and has captured: same data, same loop, nothing written."""
-    replacement, selection = context.recipe.replacement, context.read_json(SELECTION)
-    start, end = selection["start"], selection["end"]
+    replacement, (start, end) = context.recipe.replacement, _window(context)
     decoder = shared_model(context, beside=True)
     windows = calibration_windows(context, decoder.tokenizer)
     pairs = Pairs.split(ActivationStore.opened(decoder, windows.shape[1], context.temporary), windows)
@@ -155,7 +159,7 @@ def _phase(
         context.emit.progress(step, steps, f"steps of {loss}")
 
     def tail(hidden: Tensor) -> Tensor:
-        return resident_model(context, f"replacement.loss {loss}").logits_from(selection["end"], hidden)
+        return resident_model(context, f"replacement.loss {loss}").logits_from(_window(context)[1], hidden)
 
     objective = objective_of(loss, tail, replacement.divergence)
     history = fit(block, pairs, arguments, plan, objective, report=report, keeper=keeper, group=group)

@@ -17,16 +17,16 @@ from app.core.architectures import (
     block_parameters,
     layer_parameters,
 )
+from app.core.plan import make_plan
 from app.core.selection import (
     ParameterCounts,
     SelectionError,
     Target,
-    best_window,
     blocks_added,
     first_start,
-    make_plan,
     window_size,
 )
+from app.core.windows import best_window
 from tests.unit.app.core.configs import LLAMA_2_7B, OPT_125M, OPT_350M, QWEN2_0_5B
 
 KINDS = st.sampled_from(BLOCK_KINDS)

@@ -77,13 +77,15 @@ def test_whatever_is_accepted_fits_the_models_positions(
     ),
     kind=st.sampled_from([None, *BLOCK_KINDS]),
     layers=st.sampled_from([None, 1, 2]),
+    selection=st.sampled_from([{}, {"windows": 2}, {"mode": "iterative"}, {"mode": "iterative", "rounds": 3}]),
 )
 def test_resolving_a_resolved_request_changes_nothing(
-    target: dict[str, Any], kind: str | None, layers: int | None
+    target: dict[str, Any], kind: str | None, layers: int | None, selection: dict[str, Any]
 ) -> None:
+    replacement = {"kind": kind, "layers": layers}
     try:
-        spec = resolve(request(target=target, replacement={"kind": kind, "layers": layers}), facts())
-    except (BadTarget, ConflictingFields):
+        spec = resolve(request(target=target, replacement=replacement, selection=selection), facts())
+    except (BadTarget, ConflictingFields, ReplacementRefused):
         return
     again = JobRequest.model_validate(spec)
     assert resolve(again, facts()) == spec

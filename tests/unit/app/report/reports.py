@@ -38,7 +38,11 @@ def full() -> dict[str, Any]:
                 for group in range(1, 11)
             ],
         }
-        for name, dense, pruned, stability in (("piqa", 0.62, 0.58, 0.91), ("story_cloze", 0.55, 0.5, 0.83))
+        for name, dense, pruned, stability in (
+            ("piqa", 0.62, 0.58, 0.91),
+            ("story_cloze", 0.55, 0.5, 0.83),
+            ("blimp_determiner_noun_agreement_with_adjective_1", 0.9, 0.85, 0.95),
+        )
     }
     report["lineage"] = {
         "model": {"name": "demo/stories-24l", "revision": "d34b", "hash": "ab" * 32},

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from app.report.page import HEADERS, render
+from app.core.windows import runs
+from app.report.page import HEADERS, render, strip_of
 from app.report.plots import drawn
 from app.report.plots.heatmap import colour
-from app.report.plots.windows import runs
-from app.report.svg import Scale, nice_ticks
+from app.report.svg import Scale, nice_ticks, shortened
 from tests.unit.app.report.reports import JOB, full, version_0
 from tests.unit.app.report.strategies import SURROUNDINGS, found_by_stages
 from worker.engine.report import compose
@@ -119,6 +120,20 @@ def test_several_windows_are_all_drawn_in() -> None:
     assert "Layers 3 to 4 and layers 9 to 11 of 24 gone" in page
 
 
+@given(st.lists(st.booleans(), min_size=1, max_size=12), st.data())
+def test_the_strip_of_layers_shows_every_layer_once_and_what_was_put_in_behind_what_went(
+    kept: list[bool], data: st.DataObject
+) -> None:
+    layers: list[int | None] = [layer for layer, stays in enumerate(kept) if stays]
+    for place in data.draw(st.lists(st.integers(0, len(layers)), max_size=3)):
+        layers.insert(place, None)
+    strip = strip_of(layers, len(kept))
+    assert [part == "kept" for part in strip if part != "new"] == kept
+    assert [None if part == "new" else "kept" for part in strip if part != "gone"] == [
+        None if layer is None else "kept" for layer in layers
+    ]
+
+
 def test_rounds_and_healing_have_their_courses() -> None:
     report = full()
     phases = report["training"]["phases"]
@@ -126,6 +141,14 @@ def test_rounds_and_healing_have_their_courses() -> None:
     report["healing"] = {"phases": [phases[0] | {"loss": "lm"}]}
     read = _Reader(render(report, JOB))
     assert all(name in read.words for name in ("round 1, mse", "round 2, mse", "healing, lm"))
+
+
+def test_windows_have_their_courses() -> None:
+    report = full()
+    phases = report["training"]["phases"]
+    report["training"] = {"phases": [*phases, *phases], "windows": [{"phases": phases}, {"phases": phases}]}
+    read = _Reader(render(report, JOB))
+    assert all(name in read.words for name in ("window 1, mse", "window 2, mse"))
 
 
 def test_a_gate_with_an_interval_shows_it() -> None:
@@ -146,6 +169,12 @@ def test_a_model_of_126_layers_stays_a_page_that_loads() -> None:
 )
 def test_ticks_are_round(low: float, high: float, count: int, expected: list[float]) -> None:
     assert nice_ticks(low, high, count) == expected
+
+
+def test_a_long_name_keeps_its_end_by_which_it_differs() -> None:
+    assert shortened("piqa", 120) == "piqa"
+    assert shortened("blimp_anaphor_gender_agreement", 120).endswith("agreement")
+    assert len(shortened("x" * 99, 120)) == 15
 
 
 def test_scales_keep_to_their_ends() -> None:

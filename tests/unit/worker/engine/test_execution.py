@@ -24,12 +24,13 @@ from worker.engine.hidden_states import LayeredModel
 from worker.engine.ledger import Ledger
 from worker.engine.report import metrics
 from worker.engine.request import recipe_from
+from worker.engine.steps import Stage
 
 ROOT = Path(__file__).parents[4]
 WITHOUT_VERIFY = tuple(stage for stage in pipeline.STAGES if stage.name != "verify")
 
 
-def through(name: str) -> tuple[pipeline.Stage, ...]:
+def through(name: str) -> tuple[Stage, ...]:
     """The stages up to that one."""
     return WITHOUT_VERIFY[: [stage.name for stage in WITHOUT_VERIFY].index(name) + 1]
 
@@ -41,7 +42,7 @@ def context_of(model: Path, directory: Path, execution: str = "auto", kind: str 
     return StageContext(recipe, directory / execution, directory / "cache", Emitter(Collected()), "cpu")
 
 
-def run(context: StageContext, stages: tuple[pipeline.Stage, ...] = WITHOUT_VERIFY) -> dict[str, Any]:
+def run(context: StageContext, stages: tuple[Stage, ...] = WITHOUT_VERIFY) -> dict[str, Any]:
     return pipeline.run_pipeline(context, stages)
 
 

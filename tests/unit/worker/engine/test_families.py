@@ -24,7 +24,7 @@ from tests.unit.worker.engine.fresh_process import FreshProcess
 from tests.unit.worker.engine.recipes import make_recipe, recipe_json, write_text
 from tests.unit.worker.engine.tiny_models import LAYERS, save_model
 from worker.engine import pipeline, verification
-from worker.engine.assembly import assemble
+from worker.engine.assembly import Swap, assemble, assemble_all
 from worker.engine.context import StageContext
 from worker.engine.events import Collected, Emitter
 from worker.engine.execution import shared_model
@@ -97,6 +97,41 @@ def test_any_window_of_any_family_keeps_the_rest_bit_for_bit_and_weighs_what_the
     counts = ParameterCounts.from_tensors(config, {name: tensor.numel() for name, tensor in before.items()})
     plan = window_size(config, Target(window=(start, end)), kind, "auto", counts)
     assert written.parameters == plan.pruned_parameters == parameter_count(read_checkpoint(tmp_path / "out"))
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_two_windows_of_any_family_are_swapped_at_once_as_one_after_the_other(
+    sources: dict[str, Path], tmp_path: Path, data: st.DataObject
+) -> None:
+    source = sources[data.draw(st.sampled_from(sorted(sources)))]
+    edges = data.draw(st.lists(st.integers(0, LAYERS), min_size=4, max_size=4, unique=True).map(sorted))
+    windows = [(edges[0], edges[1]), (edges[2], edges[3])]
+    kind: Kind = data.draw(st.sampled_from(("none", "layer")))
+    config, before = config_of(source), load_file(source / SINGLE_FILE)
+    sizes = {name: tensor.numel() for name, tensor in before.items()}
+    layers = discover(config, {name: tuple(tensor.shape) for name, tensor in before.items()}).layers
+    swaps = [
+        Swap(start, end, {
+            name.removeprefix(f"{layers}.{start}."): torch.randn(tensor.shape)
+            for name, tensor in before.items()
+            if kind == "layer" and name.startswith(f"{layers}.{start}.")
+        })
+        for start, end in windows
+    ]  # fmt: skip
+    written = assemble_all(source, tmp_path / "at-once", swaps, kind=kind)
+    last, first = swaps[1], swaps[0]
+    assemble(source, tmp_path / "one", start=last.start, end=last.end, kind=kind, replacement=last.replacement)
+    assemble(
+        tmp_path / "one", tmp_path / "two", start=first.start, end=first.end, kind=kind, replacement=first.replacement
+    )
+    at_once, in_turn = (load_file(tmp_path / name / SINGLE_FILE) for name in ("at-once", "two"))
+    assert at_once.keys() == in_turn.keys()
+    assert all(torch.equal(at_once[name], in_turn[name]) for name in at_once)
+    assert config_of(tmp_path / "at-once") == config_of(tmp_path / "two")
+    counts = ParameterCounts.from_tensors(config, sizes)
+    plans = [window_size(config, Target(window=window), kind, "auto", counts) for window in windows]
+    assert written.parameters == counts.dense - sum(plan.dense_parameters - plan.pruned_parameters for plan in plans)
 
 
 def config_of(path: Path) -> Any:

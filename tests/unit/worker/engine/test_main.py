@@ -51,6 +51,15 @@ def test_flags_resolve_every_default(model: Path, tmp_path: Path) -> None:
     assert Recipe.from_json(recipe.to_json()) == recipe
 
 
+def test_several_prompts_and_rivals_are_taken(
+    model: Path, tiny_directory: Callable[[str], Path], tmp_path: Path
+) -> None:
+    flags = ["--layers", 1, "--prompt-tokens", 8, 16, "--rival", tiny_directory("qwen2")]
+    recipe = resolved("--model", model, "--out", tmp_path, *flags)
+    assert recipe.benchmark.prompt_tokens == (8, 16)
+    assert [rival.name for rival in recipe.benchmark.rivals] == [tiny_directory("qwen2").name]
+
+
 def test_flags_of_scoring_and_of_kinds_without_training_are_taken(model: Path, tmp_path: Path) -> None:
     flags = ["--layers", 1, "--kind", "linear_merged", "--metric", "angular", "--no-adaptive"]
     recipe = resolved("--model", model, "--out", tmp_path, *flags)
@@ -87,6 +96,11 @@ def test_flags_of_scoring_and_of_kinds_without_training_are_taken(model: Path, t
         (["--layers", "1", "--replacement-layers", "2", "--kind", "ffn"], "one block at most"),
         (["--layers", "1", "--init", "closed_form", "--kind", "none"], "replacement.init: none puts nothing in"),
         (["--layers", "1", "--metric", "magic"], "invalid choice"),
+        (["--layers", "1", "--windows", "0"], "selection.windows is 0 but must be at least 1"),
+        (["--layers", "2", "--windows", "2", "--rounds", "2"], "use rounds or windows"),
+        (["--window", "1", "3", "--rounds", "2"], "target.window names the one window"),
+        (["--layers", "2", "--windows", "2", "--kind", "ffn"], "use replacement.kind layer"),
+        (["--layers", "1", "--windows", "2"], "2 windows each make it smaller"),
         (["--layers", "1", "--healing", "magic"], "invalid choice"),
         (["--layers", "1", "--healing", "lora", "--healing-rank", "0"], "healing.rank is 0 but must be at least 1"),
         (["--layers", "1", "--healing", "lora", "--healing-alpha", "nan"], "healing.alpha is nan but must be above 0"),

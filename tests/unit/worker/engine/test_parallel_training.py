@@ -21,6 +21,7 @@ from worker.engine.context import StageContext
 from worker.engine.errors import EngineError
 from worker.engine.events import Collected, Emitter, Event
 from worker.engine.recipe import Recipe
+from worker.engine.steps import Stage
 
 ROOT = Path(__file__).parents[4]
 STAGES = tuple(s for s in pipeline.STAGES if s.name in ("fetch", "score", "select", "train", "heal"))
@@ -37,7 +38,7 @@ def recipe(tiny_directory: Callable[[str], Path], tmp_path_factory: pytest.TempP
 
 
 def run(
-    recipe: Recipe, workspace: Path, processes: int, sink: Any = None, stages: tuple[pipeline.Stage, ...] = TO_TRAIN
+    recipe: Recipe, workspace: Path, processes: int, sink: Any = None, stages: tuple[Stage, ...] = TO_TRAIN
 ) -> Path:
     emit = Emitter(sink or Collected())
     cache = workspace.with_name("cache")

@@ -13,6 +13,7 @@ from tests.unit.worker.engine.tiny_models import CONFIGS, save_model
 from worker.engine.decoder import Decoder, load_decoder
 from worker.engine.evaluation import perplexity
 from worker.engine.evaluation.perplexity import LogLikelihood, likelihoods, negative_log_likelihood, text_bytes
+from worker.engine.hidden_states import without
 
 
 def plain(decoder: Decoder, windows: Tensor) -> float:
@@ -21,9 +22,9 @@ def plain(decoder: Decoder, windows: Tensor) -> float:
     return float(losses)
 
 
-def last_hidden(decoder: Decoder, ids: Tensor, cut: tuple[int, int] | None = None) -> dict[str, Tensor]:
+def last_hidden(decoder: Decoder, ids: Tensor, *cut: tuple[int, int]) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
-    decoder.last_states(ids, len(ids), lambda variant, _, hidden: found.update({variant: hidden}), cut=cut)
+    decoder.last_states(ids, len(ids), lambda variant, _, hidden: found.update({variant: hidden}), cut=cut or None)
     return found
 
 
@@ -66,17 +67,18 @@ def test_padding_counts_neither_as_target_nor_as_context(decoder: Decoder, windo
     assert single == (0.0, 0)
 
 
-@pytest.mark.parametrize("window", [(0, 2), (1, 3), (3, 5)])
+@pytest.mark.parametrize("cut_out", [[(0, 2)], [(1, 3)], [(3, 5)], [(0, 1), (3, 4)], [(1, 2), (3, 5)]], ids=str)
 @pytest.mark.parametrize("family", CONFIGS)
 def test_the_shared_prefix_gives_the_same_hidden_states_as_a_plain_cut(
-    tmp_path: Path, windows: Tensor, family: str, window: tuple[int, int]
+    tmp_path: Path, windows: Tensor, family: str, cut_out: list[tuple[int, int]]
 ) -> None:
     decoder = load_decoder(save_model(tmp_path, family), "cpu")
     ids = windows.long()
     dense = last_hidden(decoder, ids)["dense"]
-    with decoder.with_layers(*window):
+    with without(decoder, cut_out):
+        assert decoder.layer_count == 5 - sum(end - start for start, end in cut_out)
         cut = last_hidden(decoder, ids)["dense"]
-    shared = last_hidden(decoder, ids, window)
+    shared = last_hidden(decoder, ids, *cut_out)
     assert torch.equal(shared["dense"], dense)
     assert torch.equal(shared["cut"], cut)
     assert not torch.equal(cut, dense)

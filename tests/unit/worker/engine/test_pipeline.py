@@ -23,6 +23,7 @@ from worker.engine.errors import EngineError
 from worker.engine.events import Collected, Emitter
 from worker.engine.ledger import Ledger
 from worker.engine.recipe import Recipe
+from worker.engine.steps import Stage
 
 NAMES = ["fetch", "score", "select", "train", "assemble", "verify", "evaluate", "benchmark"]
 ROOT = Path(__file__).parents[4]
@@ -35,7 +36,7 @@ TO_CHECKPOINT = tuple(
 WITHOUT_VERIFY = tuple(stage for stage in pipeline.STAGES if stage.name != "verify")
 
 
-def run(recipe: Recipe, workspace: Path, stages: tuple[pipeline.Stage, ...] = pipeline.STAGES) -> list[Any]:
+def run(recipe: Recipe, workspace: Path, stages: tuple[Stage, ...] = pipeline.STAGES) -> list[Any]:
     sink = Collected()
     pipeline.run_pipeline(StageContext(recipe, workspace, workspace.parent / "cache", Emitter(sink), "cpu"), stages)
     return sink.events
@@ -111,6 +112,16 @@ def test_a_change_runs_what_depends_on_it_and_nothing_else(copied: tuple[Recipe,
     assert ran(run(other, workspace, WITHOUT_VERIFY)) == ["train", "assemble", "evaluate", "benchmark"]
 
 
+def test_another_text_to_judge_by_measures_no_speed_again(
+    tiny_directory: Callable[[str], Path], tmp_path: Path
+) -> None:
+    text = write_text(tmp_path / "words.jsonl")
+    first = make_recipe(tiny_directory("llama"), text, evaluation=[{"path": str(text), "column": "text", "name": "a"}])
+    run(first, tmp_path / "run", WITHOUT_VERIFY)
+    second = replace(first, evaluation=(replace(first.evaluation[0], name="b"),))
+    assert ran(run(second, tmp_path / "run", WITHOUT_VERIFY)) == ["evaluate"]
+
+
 def test_a_damaged_output_is_made_again(copied: tuple[Recipe, Path]) -> None:
     recipe, workspace = copied
     before = checkpoint_hashes(workspace)
@@ -184,8 +195,9 @@ def test_every_metric_selects_the_window_that_its_table_says(
     )
     allowed = {start: scores["table"][start][1] for start in range(1, 4)}
     pick = max if scores["better"] == "higher" else min
-    assert selection["score"] == pick(value for value in allowed.values() if value is not None)
-    assert allowed[selection["start"]] == selection["score"]
+    (window,) = selection["windows"]
+    assert window["score"] == pick(value for value in allowed.values() if value is not None)
+    assert allowed[window["start"]] == window["score"]
     assert 8 <= scores["sequences"] <= scores["sequences_available"]
     assert str(scores["sequences"]) in scores["stopped"]
 

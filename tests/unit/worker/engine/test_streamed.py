@@ -69,9 +69,9 @@ def visited(
     return found
 
 
-def last(model: LayeredModel, ids: Tensor, cut: tuple[int, int] | None = None) -> dict[tuple[str, int], Tensor]:
+def last(model: LayeredModel, ids: Tensor, *cut: tuple[int, int]) -> dict[tuple[str, int], Tensor]:
     found: dict[tuple[str, int], Tensor] = {}
-    model.last_states(ids, 2, lambda name, first, h: found.update({(name, first): h.clone()}), cut=cut)
+    model.last_states(ids, 2, lambda name, first, h: found.update({(name, first): h.clone()}), cut=cut or None)
     return found
 
 
@@ -116,8 +116,8 @@ def test_a_small_disk_is_used_in_groups_of_sequences(
 
 
 def test_dense_and_cut_end_in_the_same_states(pair: Pair, ids: Tensor) -> None:
-    for cut in (None, *WINDOWS):
-        assert_equal(last(pair[1], ids, cut), last(pair[0], ids, cut))  # type: ignore[arg-type]
+    for cut in ([], *([window] for window in WINDOWS), [(0, 1), (3, LAYERS)], [(1, 2), (3, 4)]):
+        assert_equal(last(pair[1], ids, *cut), last(pair[0], ids, *cut))  # type: ignore[arg-type]
 
 
 def test_scores_are_the_same_numbers(pair: Pair, ids: Tensor) -> None:
@@ -146,6 +146,16 @@ def test_several_layers_in_place_of_a_window_have_the_same_logits(pair: Pair, id
         with model.with_layers(1, 4, block):
             found.append(model.logits(ids))
     assert torch.equal(found[0], found[1])
+
+
+def test_several_windows_in_memory_have_the_same_logits(pair: Pair, ids: Tensor) -> None:
+    for kind in ("none", "layer", "swiglu"):
+        found = []
+        for model in pair:
+            behind, in_front = (build(kind, Start(model, *w, "last", 3, lambda _: 0.0)) for w in ((3, LAYERS), (0, 2)))
+            with model.with_layers(3, LAYERS, behind), model.with_layers(0, 2, in_front):
+                found.append(model.logits(ids))
+        assert torch.equal(found[0], found[1]), kind
 
 
 def test_captured_pairs_are_the_same_bytes(pair: Pair, ids: Tensor, tmp_path: Path) -> None:

@@ -59,7 +59,9 @@ def unassembled(
     context = StageContext(recipe(source, text, kind, **changes), workspace, directory, Emitter(Collected()), "cpu")
     start, end = window
     removed = list(range(start, end))
-    context.write_json("selection.json", {"start": start, "end": end, "removed_layers": removed, "sparsity": 0.3})
+    context.write_json(
+        "selection.json", {"windows": [{"start": start, "end": end}], "removed_layers": removed, "sparsity": 0.3}
+    )
     return context
 
 

@@ -175,3 +175,14 @@ def test_no_usable_question_fails_and_does_not_score_zero(scene: Any, tmp_path: 
         run(model, text, tmp_path / "run", judging=judging(questions))
     assert found.value.code == "no_usable_question"
     assert (tmp_path / "run" / SELECTION).is_file(), "the stages before it stay done"
+
+
+def test_a_streamed_run_leaves_written_answers_out_and_says_so(scene: Any, tmp_path: Path) -> None:
+    model, text, *_ = scene
+    asked = judging(write_questions(tmp_path / "mine.jsonl", *map(question, range(6))))
+    sums = write_questions(tmp_path / "gsm8k.jsonl", {"question": "w3 w4", "answer": "w5 #### 7"})
+    asked["tasks"].append({"name": "gsm8k", "definition": "gsm8k", "path": str(sums)})
+    evaluation, events = run(model, text, tmp_path / "run", judging=asked, execution="streamed")
+    assert list(evaluation["tasks"]) == ["mine"]
+    assert "every token" in evaluation["not_measured"]["gsm8k"]
+    assert any("gsm8k is left out" in event.get("message", "") for event in events)
