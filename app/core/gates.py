@@ -84,13 +84,13 @@ def judge(gates: Mapping[str, Any], metrics: Mapping[str, Any]) -> tuple[str, li
 
 
 def _wanted(gates: Mapping[str, Any]) -> Iterator[tuple[_Measure, float]]:
-    for name, limit in gates.items():
-        if limit is None or name == "tasks":
-            continue
-        yield _MEASURES[name] if name in _MEASURES else _task_measure(name, MEAN), limit
-    for task, limits in (gates.get("tasks") or {}).items():
-        for name, limit in limits.items():
-            if limit is not None:
+    # In an order of our own: a database that keeps JSON in binary form has an order of its own for keys.
+    for name in (*_MEASURES, *_TASK_MEASURES):
+        if (limit := gates.get(name)) is not None:
+            yield _MEASURES[name] if name in _MEASURES else _task_measure(name, MEAN), limit
+    for task, limits in sorted((gates.get("tasks") or {}).items()):
+        for name in _TASK_MEASURES:
+            if (limit := limits.get(name)) is not None:
                 yield _task_measure(name, task), limit
 
 

@@ -60,10 +60,10 @@ def test_a_bar_on_the_tasks_is_held_against_their_mean_with_its_interval() -> No
     gates = {"min_stability": 0.8, "min_accuracy_retained": 0.95, "max_flip_rate": 0.05}
     verdict, judged = judge(gates, TASK_METRICS)
     assert verdict == "fail"
-    assert judged[0] == {
+    assert judged[0] == {"name": "accuracy_retained", "limit": 0.95, "value": 0.93, "passed": False}
+    assert judged[1] == {
         "name": "stability", "limit": 0.8, "value": 0.9, "passed": True, "interval": [0.86, 0.93],
     }  # fmt: skip
-    assert judged[1] == {"name": "accuracy_retained", "limit": 0.95, "value": 0.93, "passed": False}
     assert judged[2]["passed"], "a value at its limit"
 
 
@@ -79,3 +79,10 @@ def test_a_task_without_a_measure_passes_no_bar(metrics: dict[str, Any]) -> None
     verdict, judged = judge({"tasks": {"xsum": {"min_stability": 0.1}}}, metrics)
     assert verdict == "fail"
     assert judged[0]["value"] is None
+
+
+def test_the_answer_has_one_order_whatever_the_databases_is() -> None:
+    gates = {"min_speedup": 0.1, "max_perplexity_ratio": 100.0, "max_parameters": 10**9}
+    backwards = dict(reversed(gates.items()))
+    assert judge(gates, METRICS) == judge(backwards, METRICS)
+    assert [gate["name"] for gate in judge(backwards, METRICS)[1]] == ["perplexity_ratio", "speedup", "parameters"]
