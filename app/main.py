@@ -94,6 +94,10 @@ def create_app(settings: Settings) -> FastAPI:
         swagger_css_url="/docs/swagger-ui.css",
         swagger_favicon_url="/docs/favicon.png",
     )
+    upload_limit = settings.max_dataset_bytes + _FORM_OVERHEAD_BYTES
+    limits = {"/v1/datasets": upload_limit} | hub_body_limits(settings.max_upload_bytes)
+    # Before the hub, and so inside of what it adds: limits go by the paths that the routes see.
+    app.add_middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes, by_path=limits)
     # At the root, where HF_ENDPOINT points: behind everything else.
     install_hub(
         app,
@@ -106,9 +110,6 @@ def create_app(settings: Settings) -> FastAPI:
             public_url=settings.public_url,
         ),
     )
-    upload_limit = settings.max_dataset_bytes + _FORM_OVERHEAD_BYTES
-    limits = {"/v1/datasets": upload_limit} | hub_body_limits(settings.max_upload_bytes)
-    app.add_middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes, by_path=limits)
     app.add_middleware(NulGuardMiddleware)
     app.add_middleware(RequestLogMiddleware)
     _describe_problems(app)

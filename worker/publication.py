@@ -15,7 +15,7 @@ from app.core.windows import in_words
 from app.datasets import repository as datasets
 from app.hub import directory
 from app.hub.card import CARD_FILE, BadCard, model_tags, parse_card, read_card
-from app.hub.publishing import StagedFile, commit_files, stage_directory
+from app.hub.publishing import JOB_TAG, StagedFile, commit_files, stage_directory
 from app.jobs import repository
 from app.jobs.repository import LeaseLostError
 from app.provenance.manifest import MANIFEST_FILE, SIGNATURE_FILE, make_manifest
@@ -92,7 +92,7 @@ def publish(
             staged,
             _message(spec, report, verdict),
             ref="main" if verdict == "pass" else None,
-            tag=f"job-{job_id}",
+            tag=f"{JOB_TAG}{job_id}",
             job_id=job_id,
             private=source is None or source.private,  # what comes out of a private model is private
             owner=job.owner if job else "",

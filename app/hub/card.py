@@ -69,7 +69,8 @@ def parse_metadata(source: str) -> dict[str, Any]:
         raise BadCard(f"larger than {MAX_METADATA_BYTES:,} bytes")
     try:
         loaded = yaml.load(source, _PlainLoader)  # noqa: S506 - it is a SafeLoader
-        plain = json.loads(json.dumps(loaded, default=str, allow_nan=False))
+        text = json.dumps(loaded, default=str, allow_nan=False, ensure_ascii=False)
+        plain = json.loads(text.encode())  # halves of surrogate pairs, which no answer could hold, end here
     except BadCard:
         raise
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:

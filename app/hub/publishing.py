@@ -20,6 +20,9 @@ from app.hub.objects import TreeFile, commit_oid, tree_oid
 from app.hub.revisions import DEFAULT_BRANCH
 from app.storage.blobs import BlobStore
 
+JOB_TAG = "job-"
+"""What the tag that names a job's checkpoint begins with."""
+
 StagedFile = TreeFile
 """A file whose bytes are in the store, under its path in the repository to be."""
 

@@ -1,11 +1,13 @@
 """Pages of the hub: the models there are, and one model with its card, files, revisions and ancestors."""
 
+import re
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
 from app.api.deps import Reader, hub_caller, services
+from app.db.models import CommitRow
 from app.errors import NotFound
 from app.hub import directory, repository
 from app.hub.access import readable
@@ -18,8 +20,16 @@ from app.web.rendering import render
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 _MODELS_SHOWN = 1000
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
 _COMMITS_SHOWN = 50
 _POLICY = {"Content-Security-Policy": "img-src 'self' data:; object-src 'none'; base-uri 'none'"}
+
+
+def _in_a_shell(revision: str | None, commit: CommitRow | None) -> str | None:
+    """A name of the revision that a shell takes as it is: names of branches and tags may hold what it would act on."""
+    if revision is None or _PLAIN.fullmatch(revision) or commit is None:
+        return revision
+    return commit.oid
 
 
 @router.get("/models")
@@ -68,7 +78,7 @@ def _model(request: Request, reader: Reader, name: str, revision: str | None) ->
     shown: dict[str, Any] = {
         "repo": repo,
         "commit": commit,
-        "revision": revision,
+        "revision": _in_a_shell(revision, commit),
         "refs": [] if gated else refs,
         "gated": gated,
         "files": files,

@@ -37,8 +37,9 @@ class Visit:
         return [url for url in self.asked if not url.startswith((self.origin, "data:"))]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    # No longer than a module: as long as it is there an event loop runs, and no test can start one of its own.
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=str(CHROMIUM), args=_QUIET)
         yield chromium

@@ -52,11 +52,14 @@ def _lineage(context: StageContext) -> dict[str, Any]:
 
 
 def _model(recipe: Recipe) -> Mapping[str, Any]:
-    path = Path(recipe.model.path)
+    files = _files(Path(recipe.model.path))
+    return {"name": recipe.model.name, "revision": recipe.model.revision, "files": files, **_target(recipe)}
+
+
+def _files(path: Path) -> Mapping[str, Sequence[int]]:
     # The time of change beside the size: a model that is written anew in place often keeps every size.
     found = {file.name: file.stat() for file in path.iterdir() if file.is_file()} if path.is_dir() else {}
-    files = {name: [status.st_size, status.st_mtime_ns] for name, status in found.items()}
-    return {"name": recipe.model.name, "revision": recipe.model.revision, "files": files, **_target(recipe)}
+    return {name: [status.st_size, status.st_mtime_ns] for name, status in found.items()}
 
 
 def _target(recipe: Recipe) -> Mapping[str, Any]:
@@ -85,6 +88,16 @@ def _judging(recipe: Recipe) -> Mapping[str, Any]:
     judging = recipe.judging
     tasks = [[task.name, task.definition, _sha256_of_text(task.path)] for task in judging.tasks]
     return {"tasks": tasks, "limit": judging.limit, "over": judging.over}
+
+
+def _benchmark(recipe: Recipe) -> Mapping[str, Any]:
+    rivals = [_files(Path(rival.path)) for rival in recipe.benchmark.rivals]
+    return {**recipe.to_json()["benchmark"], "rival_files": rivals}
+
+
+def _place(recipe: Recipe) -> Mapping[str, Any]:
+    """Where it runs: no result of a checkpoint's, but what is timed, and what a streamed run leaves out."""
+    return {"device": recipe.device, "execution": recipe.execution}
 
 
 def _calibration(recipe: Recipe) -> Mapping[str, Any]:
@@ -152,6 +165,7 @@ STAGES: tuple[Stage, ...] = (
         lambda recipe: {
             "texts": [_text(text) for text in recipe.evaluation],
             **_judging(recipe),
+            **_place(recipe),
             **_calibration(recipe),
         },
         (fetch.OUTPUT, choice.SELECTION, SELF_TEXT_FILE, CHECKPOINT),
@@ -160,7 +174,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "benchmark",
         benchmark.run,
-        lambda recipe: {"benchmark": recipe.to_json()["benchmark"], "seed": recipe.seed},
+        lambda recipe: {"benchmark": _benchmark(recipe), "seed": recipe.seed, **_place(recipe)},
         (fetch.OUTPUT, CHECKPOINT),
         ("benchmark.json",),
     ),

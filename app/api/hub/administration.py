@@ -5,13 +5,15 @@ from typing import Annotated, Any, Literal
 from fastapi import Body, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
+from sqlalchemy.orm import Session
 
 from app.api.hub.routing import CallerOf, Context, RepoName, RepoRoutes, base_url, hub_router
+from app.db.models import RepoRow
 from app.hub import directory, repository, wire
 from app.hub.access import administered, writable
 from app.hub.errors import AlreadyExists, BadRequest, InvalidCredentials, NotAllowed, RevisionNotFound
 from app.hub.names import check_ref_name, check_repo_name
-from app.hub.publishing import begin_repo, check_unprotected
+from app.hub.publishing import JOB_TAG, begin_repo, check_unprotected
 from app.hub.raw_path import decode_segment
 from app.hub.revisions import DEFAULT_BRANCH, resolve
 
@@ -140,6 +142,7 @@ def create_branch(
         commit = resolve(session, repo, startingPoint or DEFAULT_BRANCH)
         if branch == DEFAULT_BRANCH:
             check_unprotected(session, repo)
+        _check_not_a_jobs(session, repo, branch)
         if not repository.create_ref(session, repo, "branch", branch, commit):
             raise AlreadyExists(f"The branch {branch!r} of {repo.name}")
     return Response(status_code=201)
@@ -160,8 +163,13 @@ def create_tag(
 ) -> Response:
     """Tag a revision."""
     check_ref_name(tag)
+    if tag == DEFAULT_BRANCH:
+        raise NotAllowed(
+            f"A tag cannot be called {DEFAULT_BRANCH!r}: where that branch is missing it would stand for it."
+        )
     with context.sessions.begin() as session:
         repo = writable(session, who, name)
+        _check_not_a_jobs(session, repo, tag)
         commit = resolve(session, repo, decode_segment(rev))
         if not repository.create_ref(session, repo, "tag", tag, commit):
             raise AlreadyExists(f"The tag {tag!r} of {repo.name}")
@@ -174,9 +182,20 @@ def delete_tag(context: Context, who: CallerOf, name: RepoName, rev: str) -> Res
     return _delete_ref(context, who, name, "tag", decode_segment(rev))
 
 
+def _check_not_a_jobs(session: Session, repo: RepoRow, ref: str) -> None:
+    """Let pass a name that no job's tag has: those tell for good which checkpoint a job made.
+
+    Raises:
+        ProtectedBranch: the name is of that form, and jobs publish to the repository.
+    """
+    if ref.startswith(JOB_TAG):
+        check_unprotected(session, repo)
+
+
 def _delete_ref(context: Context, who: CallerOf, name: str, kind: repository.RefKind, ref: str) -> Response:
     with context.sessions.begin() as session:
         repo = writable(session, who, name)
+        _check_not_a_jobs(session, repo, ref)
         if "\0" in ref or not repository.delete_ref(session, repo, kind, ref):
             raise RevisionNotFound(repo.name, ref)
     return Response(status_code=200)

@@ -18,7 +18,7 @@ def hub_body_limits(max_upload_bytes: int) -> dict[str, int]:
         rf"{lfs.UPLOAD_PATH}[^/]+": max_upload_bytes,
         r"/xet/[^/]+/v1/xorbs/.+": MAX_XORB_BYTES,
         r"/xet/[^/]+/v1/shards": MAX_SHARD_BYTES,
-        r"/api/models/.+/commit/.+": commits.MAX_COMMIT_BYTES,
+        r"/api/models/[^/]+(?:/[^/]+)?/commit/[^/]+": commits.MAX_COMMIT_BYTES,
     }
 
 

@@ -324,6 +324,11 @@ def test_main_of_a_jobs_repository_moves_by_jobs_alone(keyed: Keyed) -> None:
     refused = keyed.ask("owner", f"{where}/branch/main", "POST", json={"startingPoint": missed})
     assert refused.status_code == 403
     assert "passes its gates" in refused.headers["X-Error-Message"]
+    # A tag would be taken for the branch that is missing, and a job's own tag tells what that job made.
+    for tag in ("main", "job-j"):
+        assert keyed.ask("owner", f"{where}/tag/{missed}", "POST", json={"tag": tag}).status_code == 403
+    assert keyed.ask("owner", f"{where}/branch/job-j", "POST", json={"startingPoint": missed}).status_code == 403
+    assert keyed.ask("owner", f"{where}/tag/job-j", "DELETE").status_code == 403
     assert keyed.ask("owner", f"{where}/branch/try", "POST", json={"startingPoint": missed}).status_code == 201
     assert keyed.commit("owner", name, inline("README.md"), branch="try").status_code == 200
     with keyed.service.sessions.begin() as session:
@@ -331,6 +336,20 @@ def test_main_of_a_jobs_repository_moves_by_jobs_alone(keyed: Keyed) -> None:
     preupload = {"files": [{"path": "a", "size": 1}]}
     assert keyed.ask("owner", f"{where}/preupload/main", "POST", json=preupload).status_code == 403
     assert keyed.commit("owner", name, inline("README.md")).status_code == 403
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/models/x/commit/preupload/main",
+        "/api/models/x/commit/paths-info/main",
+        "/api/models/a/b/preupload/x%2Fcommit%2Fy",
+        "/api/models/a/preupload/commit%2Fy",
+    ],
+)
+def test_only_a_commit_may_be_as_long_as_a_commit(keyed: Keyed, path: str) -> None:
+    longer = keyed.service.parts.settings.max_body_bytes + 1
+    assert keyed.ask(None, path, "POST", content=bytes(longer)).status_code == 413
 
 
 def test_access_is_granted_and_taken_back(keyed: Keyed, repo: str) -> None:

@@ -97,6 +97,10 @@ def attached(
         # It finds out for each map which way round it is stored, and says so each time.
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
         tuner = LoraModel(whole, config, _ADAPTER)
+    # The tuner gives adapters the dtype of the map beside them, and half precision loses their small steps.
+    for name, parameter in whole.named_parameters():
+        if f".{_ADAPTER}." in name:
+            parameter.data = parameter.data.float()
     try:
         yield Adapters({stored: whole.get_submodule(name) for name, stored in targets.items()}, logits)
     finally:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from app.core.discovery import discover
 from app.core.safetensors_file import read_checkpoint
+from worker.engine.code_version import code_version
 from worker.engine.context import REPLACEMENT, StageContext, sha256_of
 from worker.engine.decoder import Decoder
 from worker.engine.events import finite
@@ -34,7 +35,7 @@ from worker.engine.text import calibration_windows
 from worker.engine.training.group import Group
 from worker.engine.training.loop import History, Plan, fit
 from worker.engine.training.pairs import Sequences
-from worker.engine.training.peers import joined
+from worker.engine.training.peers import joined, shared_by
 from worker.engine.training.state import Keeper
 
 HEALING = "healing.json"
@@ -65,7 +66,7 @@ def heal(context: StageContext) -> None:
             "kept": history.kept,
             "diverged": history.diverged,
             "seconds": history.seconds,
-            "processes": context.processes,
+            "processes": shared_by(context, "heal"),
             "phases": [{"loss": "lm", **told, "kept": history.kept}],
         },
     )
@@ -117,6 +118,8 @@ def _trained(
         "selection": context.read_json("selection.json"),
         "ids": hashlib.sha256(sequences.input_ids.contiguous().numpy().tobytes()).hexdigest(),
         "replacements": [sha256_of_file(file) for file in files if file.is_file()],
+        "code": code_version(),
+        "device": context.device,
     }
     keeper = Keeper(
         context.workspace / STATES / "lora.safetensors",

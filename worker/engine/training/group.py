@@ -49,7 +49,7 @@ class Group:
         summed = self._added(torch.cat([total.reshape(1), *(gradient.reshape(-1) for gradient in gradients)]))
         parts = torch.split(summed[1:], [parameter.numel() for parameter in parameters])
         for parameter, part in zip(parameters, parts, strict=True):
-            parameter.grad = part.view_as(parameter)
+            parameter.grad = part.view_as(parameter).to(parameter.dtype)
         return summed[0]
 
     def align(self, block: nn.Module) -> None:

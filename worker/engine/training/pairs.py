@@ -73,12 +73,19 @@ class Examples(ABC):
         indices: list[int],
     ) -> float:
         loss = objective or MeanSquaredError()
-        total = 0.0
-        for begin in range(0, len(indices), batch_size):
-            batch = self.batch(indices[begin : begin + batch_size])
-            with autocast(batch.before.device.type, batch.stored):
-                made = batch.before if block is None else hidden_of(block(batch.before, **arguments(len(batch))))
-                total += float(loss(made, batch)) * len(batch)
+        total, done, size = 0.0, 0, batch_size
+        while done < len(indices):
+            batch = self.batch(indices[done : done + size])
+            try:
+                with autocast(batch.before.device.type, batch.stored):
+                    made = batch.before if block is None else hidden_of(block(batch.before, **arguments(len(batch))))
+                    total += float(loss(made, batch)) * len(batch)
+            except torch.OutOfMemoryError:
+                if size == 1:
+                    raise
+                size //= 2
+            else:
+                done += len(batch)
         return total
 
 

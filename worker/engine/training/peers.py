@@ -46,28 +46,29 @@ def joined(context: StageContext, step: str) -> Iterator[Group]:
     Raises:
         EngineError: `peer_failed` where one of them ended before its time.
     """
-    if context.processes == 1:
+    size = shared_by(context, step)
+    if size == 1:
         yield ALONE
         return
     with tempfile.TemporaryDirectory(prefix="streamline-") as scratch:
         meeting = Path(scratch) / "meeting"
         peers: list[_Peer] = []
         try:
-            for rank in range(1, context.processes):
-                peers.append(_start(context, step, rank, meeting))
+            for rank in range(1, size):
+                peers.append(_start(context, step, rank, size, meeting))
             for peer in peers:
                 assert peer.process.stdout
                 if peer.process.stdout.readline() != _READY:
-                    raise _failure(peer, context.processes)
-            with member(0, context.processes, context.device, meeting) as group:
+                    raise _failure(peer, size)
+            with member(0, size, context.device, meeting) as group:
                 yield group
             for peer in peers:
                 if peer.process.wait(_GRACE_SECONDS) != 0:
-                    raise _failure(peer, context.processes)
+                    raise _failure(peer, size)
         except Exception as error:
             # A broken connection is the consequence; the process that broke it is the reason.
             if not isinstance(error, EngineError) and (broken := _first_ended(peers)):
-                raise _failure(broken, context.processes) from error
+                raise _failure(broken, size) from error
             raise
         finally:
             for peer in peers:
@@ -76,7 +77,14 @@ def joined(context: StageContext, step: str) -> Iterator[Group]:
                     pass
 
 
-def _start(context: StageContext, step: str, rank: int, meeting: Path) -> _Peer:
+def shared_by(context: StageContext, step: str) -> int:
+    """Return how many processes share a step's batches: no more than a batch has sequences, or some would have none."""
+    recipe = context.recipe
+    batch = recipe.healing.batch_size if step == "heal" and recipe.healing else recipe.replacement.batch_size
+    return min(context.processes, batch)
+
+
+def _start(context: StageContext, step: str, rank: int, size: int, meeting: Path) -> _Peer:
     recipe = meeting.with_name("recipe.json")  # of this window or round
     write_json(recipe, context.recipe.to_json())
     home = ["--home", str(context.home)] if context.home else []
@@ -84,7 +92,7 @@ def _start(context: StageContext, step: str, rank: int, meeting: Path) -> _Peer:
         sys.executable, "-m", "worker.engine.training.peers", step, "--workspace", str(context.workspace),
         "--recipe", str(recipe), *home,
         "--cache", str(context.cache), "--device", context.device, "--rank", str(rank),
-        "--processes", str(context.processes), "--meeting", str(meeting),
+        "--processes", str(size), "--meeting", str(meeting),
     ]  # fmt: skip
     complaints = meeting.with_name(f"{rank}.log")
     with complaints.open("wb") as errors:

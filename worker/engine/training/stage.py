@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from app.core.architectures import FITTED_KINDS
 from worker.engine.activation_store import ActivationStore
+from worker.engine.code_version import code_version
 from worker.engine.context import REPLACEMENT, StageContext, sha256_of, write_bytes
 from worker.engine.device import dtype_of
 from worker.engine.events import finite
@@ -30,7 +31,7 @@ from worker.engine.text import calibration_windows
 from worker.engine.training.group import Group
 from worker.engine.training.loop import Plan, fit
 from worker.engine.training.pairs import Arguments, Pairs
-from worker.engine.training.peers import joined
+from worker.engine.training.peers import joined, shared_by
 from worker.engine.training.state import Keeper
 
 TRAINING = "training.json"
@@ -99,7 +100,7 @@ def train(context: StageContext) -> None:
             "relative_error": finite(trained / cut) if cut else 0.0,
             "kept": "trained" if any(phase["kept"] == "trained" for phase in phases) else "start",
             "diverged": any(phase["diverged"] for phase in phases),
-            "processes": context.processes,
+            "processes": shared_by(context, "train"),
             "seconds": {"capture": store.seconds, "fit": sum(phase["seconds"] for phase in phases)},
         },
     )
@@ -146,7 +147,13 @@ def _phase(
         replacement.batch_size,
         context.seed(f"train {number}"),
     )
-    everything = {"recipe": recipe.to_json(), "selection": selection, "ids": _sha256(pairs.input_ids)}
+    everything = {
+        "recipe": recipe.to_json(),
+        "selection": selection,
+        "ids": _sha256(pairs.input_ids),
+        "code": code_version(),
+        "device": context.device,
+    }
     keeper = Keeper(
         context.workspace / STATES / f"{number}.safetensors",
         sha256_of(everything),

@@ -24,7 +24,15 @@ def test_without_front_matter_all_is_markdown(text: str) -> None:
 
 @pytest.mark.parametrize(
     "source",
-    ["a: [", "- a\n- b", "a: &x [1]\nb: *x", "!!python/object:os.system x", "a: .nan", "x" * MAX_METADATA_BYTES],
+    [
+        "a: [",
+        "- a\n- b",
+        "a: &x [1]\nb: *x",
+        "!!python/object:os.system x",
+        "a: .nan",
+        'a: "\\ud800"',
+        "x" * MAX_METADATA_BYTES,
+    ],
 )
 def test_front_matter_that_cannot_be_kept_is_refused(source: str) -> None:
     with pytest.raises(BadCard):

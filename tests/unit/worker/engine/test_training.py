@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -194,6 +195,20 @@ def test_where_memory_runs_out_the_micro_batch_is_halved_until_it_fits(llama: De
     with pytest.raises(EngineError, match="not even one sequence of 12 tokens") as caught:
         fit(block, pairs, arguments, Plan(2, 3e-3, 8, 0), OutOfMemoryAbove(0))
     assert caught.value.code == "out_of_memory"
+
+
+def test_where_memory_runs_out_a_held_out_check_goes_on_with_fewer_sequences(llama: Decoder, tmp_path: Path) -> None:
+    class Small(OutOfMemoryAbove):
+        def __call__(self, made: Tensor, batch: Batch) -> Tensor:
+            with torch.enable_grad():  # a check needs the room too
+                return super().__call__(made, batch)
+
+    pairs = replace(make_pairs(llama, tmp_path), held_out=(20, 21, 22, 23))
+    block, arguments = start(llama, pairs, "layer")
+    whole = pairs.error(block, arguments, 8)
+    assert pairs.error(block, arguments, 8, Small(1)) == pytest.approx(whole)
+    with pytest.raises(torch.OutOfMemoryError):
+        pairs.error(block, arguments, 8, Small(0))
 
 
 class Killed(BaseException):

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from app.core.safetensors_file import SINGLE_FILE
 from tests.unit.worker.engine.tiny_models import LAYERS, random_replacement, save_model
-from worker.engine import assembly, benchmark, evaluation, request, verification, verification_script
+from worker.engine import assembly, benchmark, evaluation, fetch, request, verification, verification_script
 from worker.engine.context import StageContext
 from worker.engine.errors import EngineError
 from worker.engine.events import Collected, Emitter
@@ -78,6 +78,7 @@ def make_context(directory: Path, family: str, kind: str, **output: Any) -> Stag
 def finished(tmp_path_factory: pytest.TempPathFactory) -> StageContext:
     """A run through all stages that follow training, with custom code and another dtype."""
     context = make_context(tmp_path_factory.mktemp("run"), "opt", "ffn", dtype="bfloat16")
+    fetch.run(context)
     verification.run(context)
     evaluation.run(context)
     benchmark.run(context)

@@ -126,6 +126,22 @@ def test_the_update_is_what_the_library_would_merge(llama: Decoder, ids: torch.T
     assert torch.equal(logits(ids), before)
 
 
+def test_adapters_are_trained_in_float32_beside_weights_in_half_precision(llama: Decoder, ids: torch.Tensor) -> None:
+    llama.model.to(torch.bfloat16)
+
+    def logits(tokens: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = llama.model(input_ids=tokens.long(), use_cache=False).logits
+        return found
+
+    places = [Place(layer, lambda name, _: name) for layer in llama.layers]
+    with attached(places[:1], Healing(**LORA), logits, seed=3) as adapters:
+        adapters(ids).float().square().mean().backward()
+        trained = [parameter for parameter in adapters.parameters() if parameter.requires_grad]
+        assert trained
+        assert {parameter.dtype for parameter in trained} == {torch.float32}
+        assert {parameter.grad.dtype for parameter in trained if parameter.grad is not None} == {torch.float32}
+
+
 @pytest.fixture(scope="module")
 def finished(
     tiny_directory: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
