@@ -10,10 +10,13 @@ from typing import Any
 
 from sqlalchemy.orm import Session, sessionmaker
 
+from app.auth import keys
 from app.core.gates import judge
 from app.core.windows import in_words
 from app.datasets import repository as datasets
+from app.db.models import RepoRow
 from app.hub import directory
+from app.hub.access import Caller, check_as_closed, check_may_publish
 from app.hub.card import CARD_FILE, BadCard, model_tags, parse_card, read_card
 from app.hub.publishing import JOB_TAG, StagedFile, commit_files, stage_directory
 from app.jobs import repository
@@ -62,6 +65,7 @@ def publish(
         LeaseLostError: the job is no longer ours; nothing is visible.
         AttemptEndedError: somebody cancelled the job meanwhile; nothing is visible.
         StorageFull: there is no room; nothing is visible.
+        NotAllowed: the output repository is no longer the submitter's to write to, or is open to more than the model.
     """
     job_id, spec = lease.claim.job_id, lease.claim.spec
     began = time.monotonic()
@@ -95,9 +99,11 @@ def publish(
             tag=f"{JOB_TAG}{job_id}",
             job_id=job_id,
             private=source is None or source.private,  # what comes out of a private model is private
+            gated=source.gated if source else None,
             owner=job.owner if job else "",
             tags=model_tags(staged, card, _recipe_tags(spec)),
         )
+        check_access(session, job.owner if job else "", source, commit.repo)
         result = {
             "repo": commit.repo,
             "revision": commit.oid,
@@ -107,6 +113,19 @@ def publish(
         }
         repository.succeed(session, job_id, lease.claim.token, verdict=verdict, gates=gates, result=result)
     shutil.rmtree(workspace, ignore_errors=True)
+
+
+def check_access(session: Session, owner: str, source: RepoRow | None, output: str) -> None:
+    """Ask again what was asked at submission: somebody may have taken the name, or closed the model, since.
+
+    A key that was revoked meanwhile was good when the job was accepted, and still is for what it asked for then.
+
+    Raises:
+        NotAllowed: nothing is published.
+    """
+    who = Caller(has_token=True, key=owner, scope=keys.scope_of(session, owner)) if owner else Caller()
+    check_may_publish(session, who, output)
+    check_as_closed(session, source, output)
 
 
 def _artefacts(workspace: Path) -> list[str]:

@@ -19,7 +19,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
-from app.hub.errors import HubError
+from app.hub.errors import HubError, NotAllowed
 from app.jobs import repository
 from app.jobs.repository import LeaseLostError
 from app.provenance.signing import Signer
@@ -137,6 +137,8 @@ def _code_of(failure: Exception) -> str:
             return "blob_missing"
         case StoreRefused() | StoreUnavailable():
             return "storage_unavailable"
+        case NotAllowed():
+            return "not_allowed"
         case _:
             return "model_unavailable"
 

@@ -12,7 +12,7 @@ from app.api.hub.routing import hub_context
 from app.api.problems import documented
 from app.hub.access import check_may_publish
 from app.hub.context import HubContext
-from app.hub.errors import BadName, DirectoryNotAllowed, ModelRefused, NoSafetensors, NotAllowed, ProtectedBranch
+from app.hub.errors import BadName, DirectoryNotAllowed, ModelRefused, NoSafetensors, NotAllowed
 from app.hub.importing import allowed_directory, import_directory
 from app.hub.names import REPO_FORM, check_repo_name
 from app.storage.blobs import SourceChanged
@@ -93,7 +93,8 @@ def import_model(
                 owner=caller.owner,
                 author=caller.owner and caller.name,
             )
-    except ProtectedBranch as error:
+            check_may_publish(session, hub_caller(caller), wanted.repo)  # it may be somebody's by now
+    except NotAllowed as error:
         raise errors.ModelNotAllowed(str(error), pointer="/repo") from None
     except DirectoryNotAllowed as error:
         raise errors.DirectoryNotAllowed(str(error), pointer="/path") from None

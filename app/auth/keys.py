@@ -47,6 +47,12 @@ def find(session: Session, key: str) -> ApiKeyRow | None:
     )
 
 
+def scope_of(session: Session, key_id: str) -> Scope | None:
+    """The scope that a key has, or had while it was valid; None where it was never made."""
+    found = session.scalar(select(ApiKeyRow.scope).where(ApiKeyRow.id == key_id))
+    return None if found is None else Scope(found)
+
+
 def exist(session: Session) -> bool:
     """Whether any key was ever made: from then on every call needs one (a revoked last key locks, not opens)."""
     return session.scalar(select(ApiKeyRow.id).limit(1)) is not None

@@ -120,6 +120,22 @@ def check_may_publish(session: Session, who: Caller, name: str) -> None:
         raise NotAllowed(f"This API key may not publish to {name}; choose another name.") from None
 
 
+def check_as_closed(session: Session, source: RepoRow | None, name: str) -> None:
+    """Let pass what shows the outcome of a model to no more than those who may read the model.
+
+    Raises:
+        NotAllowed: the repository `name` is there and open to more.
+    """
+    target = directory.find_repo(session, name)
+    if source is None or target is None or target.private:
+        return
+    if source.private or (source.gated and not target.gated):
+        kind = "private" if source.private else "gated"
+        raise NotAllowed(
+            f"{source.name} is {kind} and {name} is open to more; choose another name, or make that repository {kind}."
+        )
+
+
 def administered(session: Session, who: Caller, name: str) -> RepoRow:
     """The repository, for who may delete, move and configure it.
 

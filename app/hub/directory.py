@@ -45,9 +45,9 @@ def lock_repo(session: Session, name: str) -> RepoRow | None:
     )
 
 
-def create_repo(session: Session, name: str, *, private: bool, owner: str) -> RepoRow | None:
+def create_repo(session: Session, name: str, *, private: bool, owner: str, gated: str | None = None) -> RepoRow | None:
     """Make the repository; None where the name is taken."""
-    row = RepoRow(name=name, private=private, owner=owner)
+    row = RepoRow(name=name, private=private, gated=gated, owner=owner)
     try:
         with session.begin_nested():
             session.add(row)
@@ -56,11 +56,13 @@ def create_repo(session: Session, name: str, *, private: bool, owner: str) -> Re
     return row
 
 
-def lock_or_create_repo(session: Session, name: str, *, private: bool, owner: str) -> RepoRow:
+def lock_or_create_repo(session: Session, name: str, *, private: bool, owner: str, gated: str | None = None) -> RepoRow:
     """The repository, locked; made with this visibility and owner if it was missing, else left as it is."""
     if row := lock_repo(session, name):
         return row
-    create_repo(session, name, private=private, owner=owner)  # None: somebody was quicker, and has committed by now
+    create_repo(
+        session, name, private=private, gated=gated, owner=owner
+    )  # None: somebody was quicker, and has committed by now
     row = lock_repo(session, name)
     assert row is not None
     return row

@@ -73,16 +73,17 @@ def commit_files(
     tag: str | None = None,
     job_id: str | None = None,
     private: bool = False,
+    gated: str | None = None,
     owner: str = "",
     author: str = "",
     tags: Collection[str] | None = None,
 ) -> Commit:
     """Publish the files as the whole content of a new commit, in the caller's transaction.
 
-    The repository is made if it is missing (`private` and `owner` count only then). `tags` are what lists find the
-    model by once it is at `main` (default: what the files' names tell). `ref` is the branch that moves to the commit;
-    None leaves every branch where it is (a job that missed a gate) and puts the commit on top of `main`. Publishing
-    again what the branch already holds, or what the job has already published, writes no commit.
+    The repository is made if it is missing (`private`, `gated` and `owner` count only then). `tags` are what lists find
+    the model by once it is at `main` (default: what the files' names tell). `ref` is the branch that moves to the
+    commit; None leaves every branch where it is (a job that missed a gate) and puts the commit on top of `main`.
+    Publishing again what the branch already holds, or what the job has already published, writes no commit.
 
     Raises:
         BadName: a name that the hub does not allow.
@@ -95,7 +96,7 @@ def commit_files(
             check_ref_name(name)
     if not staged or len({check_path(file.path) for file in staged}) != len(staged):
         raise ValueError("a commit needs at least one file, and each path once")
-    row = directory.lock_or_create_repo(session, repo, private=private, owner=owner)
+    row = directory.lock_or_create_repo(session, repo, private=private, gated=gated, owner=owner)
     head = repository.commit_of_ref(session, row.id, "branch", ref or DEFAULT_BRANCH)
     if ref == DEFAULT_BRANCH and job_id is None:
         check_unprotected(session, row)

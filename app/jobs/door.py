@@ -36,9 +36,9 @@ from app.errors import (
     UnknownRevision,
     UnreadableModel,
 )
-from app.hub import catalog
+from app.hub import catalog, directory
 from app.hub import errors as hub_errors
-from app.hub.access import Caller, check_may_publish, readable
+from app.hub.access import Caller, check_as_closed, check_may_publish, readable
 from app.hub.names import check_repo_name
 from app.hub.revisions import DEFAULT_BRANCH
 from app.jobs import resolution
@@ -99,7 +99,7 @@ class Door:
             InvalidRequest: what is wrong, where, and what to do.
         """
         spec = self._resolve(request, self._facts(request, who, request.model.repo, request.model.revision))
-        self._check_output(spec["output"]["repo"], who)
+        self._check_output(spec["output"]["repo"], request.model.repo, who)
         return spec
 
     def plan(self, request: PlanRequest, who: Caller) -> dict[str, Any]:
@@ -131,10 +131,11 @@ class Door:
         _check_texts(facts, length=spec["scoring"]["sequence_length"], column=spec["calibration"]["column"])
         return spec
 
-    def _check_output(self, repo: str, who: Caller) -> None:
+    def _check_output(self, repo: str, model: str, who: Caller) -> None:
         with self._sessions() as session:
             try:
                 check_may_publish(session, who, repo)
+                check_as_closed(session, directory.find_repo(session, model), repo)
             except hub_errors.NotAllowed as error:
                 raise ModelNotAllowed(str(error), pointer="/output/repo") from None
 

@@ -4,8 +4,12 @@ from typing import Any
 
 import pytest
 
+from app.hub.errors import NotAllowed
+from app.hub.publishing import StagedFile, commit_files
+from app.hub.revisions import repo_named
 from tests.integration.api.conftest import JOB, MODEL, problem_of
 from tests.integration.hub.keyed import GATED, PRIVATE, PUBLIC, Keyed
+from worker.publication import check_access
 
 PATHS = [
     "/api/models/{repo}",
@@ -95,6 +99,29 @@ def test_a_job_reads_and_writes_only_what_its_key_may(keyed: Keyed) -> None:
     assert refused("other", model={"repo": GATED})["code"] == "model_not_allowed"
     taken = refused("other", output={"repo": PRIVATE})
     assert (taken["code"], taken["pointer"]) == ("model_not_allowed", "/output/repo")
+
+
+def test_access_is_asked_again_when_a_job_publishes(keyed: Keyed) -> None:
+    with keyed.service.sessions() as session:
+        secret, asking = repo_named(session, PRIVATE), repo_named(session, GATED)
+        owner, other = keyed.ids["owner"], keyed.ids["other"]
+        check_access(session, owner, secret, PRIVATE)
+        check_access(session, other, None, "team/new")
+        with pytest.raises(NotAllowed, match="may not publish"):
+            check_access(session, other, None, PRIVATE)  # somebody took the name while the job ran
+        for source in (secret, asking):
+            with pytest.raises(NotAllowed, match="open to more"):
+                check_access(session, owner, source, PUBLIC)
+
+
+def test_what_comes_out_of_a_gated_model_is_gated(keyed: Keyed) -> None:
+    blob = keyed.service.parts.blobs.put_bytes(b"x")
+    with keyed.service.sessions.begin() as session:
+        files = [StagedFile("a.bin", blob.size, blob.sha256, blob.git_oid)]
+        commit_files(session, "team/from-gated", files, "m", gated="manual", owner=keyed.ids["owner"])
+    assert keyed.ask("other", "/team/from-gated/resolve/main/a.bin").status_code == 403
+    name = {"name": "from-gated", "organization": "team", "type": "model"}
+    assert keyed.ask("owner", "/api/repos/delete", "DELETE", json=name).is_success
 
 
 def test_lists_are_filtered_by_tag_and_ordered_by_time_page_by_page(keyed: Keyed) -> None:
