@@ -52,7 +52,7 @@ from worker.engine.surgery import (
     layout,
     read_tensor,
     usual_dtype,
-    write_file,
+    write_files,
 )
 
 # What comes along unchanged: everything that turns text into tokens and back, generation defaults, and the licence.
@@ -198,8 +198,7 @@ def assemble_all(
     sizes += [path.stat().st_size for path in companions]
     _require_space(out, sum(-(-size // _BLOCK_BYTES) * _BLOCK_BYTES for size in sizes))
     with staged(out) as directory:
-        for name, pieces in shards.items():
-            write_file(directory / name, pieces, progress)
+        write_files({directory / name: pieces for name, pieces in shards.items()}, progress)
         for name, data in files.items():
             _write(directory / name, data)
         for path in companions:

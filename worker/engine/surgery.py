@@ -10,8 +10,10 @@ import errno
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 import torch
 
@@ -39,6 +41,9 @@ METADATA: Mapping[str, str] = {"format": "pt"}
 _CHUNK_BYTES = 8 << 20
 # What one system call copies: progress is told in between.
 _COPY_CALL_BYTES = 64 << 20
+_FILES_AT_ONCE = 4
+# Whole tensors pass through memory one at a time, however many files are being written.
+_ONE_IN_MEMORY = Lock()
 _NO_KERNEL_COPY = frozenset({errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM})
 
 Progress = Callable[[int], None]
@@ -124,12 +129,30 @@ def read_tensor(stored: Stored) -> torch.Tensor:
     return torch.frombuffer(raw, dtype=TORCH_DTYPES[stored.dtype]).view(stored.shape)
 
 
-def write_file(path: Path, pieces: Sequence[Piece], progress: Progress) -> None:
-    """Write a safetensors file of `pieces` to `path`, without waiting for the disk.
+def write_files(files: Mapping[Path, Sequence[Piece]], progress: Progress) -> None:
+    """Write a safetensors file of each path's pieces, several at a time, without waiting for the disk.
 
     Raises OSError (ENOSPC on a full disk) and EngineError: `corrupt_model` where a source file is shorter than its
-    header said, `dtype_overflow` where a weight does not fit the new dtype.
+    header said, `dtype_overflow` where a weight does not fit the new dtype; no file is written to any more by then.
     """
+    turn = Lock()
+
+    def told(count: int) -> None:
+        with turn:
+            progress(count)
+
+    # What the kernel copies takes one core to copy, and each file has a lock of its own there.
+    with ThreadPoolExecutor(min(_FILES_AT_ONCE, os.cpu_count() or 1), thread_name_prefix="assembly") as writers:
+        pending = [writers.submit(_write_file, path, pieces, told) for path, pieces in files.items()]
+        try:
+            for written in as_completed(pending):
+                written.result()
+        finally:
+            for unwritten in pending:
+                unwritten.cancel()
+
+
+def _write_file(path: Path, pieces: Sequence[Piece], progress: Progress) -> None:
     ordered, header = layout(pieces)
     with path.open("wb", buffering=0) as file:
         target = file.fileno()
@@ -141,8 +164,8 @@ def write_file(path: Path, pieces: Sequence[Piece], progress: Progress) -> None:
             elif isinstance(first.source, Stored):
                 _convert(first.name, first.source, first.dtype, target, progress)
             else:
-                tensor = first.source.make() if isinstance(first.source, Computed) else first.source
-                _write_tensor(first.name, tensor, first.dtype, target, progress)
+                with _ONE_IN_MEMORY:
+                    _write_tensor(first.name, first.source, first.dtype, target, progress)
 
 
 def _runs(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
@@ -217,7 +240,8 @@ def _convert(name: str, source: Stored, dtype: str, target: int, progress: Progr
             progress(len(chunk))
 
 
-def _write_tensor(name: str, tensor: torch.Tensor, dtype: str, target: int, progress: Progress) -> None:
+def _write_tensor(name: str, source: Computed | torch.Tensor, dtype: str, target: int, progress: Progress) -> None:
+    tensor = source.make() if isinstance(source, Computed) else source
     raw = _bytes_of(name, tensor.detach().cpu().contiguous(), dtype)
     _write_all(target, raw)
     progress(len(raw))

@@ -6,10 +6,8 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
-from transformers import AutoConfig
-
 from app.core.architectures import ArchitectureError, Config, field_name, layer_count
-from app.core.layer_fields import PERIODS, RULES, cut_layer_fields, kept_beside
+from app.core.layer_fields import PERIODS, RULES, UNIFORM, cut_layer_fields, kept_beside
 from worker.engine.errors import EngineError
 from worker.engine.export.insertion import Insertion, Window
 from worker.engine.recipe import Dtype
@@ -45,6 +43,11 @@ def _unlisted(config: Config) -> dict[str, Any]:
 
     Where all layers are alike they are alike in the result too, and nothing needs to be written down.
     """
+    if config.get("model_type") in UNIFORM:
+        return {}
+    # Only where there may be some: with what the library imports for it, assembly would weigh half as much again.
+    from transformers import AutoConfig
+
     built = AutoConfig.for_model(**copy.deepcopy(dict(config))).to_dict()  # it fills in nested fields where they lie
     spoken_of = {PERIODS[name] for name in config if name in PERIODS}
     return {
