@@ -182,7 +182,8 @@ def line(row: dict[str, Any]) -> str:
         for name, found in row["perplexity"].items()
     )
     window = ",".join(f"{start}-{end - 1}" for start, end in runs(removed))
-    return f"{head}{window:>12}{row['sparsity']:>7.3f}{row['seconds']:>7.1f} s{row['cpu_seconds']:>7.1f} CPU s{row['peak_mb']:>6.0f} MB  {ratios}"
+    cost = f"{row['seconds']:>7.1f} s{row['cpu_seconds']:>7.1f} CPU s{row['peak_mb']:>6.0f} MB"
+    return f"{head}{window:>12}{row['sparsity']:>7.3f}{cost}  {ratios}"
 
 
 def main() -> None:
