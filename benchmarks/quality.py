@@ -57,7 +57,7 @@ def flags(arguments: argparse.Namespace, recipe: str, target: list[str], seed: i
         sys.exit(f"{recipe!r} is no recipe; give KIND[*LAYERS][:LOSS][@INIT][+lora]")
     length = arguments.sequence_length
     given = {
-        "--model": arguments.model, "--out": out, "--cache": out / "cache", "--calibration": arguments.calibration,
+        "--model": arguments.model, "--out": out, "--cache": out.parent / "cache", "--calibration": arguments.calibration,
         "--tokens": arguments.sequences * length, "--sequence-length": length, "--seed": seed,
         "--kind": parts["kind"], "--replacement-layers": parts["layers"], "--loss": parts["loss"],
         "--init": parts["init"], "--healing": parts["healing"],
@@ -101,6 +101,7 @@ def run_one(command: list[str]) -> dict[str, Any]:
 
 def run_published(command: list[str]) -> dict[str, Any]:
     """Run the published procedure in this process, and judge it as the others are."""
+    import worker.engine  # noqa: F401 - first: it tells OpenMP how to wait
     from benchmarks import published
     from worker.engine.decoder import load_decoder
     from worker.engine.evaluation.perplexity import likelihoods
