@@ -11,7 +11,7 @@ STAMP := $(VENV)/.installed
 SOURCES := app worker migrations benchmarks tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test lint bench clean
+.PHONY: help setup demo up test lint bench quality clean
 
 help: ## what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -47,6 +47,10 @@ lint: $(STAMP) ## ruff, mypy --strict, the walls, Dockerfile and compose file
 
 bench: $(STAMP) ## each speed and memory figure as a ratio to its floor, measured in the same run
 	@$(BIN)/python -m benchmarks
+
+quality: $(STAMP) ## recipes beside the published procedure: DATA=directory of tinystories_{train,test}.jsonl, books_valid.jsonl
+	@$(BIN)/python -m benchmarks.quality --model app/bundled/stories-24l --calibration $(DATA)/tinystories_train.jsonl \
+		--evaluate $(DATA)/tinystories_test.jsonl $(DATA)/books_valid.jsonl --layers 6 12 --recipes published layer
 
 clean: ## remove .venv and the demo's data
 	@rm -rf $(VENV) streamline-data demo-output

@@ -80,6 +80,9 @@ class Settings(BaseSettings):
     republish_seconds: float = Field(
         15.0, gt=0, description="A queued job is announced again after this long (doubling with each time)."
     )
+    activation_bytes: int | None = Field(
+        None, ge=0, description="Disk that a job's hidden states may take; more are computed anew. Default: all free."
+    )
     stop_grace_seconds: float = Field(10.0, ge=0, description="How long a stopped engine may take to leave by itself.")
     device: str = Field("auto", pattern="^(auto|cpu|cuda)$", description="Where the engine computes.")
 
@@ -94,7 +97,14 @@ class Settings(BaseSettings):
         return frozenset(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
     @field_validator(
-        "database_url", "broker_url", "store_url", "s3_endpoint_url", "signing_key", "task_data", mode="before"
+        "database_url",
+        "broker_url",
+        "store_url",
+        "s3_endpoint_url",
+        "signing_key",
+        "task_data",
+        "activation_bytes",
+        mode="before",
     )
     @classmethod
     def _empty_is_unset(cls, value: object) -> object:
