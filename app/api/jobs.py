@@ -45,6 +45,7 @@ REQUEST_ERRORS = (
     errors.BadRepoName,
     errors.UnknownModel,
     errors.ModelNotAllowed,
+    errors.ModelNotFetched,
     errors.UnknownRevision,
     errors.UnreadableModel,
     errors.NoSafetensors,
@@ -56,6 +57,8 @@ REQUEST_ERRORS = (
     errors.UnknownDataset,
     errors.UnknownColumn,
     errors.TextTooShort,
+    errors.UpstreamUnavailable,
+    errors.UpstreamTimeout,
 )
 
 

@@ -43,9 +43,9 @@ def list_tree(
     limit: Annotated[int, Query(ge=1, le=TREE_PAGE)] = TREE_PAGE,
 ) -> Response:
     """Files and directories of a revision, below `path`, in path order; `expand` adds each one's last commit."""
-    directory = decode_segment(path).strip("/")
-    with reading(context, who, name, files=True) as (session, repo):
-        commit = resolve(session, repo, decode_segment(rev))
+    directory, revision = decode_segment(path).strip("/"), decode_segment(rev)
+    with reading(context, who, name, revision, files=True) as (session, repo):
+        commit = resolve(session, repo, revision)
         files = repository.files(session, commit)
         entries = wire.tree_listing(files, directory, recursive=recursive)
         if entries is None:
@@ -104,7 +104,7 @@ async def _asked_paths(request: Request) -> tuple[list[str], bool]:
 def _paths_info(
     context: HubContext, who: Caller, name: str, revision: str, paths: list[str], expand: bool
 ) -> JSONResponse:
-    with reading(context, who, name, files=True) as (session, repo):
+    with reading(context, who, name, revision, files=True) as (session, repo):
         commit = resolve(session, repo, revision)
         entries = tree_entries(repository.files(session, commit))
         changed = _last_commits(session, commit) if expand else {}
@@ -131,8 +131,9 @@ def list_commits(
     limit: Annotated[int, Query(ge=1, le=COMMIT_PAGE)] = COMMIT_PAGE,
 ) -> Response:
     """A revision and its ancestors, newest first."""
-    with reading(context, who, name, files=True) as (session, repo):
-        rows = repository.history(session, resolve(session, repo, decode_segment(rev)), limit=limit + 1)
+    revision = decode_segment(rev)
+    with reading(context, who, name, revision, files=True) as (session, repo):
+        rows = repository.history(session, resolve(session, repo, revision), limit=limit + 1)
     headers = {}
     if len(rows) > limit:  # the next page is the history of its first commit
         where = f"/api/models/{repo.name}/commits/{rows[limit].oid}"

@@ -52,11 +52,12 @@ def model_info(
     expand: Annotated[list[str], Query()] = [],  # noqa: B006 - FastAPI copies it
 ) -> Response:
     """A repository at a revision (default: `main`, or no files where nothing has been published there yet)."""
-    with reading(context, who, name, files=False) as (session, repo):
-        if rev is None:
+    revision = None if rev is None else decode_segment(rev)
+    with reading(context, who, name, revision, files=False) as (session, repo):
+        if revision is None:
             commit = repository.commit_of_ref(session, repo.id, "branch", DEFAULT_BRANCH)
         else:
-            commit = resolve(session, repo, decode_segment(rev))
+            commit = resolve(session, repo, revision)
         files = repository.files(session, commit) if commit else []
         indexed = directory.tags_of(session, [repo.id])[repo.id] if rev is None else []
     card = read_card(context.store, files)
