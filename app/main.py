@@ -67,6 +67,8 @@ def create_app(settings: Settings) -> FastAPI:
             stop.set()
             for thread in threads:
                 await run_in_threadpool(thread.join)
+            if services.mirror is not None:
+                services.mirror.close()
             engine.dispose()
 
     app = FastAPI(

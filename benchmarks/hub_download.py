@@ -224,8 +224,8 @@ def measure_latency(url: str, server: psutil.Process) -> bool:
     p99 = statistics.quantiles(taken, n=100)[98]
     each = (peak_bytes(server) - before) / CLIENTS
     print(
-        f"calls beside {CLIENTS} downloads of {RATE_BYTES / 1e6:.0f} MB/s: p50 {1000 * statistics.median(taken):.1f} ms, "
-        f"p99 {1000 * p99:.1f} ms; {each / 1e6:.1f} MB per download"
+        f"calls beside {CLIENTS} downloads of {RATE_BYTES / 1e6:.0f} MB/s: "
+        f"p50 {1000 * statistics.median(taken):.1f} ms, p99 {1000 * p99:.1f} ms; {each / 1e6:.1f} MB per download"
     )
     return p99 < LATENCY_SECONDS and each < MEMORY_BYTES
 

@@ -133,6 +133,10 @@ class Mirror:
             else:
                 self._remember(name, revision, None)
 
+    def close(self) -> None:
+        """Let go of the connections to the upstream hub."""
+        self._hub.close()
+
     def _known(self, name: str, revision: str) -> Known:
         with self._read_sessions() as session:
             return rows.known(session, name, revision)
@@ -145,7 +149,7 @@ class Mirror:
         if answer is None or time.monotonic() - answer.at >= self._fresh_seconds:
             return False
         if answer.refused is not None:
-            raise answer.refused
+            raise answer.refused.with_traceback(None)  # or its traceback would grow with every time
         return True
 
     def _remember(self, name: str, revision: str, refused: HubError | None) -> None:
@@ -190,24 +194,21 @@ class Mirror:
             raise
 
     def _copy(self, name: str, revision: str, remote: RemoteRevision) -> None:
-        files: list[TreeFile] | None = None
         with locked_file(self._locks_dir / remote.commit):  # of several processes one copies
             with self._read_sessions() as session:
-                copied = rows.has_commit(session, name, remote.commit)
-            if not copied:
-                files = self._fetch_small(name, remote.commit)
+                copied = rows.copied_files(session, name, remote.commit)
+            files = self._fetch_small(name, remote.commit) if copied is None else copied
             kind = self._kind(name, revision, remote.commit)
-            tags = model_tags(files, read_card(self._store, files)) if files else []
+            tags = model_tags(files, read_card(self._store, files))
             with self._sessions.begin() as session:
                 repo = rows.copy_of(session, name, self._hub.url, private=remote.private, gated=remote.gated)
                 if repo is None:
                     return
-                if files is not None:
-                    rows.add_copy(session, repo, remote.commit, files)
+                rows.add_copy(session, repo, remote.commit, files)
                 if kind is not None:
                     rows.point(session, repo, kind, revision, remote.commit, tags)
             (self._locks_dir / remote.commit).unlink(missing_ok=True)
-        if files is not None:
+        if copied is None:
             log.info("copied", repo=name, commit=remote.commit, files=len(files))
 
     def _kind(self, name: str, revision: str, commit: str) -> RefKind | None:

@@ -76,6 +76,10 @@ class RemoteHub:
             headers=headers, timeout=_TIMEOUT, follow_redirects=True, max_redirects=5, trust_env=elsewhere
         )
 
+    def close(self) -> None:
+        """Let go of every connection."""
+        self._http.close()
+
     def revision(self, name: str, revision: str) -> RemoteRevision:
         """The commit that `revision` names now.
 
@@ -126,16 +130,17 @@ class RemoteHub:
 
     @contextmanager
     def stream(self, name: str, commit: str, path: str, start: int, end: int) -> Iterator[Iterator[bytes]]:
-        """Bytes `start` to `end` (exclusive) of a file in pieces; fewer where the connection breaks.
+        """Bytes `start` to `end` (exclusive) of a file that `files` has named, in pieces; fewer where it ends early.
 
         Raises:
-            RepositoryNotFound, RevisionNotFound, GatedRepository, UpstreamUnavailable: as revision; a break too.
+            UpstreamUnavailable: the connection breaks, or the hub does not give the file (any more).
         """
         url = f"{self.url}/{name}/resolve/{commit}/{quote(path)}"
         headers = {"Range": f"bytes={start}-{end - 1}"} if end > start else {}
         try:
             with self._http.stream("GET", url, headers=headers, timeout=_STREAM_TIMEOUT) as answer:
-                _check(answer, name, commit)
+                if not answer.is_success:
+                    raise UpstreamUnavailable(f"answers {answer.status_code} for {path[:200]!r} of {name}")
                 skipped = _bytes_before(answer, start)
                 yield _cut(answer.iter_raw(_PIECE_BYTES), skipped, end - start)
         except (httpx.HTTPError, httpx.StreamError) as error:

@@ -38,10 +38,11 @@ def known(session: Session, name: str, revision: str) -> Known:
         return Known(repo.upstream, True, None)
 
 
-def has_commit(session: Session, name: str, oid: str) -> bool:
-    """Whether the copy holds this commit."""
+def copied_files(session: Session, name: str, oid: str) -> list[TreeFile] | None:
+    """The files of a commit that has been copied; None where it has not."""
     repo = directory.find_repo(session, name)
-    return repo is not None and repository.find_commit(session, repo.id, oid) is not None
+    commit = repository.find_commit(session, repo.id, oid) if repo else None
+    return repository.files(session, commit) if commit else None
 
 
 def source_of(session: Session, upstream: str, sha256: str) -> Source | None:
