@@ -152,11 +152,12 @@ def add_commit(
     row = CommitRow(repo_id=repo.id, oid=oid, parent=parent, message=message, author=author, job_id=job_id)
     session.add(row)
     session.flush()
-    session.add_all(
-        CommitFileRow(commit_id=row.id, path=file.path, size=file.size, sha256=file.sha256, git_oid=file.git_oid)
+    rows = [
+        {"commit_id": row.id, "path": file.path, "size": file.size, "sha256": file.sha256, "git_oid": file.git_oid}
         for file in files
-    )
-    session.flush()
+    ]
+    if rows:
+        session.execute(insert(CommitFileRow), rows)
     _compare_with_parent(session, row)
     session.refresh(row)  # the database's clock has set the time
     return row

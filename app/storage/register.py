@@ -16,7 +16,7 @@ Functions take the caller's session and never commit, but for `register_in`.
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, delete, exists, select, union_all, update
+from sqlalchemy import Boolean, ColumnElement, Select, delete, exists, literal_column, select, union_all, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -38,6 +38,8 @@ from app.storage.blobs import Blob, BlobCollected, Register
 _BATCH = 500
 _NAMED_IN = (CommitFileRow.sha256, DatasetRow.sha256, UploadRow.sha256)
 """Columns whose blobs are kept for as long as the row is there."""
+
+_MAY_BE_NAMED = literal_column("blobs.state IN ('kept', 'absent')", Boolean)
 
 _OPEN = (State.QUEUED, State.RUNNING)
 
@@ -70,15 +72,13 @@ def expect(session: Session, sizes: Mapping[str, int]) -> None:
     """Let the caller's transaction name blobs (sha256 -> bytes) whose bytes are still to come."""
     ordered = sorted(sizes.items())
     for start in range(0, len(ordered), _BATCH):
-        session.execute(
-            _insert(session, BlobRow)
-            .values(_rows(ordered[start : start + _BATCH], state="absent"))
-            .on_conflict_do_update(
-                index_elements=[BlobRow.sha256],
-                set_={"touched_at": db_now(), "state": "absent"},
-                where=BlobRow.state.in_(("condemned", "gone")),
-            )
+        fresh = _insert(session, BlobRow)
+        expected = fresh.on_conflict_do_update(
+            index_elements=[BlobRow.sha256],
+            set_={"touched_at": fresh.excluded.touched_at, "state": fresh.excluded.state},
+            where=~_MAY_BE_NAMED,
         )
+        session.execute(expected, _rows(ordered[start : start + _BATCH], state="absent"))
 
 
 def mark_absent(session: Session, sha256s: Collection[str]) -> None:
@@ -96,7 +96,7 @@ def hold_for_job(session: Session, job_id: str, sizes: Mapping[str, int]) -> Non
     rows = [{"job_id": job_id, "sha256": sha256} for sha256 in sorted(sizes)]
     for start in range(0, len(rows), _BATCH):
         batch = rows[start : start + _BATCH]
-        session.execute(_insert(session, BlobHoldRow).values(batch).on_conflict_do_nothing())
+        session.execute(_insert(session, BlobHoldRow).on_conflict_do_nothing(), batch)
 
 
 def release_ended_jobs(session: Session) -> None:
@@ -107,7 +107,7 @@ def release_ended_jobs(session: Session) -> None:
 
 def add_found(session: Session, found: Iterable[tuple[str, int]]) -> None:
     """Give the blobs that the store was found to have a row, as if they were put now; those with one are left alone."""
-    session.execute(_insert(session, BlobRow).values(_rows(sorted(found))).on_conflict_do_nothing())
+    session.execute(_insert(session, BlobRow).on_conflict_do_nothing(), _rows(sorted(found)))
 
 
 def unneeded(
@@ -200,20 +200,18 @@ def _references(sha256s: Collection[str]) -> Select[tuple[str]]:
 
 def _upsert(session: Session, blobs: Iterable[tuple[str, int]], *, revive: bool) -> Sequence[str]:
     """Touch the rows, made where they are missing; returns those that may be named now."""
-    touched = (
-        _insert(session, BlobRow)
-        .values(_rows(blobs))
-        .on_conflict_do_update(
-            index_elements=[BlobRow.sha256],
-            set_={"touched_at": db_now()} | ({"state": "kept"} if revive else {}),
-            where=None if revive else BlobRow.state.in_(("kept", "absent")),
-        )
+    fresh = _insert(session, BlobRow)
+    touched = fresh.on_conflict_do_update(
+        index_elements=[BlobRow.sha256],
+        set_={"touched_at": fresh.excluded.touched_at} | ({"state": fresh.excluded.state} if revive else {}),
+        where=None if revive else _MAY_BE_NAMED,
     )
-    return session.scalars(touched.returning(BlobRow.sha256)).all()
+    return session.scalars(touched.returning(BlobRow.sha256), _rows(blobs)).all()
 
 
 def _rows(blobs: Iterable[tuple[str, int]], *, state: str = "kept") -> list[dict[str, Any]]:
-    return [{"sha256": sha256, "size": size, "state": state, "touched_at": db_now()} for sha256, size in blobs]
+    # The time is the column's own default. As parameters, not as VALUES: a statement of any length is compiled once.
+    return [{"sha256": sha256, "size": size, "state": state} for sha256, size in blobs]
 
 
 def _insert(session: Session, table: type[Base]) -> postgresql.Insert | sqlite.Insert:
