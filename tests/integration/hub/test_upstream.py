@@ -315,7 +315,8 @@ def test_a_job_on_an_upstream_model_is_pinned_at_submission_and_fetches_with_pro
         assert len(pair.proxy.of("/model.safetensors")) == 1, "its header alone"
         assert hashlib.sha256(weights).hexdigest() not in pair.blobs()
         pair.publish(name, {"config.json": b"{}"})  # what comes later does not concern the job
-        pair.service.start_worker()
+        if not pair.service.workers[1:]:  # behind the second replica
+            pair.service.start_worker()
         done = api.wait(job["id"], timeout=200)
         assert done["state"] == "succeeded", done["error"]
         events = api.events(job["id"])
@@ -324,6 +325,31 @@ def test_a_job_on_an_upstream_model_is_pinned_at_submission_and_fetches_with_pro
     revision = done["result"]["revision"]
     base = pair.get(f"/{done['result']['repo']}/resolve/{revision}/provenance.json").json()["base"]
     assert base == {"repo": name, "commit": commit}
+
+
+def test_a_job_that_is_cancelled_while_it_fetches_goes_on_from_there(pair: Pair, stories_model: Path) -> None:
+    pair.publish("up/cancelled", files_of(stories_model, b"\x3d"))
+    if not pair.service.workers[1:]:
+        pair.service.start_worker()
+    pair.proxy.slow["/model.safetensors"] = 0.05
+    with pair.service.client() as api:
+        job_id = api.submit(QUICK_JOB | {"model": {"repo": "up/cancelled"}})["id"]
+
+        def fetched() -> int:
+            events = [event["data"] for event in api.events(job_id) if event["event"] == "progress"]
+            return int(events[-1]["done"]) if events else 0
+
+        wait_until(lambda: fetched() > 1 << 20, seconds=30, what="a megabyte has come")
+        api.cancel(job_id)
+        assert api.wait(job_id, timeout=20)["state"] == "cancelled"
+        pair.proxy.asked.clear()
+        pair.proxy.slow.clear()
+        api.retry(job_id)
+        wait_until(lambda: pair.proxy.of("/model.safetensors"), seconds=30, what="the job fetches again")
+        start = (pair.proxy.of("/model.safetensors")[0].range or "").removeprefix("bytes=").partition("-")[0]
+        assert int(start) > 1 << 20, "what had come is not fetched again"
+        api.cancel(job_id)
+        assert api.wait(job_id, timeout=30)["state"] == "cancelled"
 
 
 def files_of(model: Path, last: bytes) -> dict[str, bytes]:
