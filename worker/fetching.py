@@ -1,15 +1,19 @@
 """Have a job's models here first: what only the upstream hub has of them is fetched, with progress."""
 
+import time
 from collections.abc import Callable
 
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.hub import catalog
+from app.hub.errors import UpstreamUnavailable
 from app.hub.upstream.downloads import Download, Downloads, Source
 from app.hub.upstream.store import PullThroughStore
 from app.jobs.repository import Claim
 
 _POLL_SECONDS = 0.2
+_PAUSES_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0)
+"""Before each further try at an upstream hub that does not answer."""
 
 Report = Callable[[int, int], None]
 """(bytes here, bytes in all); may raise, which ends the fetching."""
@@ -36,21 +40,36 @@ def _fetch(sources: list[Source], downloads: Downloads, report: Report) -> None:
     total = sum(source.size for source in sources)
     before = 0
     for source in sources:
-        download = downloads.start(source)
-        try:
-            while not _ended(download):
-                report(before + downloads.received(source), total)
-        except BaseException:
-            download.stopped.set()
-            raise
-        download.done.result()
+
+        def received(source: Source = source, before: int = before) -> None:
+            report(before + downloads.received(source), total)
+
+        for pause in (*_PAUSES_SECONDS, None):
+            try:
+                _fetch_one(downloads.start(source), received)
+                break
+            except UpstreamUnavailable:  # jobs have more time than clients: a proxy may be starting again
+                if pause is None:
+                    raise
+                _wait(pause, received)
         before += source.size
     report(total, total)
 
 
-def _ended(download: Download) -> bool:
+def _fetch_one(download: Download, received: Callable[[], None]) -> None:
     try:
-        download.done.exception(timeout=_POLL_SECONDS)
-    except TimeoutError:
-        return False
-    return True
+        while True:
+            try:
+                return download.done.result(timeout=_POLL_SECONDS)
+            except TimeoutError:
+                received()
+    except BaseException:
+        download.stopped.set()
+        raise
+
+
+def _wait(seconds: float, received: Callable[[], None]) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        received()
+        time.sleep(_POLL_SECONDS)

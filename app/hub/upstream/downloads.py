@@ -25,9 +25,10 @@ HELD_BACK_BYTES = 1 << 20
 _READ_BYTES = 1 << 20
 _AT_ONCE = 4
 """Connections for downloads, of one process."""
-_RETRIES = 4
+_RETRIES_AT_FIRST, _RETRIES = 1, 4
+"""Of a connection that gives nothing at all, and of one that has given something."""
 _FIRST_PAUSE_SECONDS = 0.25
-_AWHILE_SECONDS = 8.0
+_AWHILE_SECONDS = 3.0
 """How long a reader waits for the first bytes, so that what goes wrong at once becomes an answer of its own."""
 
 _PAUSE_SECONDS = 0.05
@@ -162,7 +163,7 @@ class Downloads:
     def _pieces(self, download: Download, start: int, end: int) -> Iterator[bytes]:
         """The bytes from the hub; a connection that breaks is made again from there, with growing pauses."""
         source = download.source
-        failures = 0
+        failures, begin = 0, start
         while start < end:
             try:
                 with self._hub.stream(source.repo, source.commit, source.path, start, end) as pieces:
@@ -176,7 +177,8 @@ class Downloads:
                     raise UpstreamUnavailable("ends a file too early")
             except UpstreamUnavailable:
                 failures += 1
-                if failures > _RETRIES or download.stopped.wait(_FIRST_PAUSE_SECONDS * 2**failures):
+                retries = _RETRIES if start > begin else _RETRIES_AT_FIRST
+                if failures > retries or download.stopped.wait(_FIRST_PAUSE_SECONDS * 2**failures):
                     raise
 
 

@@ -226,13 +226,13 @@ class Mirror:
             raise UpstreamRefused(
                 f"{name} has {total:,} bytes; at most {self._max_bytes:,} are fetched (STREAMLINE_UPSTREAM_MAX_BYTES)."
             )
-        require_space(self._store.staging, total)
+        require_space(self._store.staging, sum(file.size for file in found if not self._has(file)))
         with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
             return list(pool.map(lambda file: self._entry(name, commit, file), found))
 
     def _admissible(self, name: str, files: Sequence[RemoteFile]) -> list[RemoteFile]:
+        left_out = [file.path for file in files if PurePosixPath(file.path).suffix.lower() in PICKLES]
         kept = [file for file in files if PurePosixPath(file.path).suffix.lower() not in PICKLES]
-        left_out = [file.path for file in files if file not in kept]
         if left_out and not any(file.path.endswith((".safetensors", ".gguf")) for file in kept):
             raise PickledWeights(name, left_out[0])
         for file in kept:
@@ -241,6 +241,9 @@ class Mirror:
             except BadName as error:
                 raise UpstreamRefused(f"{name} is not fetched: {error}") from None
         return kept
+
+    def _has(self, file: RemoteFile) -> bool:
+        return file.sha256 is not None and file.sha256 in self._store
 
     def _entry(self, name: str, commit: str, file: RemoteFile) -> TreeFile:
         if file.sha256 is not None and TreeFile(file.path, file.size, file.sha256, "").is_large:

@@ -152,7 +152,8 @@ class RemoteHub:
         """A JSON answer, and the query of the page behind it."""
         try:
             with self._http.stream("GET", self.url + path, params=query) as answer:
-                _check(answer, name, revision)
+                if not answer.is_success:
+                    raise _refusal(answer, name, revision)
                 body = bytearray()
                 for piece in answer.iter_bytes():
                     body += piece
@@ -181,18 +182,8 @@ def _file(entry: Any) -> RemoteFile:
     return RemoteFile(path, size, oid, sha256)
 
 
-def _check(answer: httpx.Response, name: str, revision: str) -> None:
-    """Let a success pass.
-
-    Raises:
-        HubError: what the hub says.
-    """
-    if answer.is_success:
-        return
-    raise _refusal(answer, name, revision)
-
-
 def _refusal(answer: httpx.Response, name: str, revision: str) -> HubError:
+    """What the hub says."""
     code, status = answer.headers.get("x-error-code"), answer.status_code
     if code == "GatedRepo":
         return GatedRepository(name)

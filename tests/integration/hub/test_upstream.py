@@ -310,7 +310,7 @@ def test_a_job_on_an_upstream_model_is_pinned_at_submission_and_fetches_with_pro
     commit = pair.publish(name, files)
     pair.proxy.slow["/model.safetensors"] = 0.01
     with pair.service.client() as api:
-        job = api.submit(QUICK_JOB | {"model": {"repo": name, "revision": "main"}, "target": {"layers": 12}})
+        job = api.submit(QUICK_JOB | {"model": {"repo": name, "revision": "main"}, "replacement": {"kind": "none"}})
         assert job["spec"]["model"]["revision"] == commit
         assert len(pair.proxy.of("/model.safetensors")) == 1, "its header alone"
         assert hashlib.sha256(weights).hexdigest() not in pair.blobs()
@@ -350,6 +350,27 @@ def test_a_job_that_is_cancelled_while_it_fetches_goes_on_from_there(pair: Pair,
         assert int(start) > 1 << 20, "what had come is not fetched again"
         api.cancel(job_id)
         assert api.wait(job_id, timeout=30)["state"] == "cancelled"
+
+
+def test_a_replica_that_dies_leaves_its_download_to_the_other(pair: Pair) -> None:
+    big = os.urandom(BIG_BYTES)
+    pair.publish("up/orphaned", {"big.gguf": big})
+    pair.proxy.slow["/big.gguf"] = 0.02
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(pair.get, "/up/orphaned/resolve/main/big.gguf", replica=1)
+        wait_until(lambda: pair.proxy.of("/big.gguf"), what="the second replica fetches")
+        follower = pool.submit(pair.get, "/up/orphaned/resolve/main/big.gguf", replica=0)
+        time.sleep(1.5)
+        pair.service.workers[0].kill()
+        assert follower.result().content == big
+        with pytest.raises(httpx.TransportError):
+            first.result()
+    one, other = pair.proxy.of("/big.gguf")
+    assert one.range == f"bytes=0-{BIG_BYTES - 1}"
+    assert other.range != one.range, "it went on from what had come"
+    fsck = [sys.executable, "-m", "app.cli", "fsck", "--json"]
+    done = subprocess.run(fsck, env=pair.service.environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, json.loads(done.stdout)["clean"]) == (0, True), done.stdout
 
 
 def files_of(model: Path, last: bytes) -> dict[str, bytes]:
