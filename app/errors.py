@@ -202,6 +202,13 @@ class ModelNotAllowed(InvalidRequest):
     title = "The API key may not use the repository"
 
 
+class ModelNotFetched(InvalidRequest):
+    """The model is at the upstream hub, and is not fetched from there: too large, or names that cannot be kept."""
+
+    code = "model_not_fetched"
+    title = "The model is not fetched from the upstream hub"
+
+
 class UnknownRevision(InvalidRequest):
     """The model's repository has no such branch, tag or commit."""
 
@@ -404,6 +411,22 @@ class StorageUnavailable(ServiceError):  # noqa: N818
     code = "storage_unavailable"
     title = "The store cannot be reached at the moment"
     status = 503
+
+
+class UpstreamUnavailable(ServiceError):  # noqa: N818
+    """The upstream hub does not answer as it should, and what is asked for has not been fetched before."""
+
+    code = "upstream_unavailable"
+    title = "The upstream hub cannot be used at the moment"
+    status = 502
+
+
+class UpstreamTimeout(ServiceError):  # noqa: N818
+    """The upstream hub does not answer in time, and what is asked for has not been fetched before."""
+
+    code = "upstream_timeout"
+    title = "The upstream hub does not answer in time"
+    status = 504
 
 
 class StorageFull(ServiceError):  # noqa: N818

@@ -24,6 +24,7 @@ from app.dispatch.queue import enqueue, make_celery
 from app.hub.bundled import import_bundled
 from app.hub.context import HubContext
 from app.hub.uploads import Uploads
+from app.hub.upstream.opening import open_upstream
 from app.jobs import repository
 from app.jobs.door import Door
 from app.jobs.reconciler import run_reconciler
@@ -66,6 +67,8 @@ def create_app(settings: Settings) -> FastAPI:
             stop.set()
             for thread in threads:
                 await run_in_threadpool(thread.join)
+            if services.mirror is not None:
+                services.mirror.close()
             engine.dispose()
 
     app = FastAPI(
@@ -108,6 +111,7 @@ def create_app(settings: Settings) -> FastAPI:
             Uploads(settings.uploads_dir, max_bytes=settings.max_upload_bytes),
             model_roots=settings.model_roots,
             public_url=settings.public_url,
+            mirror=services.mirror,
         ),
     )
     app.add_middleware(NulGuardMiddleware)
@@ -117,7 +121,10 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 def _services(settings: Settings, sessions: Any, read_sessions: Any) -> Services:
-    blobs, artefacts = open_stores(settings, sessions)
+    below, artefacts = open_stores(settings, sessions)
+    upstream = open_upstream(settings, sessions, read_sessions, below)
+    blobs = upstream.store if upstream else below
+    mirror = upstream.mirror if upstream else None
 
     def read_marks(job_ids: Iterable[str]) -> dict[str, Mark]:
         with read_sessions() as session:
@@ -131,7 +138,8 @@ def _services(settings: Settings, sessions: Any, read_sessions: Any) -> Services
         artefacts=artefacts,
         signer=load_signer(settings),
         celery=make_celery(settings),
-        door=Door(read_sessions, blobs, vllm=_has_vllm(settings), task_data=settings.task_data),
+        mirror=mirror,
+        door=Door(read_sessions, blobs, mirror=mirror, vllm=_has_vllm(settings), task_data=settings.task_data),
         watcher=Watcher(read_marks),
     )
 

@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from app.auth.loopback import is_loopback
+
 EMBEDDED_BROKER = "filesystem://"
 
 
@@ -49,7 +51,20 @@ class Settings(BaseSettings):
     task_data: Path | None = Field(
         None, description="Directory with the files of evaluation tasks (piqa.jsonl, blimp/...); default: none."
     )
-    upstream: str = Field("", description="Reserved: a hub to fetch unknown models from; must be empty.")
+    upstream: str = Field(
+        "", description="A hub that models which are not here are fetched from, such as https://huggingface.co."
+    )
+    upstream_token: SecretStr | None = Field(
+        None, description="What the upstream hub is shown; sent to that very host and to no other."
+    )
+    upstream_max_bytes: int = Field(
+        200 << 30, ge=1, description="Largest revision that is fetched from the upstream hub, in bytes."
+    )
+    upstream_fresh_seconds: float = Field(
+        60.0,
+        ge=0,
+        description="How long an answer of the upstream hub (a branch's commit, a no) is not asked for again.",
+    )
     trust_remote_code: Annotated[frozenset[str], NoDecode] = Field(
         frozenset(), description="Repos whose own modelling code may be run, separated by commas."
     )
@@ -104,6 +119,7 @@ class Settings(BaseSettings):
         "signing_key",
         "task_data",
         "activation_bytes",
+        "upstream_token",
         mode="before",
     )
     @classmethod
@@ -128,14 +144,21 @@ class Settings(BaseSettings):
         self._check_store()
         if self.task_data is not None and not self.task_data.is_dir():
             raise ValueError(f"task_data must name a directory; there is none at {self.task_data}")
-        if self.upstream:
-            # Ignoring it would let an operator believe that unknown models are fetched.
-            raise ValueError("upstream must be empty: fetching from another hub is not available in this version")
+        self._check_upstream()
         if self.lease_seconds < 2 * self.heartbeat_seconds:
             raise ValueError(
                 "lease_seconds must be at least twice heartbeat_seconds, or a healthy worker loses its job"
             )
         return self
+
+    def _check_upstream(self) -> None:
+        parts = urlsplit(self.upstream)
+        if self.upstream and (parts.scheme not in {"http", "https"} or not parts.hostname or parts.query):
+            raise ValueError("upstream must be the address of a hub, such as https://huggingface.co")
+        if "@" in parts.netloc:
+            raise ValueError("upstream must hold no credentials; set upstream_token instead")
+        if self.upstream_token and parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+            raise ValueError("upstream must begin with https:// where upstream_token is set, or others can read it")
 
     def _check_store(self) -> None:
         for name in ("store_url", "s3_endpoint_url"):
@@ -192,6 +215,11 @@ class Settings(BaseSettings):
     def uploads_dir(self) -> Path:
         """What is being uploaded to the hub: on disk that every API process of this service shares."""
         return self.data_dir.absolute() / "uploads"
+
+    @property
+    def upstream_dir(self) -> Path:
+        """What is being fetched from the upstream hub: on disk that every process of this service shares."""
+        return self.data_dir.absolute() / "upstream"
 
     @property
     def cache_dir(self) -> Path:

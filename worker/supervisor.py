@@ -19,7 +19,8 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
-from app.hub.errors import HubError, NotAllowed
+from app.hub.errors import HubError, NotAllowed, UpstreamDamaged, UpstreamTimeout, UpstreamUnavailable
+from app.hub.upstream.store import PullThroughStore
 from app.jobs import repository
 from app.jobs.repository import LeaseLostError
 from app.provenance.signing import Signer
@@ -36,6 +37,7 @@ from app.storage.blobs import (
     StoreUnavailable,
 )
 from worker.engine_process import EngineProcess
+from worker.fetching import fetch_model
 from worker.lease import AttemptEndedError, Lease
 from worker.preparation import prepare
 from worker.progress import Progress
@@ -55,6 +57,8 @@ class WorkerContext:
     read_sessions: sessionmaker[Session]
     """Never wait for SQLite's one writer, and never make it wait."""
     store: BlobStore
+    upstream: PullThroughStore | None
+    """The same store, where an upstream hub lies behind it."""
     artefacts: ArtefactStore
     signer: Signer
     stopping: threading.Event
@@ -95,6 +99,8 @@ def _attempt(lease: Lease, context: WorkerContext) -> None:
     workspace = settings.work_dir / job_id
     progress = Progress()
     try:
+        if context.upstream is not None:
+            fetch_model(lease.claim, context.read_sessions, context.upstream, _Fetching(lease, progress, context))
         arguments = prepare(lease.claim, context.sessions, context.store, workspace, settings)
         _run_engine(arguments, workspace, lease, progress, context)
         publish(lease, context.sessions, context.store, context.artefacts, context.signer, workspace, progress)
@@ -108,7 +114,7 @@ def _attempt(lease: Lease, context: WorkerContext) -> None:
         _record_failure(failure.error, lease, context, permanent=failure.permanent)
     except (HubError, StorageError) as failure:
         error = {"code": _code_of(failure), "detail": str(failure), "stage": progress.stage or "fetch"}
-        passing = isinstance(failure, StoreUnavailable | BlobCollected)
+        passing = isinstance(failure, StoreUnavailable | BlobCollected | UpstreamUnavailable | UpstreamDamaged)
         _record_failure(error, lease, context, permanent=not passing)
     except LeaseLostError:
         raise
@@ -139,6 +145,12 @@ def _code_of(failure: Exception) -> str:
             return "storage_unavailable"
         case NotAllowed():
             return "not_allowed"
+        case UpstreamTimeout():
+            return "upstream_timeout"
+        case UpstreamDamaged():
+            return "upstream_damaged"
+        case UpstreamUnavailable():
+            return "upstream_unavailable"
         case _:
             return "model_unavailable"
 
@@ -196,6 +208,24 @@ def _run_engine(
         _heed_interruptions(lease, context)
         if not _write_down(lease, progress):
             time.sleep(_POLL_SECONDS)
+
+
+@dataclass(frozen=True)
+class _Fetching:
+    """What the fetching of a model from the upstream hub tells: how far it is, before the engine's own `fetch`."""
+
+    lease: Lease
+    progress: Progress
+    context: WorkerContext
+
+    def __call__(self, done: int, total: int) -> None:
+        """Note bytes that have come, of bytes that are to come; raises where the attempt is to end."""
+        if self.progress.stage is None:
+            self.progress.take({"event": "stage_started", "stage": "fetch", "time": time.time()})
+        self.progress.take({"event": "progress", "stage": "fetch", "done": done, "total": total})
+        _heed_interruptions(self.lease, self.context)
+        if self.progress.due():
+            _write_down(self.lease, self.progress)
 
 
 def _write_down(lease: Lease, progress: Progress) -> bool:

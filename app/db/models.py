@@ -74,6 +74,17 @@ class JobLabelRow(Base):
     value: Mapped[str] = mapped_column(String(256))
 
 
+class JobRepoRow(Base):
+    """A repository that a job names (model, output, rivals): who may not know of it may not know of the job."""
+
+    __tablename__ = "job_repos"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    name: Mapped[str] = mapped_column(String(200), primary_key=True)
+    private: Mapped[bool] = mapped_column(default=False)
+    """Whether it or the job's model was private when the job was submitted: counts while no repository has the name."""
+
+
 class JobEventRow(Base):
     """What happened to a job, in order; `seq` is the id of the server-sent event."""
 
@@ -128,6 +139,8 @@ class RepoRow(Base):
     private: Mapped[bool] = mapped_column(default=False)
     gated: Mapped[str | None] = mapped_column(String(8))
     """`auto` or `manual`: its files are for keys that were granted access; null: for every reader."""
+    upstream: Mapped[str | None] = mapped_column(String(500))
+    """Address of the hub that this is a read-only copy of a repository of; null: our own."""
     created_at: Mapped[datetime] = mapped_column(insert_default=db_now(), index=True)
     last_modified: Mapped[datetime] = mapped_column(insert_default=db_now(), index=True)
     """When `main` moved last; until then, when the repository was made."""
@@ -195,6 +208,17 @@ class CommitFileRow(Base):
     size: Mapped[int] = mapped_column(BigInteger)
     sha256: Mapped[str] = mapped_column(String(64), index=True)
     git_oid: Mapped[str] = mapped_column(String(40))
+    since: Mapped[int | None] = mapped_column(BigInteger)
+    """Id of the commit that gave the path this content."""
+
+
+class CommitRemovalRow(Base):
+    """A path that its parent has and a commit has not: when a directory changed last cannot be told without it."""
+
+    __tablename__ = "commit_removals"
+
+    commit_id: Mapped[int] = mapped_column(ForeignKey("commits.id", ondelete="CASCADE"), primary_key=True)
+    path: Mapped[str] = mapped_column(String(1024), primary_key=True)
 
 
 class RefRow(Base):
@@ -232,7 +256,8 @@ class BlobRow(Base):
     sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
     size: Mapped[int] = mapped_column(BigInteger)
     state: Mapped[str] = mapped_column(String(9), default="kept")
-    """`kept`; `condemned`: nothing may name it any more, its bytes go next; `gone`: its bytes are gone."""
+    """`kept`; `absent`: may be named, but its bytes are not here: at the upstream hub until they are asked for, or lost
+    until they are sent again; `condemned`: nothing may name it any more, its bytes go next; `gone`."""
     touched_at: Mapped[datetime] = mapped_column(insert_default=db_now())
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self
 
-from sqlalchemy import Update, and_, case, func, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Update, and_, case, func, or_, select, true, tuple_, update
 from sqlalchemy.orm import Session, aliased
 
 from app.db.clock import db_now
@@ -75,15 +75,18 @@ def insert(session: Session, row: JobRow) -> None:
     session.refresh(row)
 
 
-def get(session: Session, job_id: str) -> JobRow | None:
-    """The job as it stands, or None."""
-    return session.get(JobRow, job_id, populate_existing=True)
+def get(session: Session, job_id: str, *, where: ColumnElement[bool] | None = None) -> JobRow | None:
+    """The job as it stands, or None: there is none, or it does not meet the condition `where`."""
+    query = select(JobRow).where(JobRow.id == job_id, true() if where is None else where)
+    return session.scalar(query.execution_options(populate_existing=True))
 
 
-def marks(session: Session, job_ids: Iterable[str]) -> dict[str, Mark]:
+def marks(session: Session, job_ids: Iterable[str], *, where: ColumnElement[bool] | None = None) -> dict[str, Mark]:
     """How far these jobs are: what everybody who waits for one of them asks for, in one query."""
     rows = session.execute(
-        select(JobRow.id, JobRow.version, JobRow.event_count, JobRow.state).where(JobRow.id.in_(list(job_ids)))
+        select(JobRow.id, JobRow.version, JobRow.event_count, JobRow.state).where(
+            JobRow.id.in_(list(job_ids)), true() if where is None else where
+        )
     )
     return {row.id: Mark(row.version, row.event_count, row.state in FINAL) for row in rows}
 
@@ -95,10 +98,19 @@ def page(
     model: str | None = None,
     labels: Mapping[str, str] | None = None,
     before: tuple[datetime, str] | None = None,
+    where: ColumnElement[bool] | None = None,
     limit: int,
 ) -> Sequence[JobRow]:
-    """Jobs, newest first, that are older than `before` (creation time and id of the last one seen)."""
-    query = select(JobRow).order_by(JobRow.created_at.desc(), JobRow.id.desc()).limit(limit)
+    """Jobs, newest first, that are older than `before` (creation time and id of the last one seen).
+
+    `where` is a condition on `JobRow` that all of them meet.
+    """
+    query = (
+        select(JobRow)
+        .where(true() if where is None else where)
+        .order_by(JobRow.created_at.desc(), JobRow.id.desc())
+        .limit(limit)
+    )
     if state:
         query = query.where(JobRow.state == state)
     if model:

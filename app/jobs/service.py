@@ -1,4 +1,7 @@
-"""What can be done with jobs, over the repository. Functions take the caller's session and never commit."""
+"""What can be done with jobs, over the repository. Functions take the caller's session and never commit.
+
+A job that the one who asks (`who`) may not know of does not exist for them; see `app.jobs.access`.
+"""
 
 import base64
 import binascii
@@ -12,7 +15,9 @@ from sqlalchemy.orm import Session
 
 from app.db.models import JobRow
 from app.errors import InvalidRequest, JobIsFinal, JobNotFound, JobNotRetryable
+from app.hub.access import Caller
 from app.jobs import idempotency, repository
+from app.jobs.access import note_repositories, visible_to
 from app.jobs.idempotency import Reservation
 from app.jobs.repository import Mark
 from app.jobs.states import FINAL, State
@@ -41,30 +46,31 @@ def create(session: Session, spec: dict[str, Any], *, owner: str, reservation: R
         owner=owner,
     )
     repository.insert(session, row)
+    note_repositories(session, row.id, spec)
     if reservation is not None:
         idempotency.bind(session, reservation, row.id)
     return row
 
 
-def find(session: Session, job_id: str) -> JobRow:
+def find(session: Session, job_id: str, who: Caller) -> JobRow:
     """The job.
 
     Raises:
         JobNotFound: there is none of this id.
     """
-    row = repository.get(session, job_id)
+    row = repository.get(session, job_id, where=visible_to(who))
     if row is None:
         raise _unknown(job_id)
     return row
 
 
-def mark(session: Session, job_id: str) -> Mark:
+def mark(session: Session, job_id: str, who: Caller) -> Mark:
     """How far the job is, without reading all of it.
 
     Raises:
         JobNotFound: there is none of this id.
     """
-    found = repository.marks(session, [job_id]).get(job_id)
+    found = repository.marks(session, [job_id], where=visible_to(who)).get(job_id)
     if found is None:
         raise _unknown(job_id)
     return found
@@ -72,6 +78,7 @@ def mark(session: Session, job_id: str) -> Mark:
 
 def page(
     session: Session,
+    who: Caller,
     *,
     state: str | None,
     model: str | None,
@@ -85,35 +92,41 @@ def page(
         InvalidRequest: the cursor is none that this service gave out.
     """
     before = _decode_cursor(cursor) if cursor else None
-    rows = repository.page(session, state=state, model=model, labels=labels, before=before, limit=limit + 1)
+    rows = repository.page(
+        session, state=state, model=model, labels=labels, before=before, where=visible_to(who), limit=limit + 1
+    )
     more = len(rows) > limit
     return Page(rows[:limit], _encode_cursor(rows[limit - 1]) if more else None)
 
 
-def cancel(session: Session, job_id: str) -> JobRow:
+def cancel(session: Session, job_id: str, who: Caller) -> JobRow:
     """Ask for the job to be cancelled; asking again changes nothing.
 
     Raises:
         JobNotFound: there is none of this id.
         JobIsFinal: it has ended.
     """
-    if not repository.request_cancel(session, job_id):
-        row = find(session, job_id)
+    find(session, job_id, who)
+    asked = repository.request_cancel(session, job_id)
+    row = find(session, job_id, who)
+    if not asked:
         raise JobIsFinal(f"Job {job_id} has {row.state} and can no longer be cancelled.")
-    return find(session, job_id)
+    return row
 
 
-def retry(session: Session, job_id: str) -> JobRow:
+def retry(session: Session, job_id: str, who: Caller) -> JobRow:
     """Queue a failed or cancelled job again; its finished stages are kept.
 
     Raises:
         JobNotFound: there is none of this id.
         JobNotRetryable: it has neither failed nor been cancelled.
     """
-    if not repository.retry(session, job_id):
-        row = find(session, job_id)
+    find(session, job_id, who)
+    queued = repository.retry(session, job_id)
+    row = find(session, job_id, who)
+    if not queued:
         raise JobNotRetryable(f"Job {job_id} is {row.state}; only a failed or cancelled job can be tried again.")
-    return find(session, job_id)
+    return row
 
 
 def is_final(row: JobRow) -> bool:

@@ -143,6 +143,8 @@ class BlobStore(Protocol):
     def read(self, sha256: str, start: int, end: int) -> Iterator[bytes]:
         """The bytes from `start` to `end` (exclusive) in pieces of a few MiB, the first one fetched when asked for.
 
+        An empty piece says that the next ones are still on their way here.
+
         Raises:
             BlobNotFound: there is no such blob; raised by the call itself.
         """

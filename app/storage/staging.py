@@ -52,6 +52,23 @@ def _create_locked(directory: Path) -> tuple[Path, BinaryIO]:
         file.close()  # a collector was quicker than our lock
 
 
+def locked_file(path: Path) -> BinaryIO:
+    """The file at `path`, made if it is missing, under an exclusive lock.
+
+    The lock goes when the file is closed, or with the process. Whoever waited for somebody that removed or renamed the
+    file meanwhile gets a new one.
+    """
+    while True:
+        file = path.open("a+b")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            if os.fstat(file.fileno()).st_ino == path.stat().st_ino:
+                return file
+        except FileNotFoundError:
+            pass
+        file.close()
+
+
 def collect_abandoned(directory: Path) -> int:
     """Remove the staging files of dead writers and leave those of living ones; returns how many were removed."""
     removed = 0
