@@ -11,7 +11,7 @@ STAMP := $(VENV)/.installed
 SOURCES := app worker migrations benchmarks tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test lint bench clean
+.PHONY: help setup demo up test lint chaos bench clean
 
 help: ## what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -44,6 +44,9 @@ lint: $(STAMP) ## ruff, mypy --strict, the walls, Dockerfile and compose file
 	@$(BIN)/lint-imports
 	@$(BIN)/hadolint Dockerfile
 	@$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+
+chaos: $(STAMP) ## faults put into a whole deployment (own Postgres and Redis); one line per promise
+	@OMP_NUM_THREADS=1 $(BIN)/pytest tests/chaos
 
 bench: $(STAMP) ## each speed and memory figure as a ratio to its floor, measured in the same run
 	@$(BIN)/python -m benchmarks

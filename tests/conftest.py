@@ -56,6 +56,10 @@ def pytest_report_header() -> list[str]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for report in (report for reports in terminalreporter.stats.values() for report in reports):
+        for name, line in getattr(report, "user_properties", ()):
+            if name == "promise" and report.when == "call":
+                terminalreporter.write_line(f"{report.outcome}: {line}")
     for name in MISSING:
         terminalreporter.write_line(f"!!! {name} was not found: what needs it was NOT tested !!!", red=True, bold=True)
 
