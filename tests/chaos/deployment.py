@@ -14,10 +14,19 @@ import psutil
 from app.client import Streamline
 from tests.chaos.proxy import Proxy
 from tests.chaos.servers import Server, own_postgres, own_redis
-from tests.service_process import QUICK_JOB, ServiceProcesses, Stages, wait_until
+from tests.service_process import QUICK_JOB, REPOSITORY, ServiceProcesses, Stages, wait_until
 
 WORKERS = 4
 LEASE_SECONDS = 6
+CLOCK_SHIFTS = (0, 300, -300, 7200)
+"""Seconds; a worker's clock is wrong as long as it lives."""
+_WRONG_CLOCK = """
+import time
+
+_time, _time_ns = time.time, time.time_ns
+time.time = lambda: _time() + ({shift})
+time.time_ns = lambda: _time_ns() + ({shift}) * 10**9
+"""
 JOB = QUICK_JOB | {"replacement": {"kind": "none", "tokens": 4096}}
 
 
@@ -56,8 +65,13 @@ class Deployment:
             self.start_worker(lonely=number == WORKERS - 1)
 
     def start_worker(self, *, lonely: bool = False) -> None:
-        """One more worker; a lonely one has a connection to the database that can be broken by itself."""
-        self.service.start_worker(**({"STREAMLINE_DATABASE_URL": self._database_url(self.lonely)} if lonely else {}))
+        """One more worker, its clock wrong by minutes; a lonely one has a connection to the database of its own."""
+        shift = CLOCK_SHIFTS[len(self.service.workers) % len(CLOCK_SHIFTS)]
+        directory = self.service.data_dir / f"clock{shift:+d}"
+        directory.mkdir(exist_ok=True)
+        (directory / "sitecustomize.py").write_text(_WRONG_CLOCK.format(shift=shift))
+        more = {"STREAMLINE_DATABASE_URL": self._database_url(self.lonely)} if lonely else {}
+        self.service.start_worker(PYTHONPATH=f"{directory}:{REPOSITORY}", **more)
 
     def stop(self) -> None:
         for proxy in (self.database, self.broker, self.lonely):
