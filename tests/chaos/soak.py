@@ -36,7 +36,7 @@ def _forget(deployment: Deployment, _: random.Random) -> None:
 
 
 def _restart(deployment: Deployment, chance: random.Random) -> None:
-    chance.choice([lambda: deployment.redis.restart(), lambda: deployment.postgres.restart(signal.SIGQUIT)])()
+    chance.choice([deployment.redis.restart, lambda: deployment.postgres.restart(signal.SIGQUIT)])()
     deployment.faults += 1
 
 
