@@ -167,7 +167,7 @@ def test_a_job_does_what_the_model_does_whatever_happens_in_whatever_order(sessi
         pass
 
     Machine.sessions = sessions
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         Machine,
         settings=settings(
             max_examples=25, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
