@@ -6,8 +6,10 @@
 
 A recipe is KIND[*LAYERS][:LOSS][@INIT][+lora]. Each runs the engine's own stages up to the evaluation of the written
 checkpoint, in a process of its own. Seconds are those from opening the model to the written checkpoint (score, select,
-train, assemble); memory is the process's largest resident set. Exits 1 where a trained recipe does not end below the
-plain cut.
+train, assemble), CPU seconds those that all cores spent on it, which a busy machine changes less; memory is the
+process's largest resident set. `published` is the published procedure
+(`benchmarks.published`) on the same sequences, with --layers only: what seconds are to be compared with, since machines
+differ by more than recipes do. Exits 1 where a trained recipe does not end below the plain cut.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +43,7 @@ RECIPES = (
     "none+lora",
     "layer+lora",
 )
+PUBLISHED = "published"
 _RECIPE = re.compile(
     r"(?P<kind>[a-z_]+)(\*(?P<layers>\d+))?(:(?P<loss>[a-z]+(\+(?!lora)[a-z]+)?))?(@(?P<init>[a-z_]+))?"
     r"(\+(?P<healing>lora))?"
@@ -53,7 +57,7 @@ def flags(arguments: argparse.Namespace, recipe: str, target: list[str], seed: i
         sys.exit(f"{recipe!r} is no recipe; give KIND[*LAYERS][:LOSS][@INIT][+lora]")
     length = arguments.sequence_length
     given = {
-        "--model": arguments.model, "--out": out, "--cache": out / "cache", "--calibration": arguments.calibration,
+        "--model": arguments.model, "--out": out, "--cache": out.parent / "cache", "--calibration": arguments.calibration,
         "--tokens": arguments.sequences * length, "--sequence-length": length, "--seed": seed,
         "--kind": parts["kind"], "--replacement-layers": parts["layers"], "--loss": parts["loss"],
         "--init": parts["init"], "--healing": parts["healing"],
@@ -74,7 +78,11 @@ def run_one(command: list[str]) -> dict[str, Any]:
     recipe = recipe_from(options)
     check(recipe)
     context = StageContext(recipe, options.out, options.cache, silent(), device.resolve("auto"))
-    report = pipeline.run_pipeline(context, tuple(stage for stage in pipeline.STAGES if stage.name in STAGES))
+    stages = tuple(stage for stage in pipeline.STAGES if stage.name in STAGES)
+    began = time.process_time()
+    pipeline.run_pipeline(context, stages[:-1])
+    used = time.process_time() - began
+    report = pipeline.run_pipeline(context, stages)
     seconds = report["stage_seconds"]
     return {
         "removed_layers": report["removed_layers"],
@@ -86,13 +94,75 @@ def run_one(command: list[str]) -> dict[str, Any]:
         "kept": (report["healing"] or report["training"])["kept"],
         "stage_seconds": seconds,
         "seconds": sum(seconds[name] for name in TIMED),
+        "cpu_seconds": used,
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000,
     }
 
 
+def run_published(command: list[str]) -> dict[str, Any]:
+    """Run the published procedure in this process, and judge it as the others are."""
+    import worker.engine  # noqa: F401 - first: it tells OpenMP how to wait
+    from benchmarks import published
+    from worker.engine.decoder import load_decoder
+    from worker.engine.evaluation.perplexity import likelihoods
+    from worker.engine.hidden_states import without
+    from worker.engine.recipe import Text
+    from worker.engine.text import text_windows
+
+    given = json.loads(command[0])
+    source, out, length = Path(given["model"]), Path(given["out"]), given["length"]
+    dense = load_decoder(source, "cpu")
+
+    def windows_of(path: str, limit: int | None = None) -> Any:
+        return text_windows(Text(path, "text", Path(path).stem), dense.tokenizer, length, limit=limit)
+
+    calibration = windows_of(given["calibration"], given["sequences"])
+    began = time.process_time()
+    found = published.compress(source, calibration, given["fewer"], out, given["seed"])
+    used = time.process_time() - began
+    start, end = int(found.pop("start")), int(found.pop("end"))
+    pruned = load_decoder(out, "cpu")
+    perplexity: dict[str, dict[str, float | None]] = {}
+    for path in given["evaluate"]:
+        windows = windows_of(path)
+
+        def judged(model: Any, windows: Any = windows) -> float | None:
+            return likelihoods(model, 8, windows=windows, progress=lambda _: None)["dense"].perplexity
+
+        row = perplexity[Path(path).stem] = {"dense": judged(dense), "pruned": judged(pruned)}
+        with without(dense, [(start, end)]):
+            row["cut"] = judged(dense)
+    parameters = [sum(p.numel() for p in model.model.parameters()) for model in (dense, pruned)]
+    return {
+        "removed_layers": list(range(start, end)),
+        "sparsity": 1 - parameters[1] / parameters[0],
+        "perplexity": perplexity,
+        "kept": "published",
+        "stage_seconds": found,
+        "seconds": sum(found.values()),
+        "cpu_seconds": used,
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000,
+    }
+
+
+def published_flags(arguments: argparse.Namespace, target: list[str], seed: int, out: Path) -> list[str]:
+    """What `run_published` is told."""
+    name, value = target
+    if name != "--layers":
+        sys.exit(f"{PUBLISHED} goes with --layers")
+    given = {
+        "model": str(arguments.model), "out": str(out), "calibration": str(arguments.calibration),
+        "sequences": arguments.sequences, "length": arguments.sequence_length, "fewer": int(value), "seed": seed,
+        "evaluate": list(map(str, arguments.evaluate)),
+    }  # fmt: skip
+    return [json.dumps(given)]
+
+
 def run(arguments: argparse.Namespace, recipe: str, target: list[str], seed: int, out: Path) -> dict[str, Any]:
     """Run one row in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.quality", "--one", *flags(arguments, recipe, target, seed, out)]
+    own = recipe != PUBLISHED
+    told = flags(arguments, recipe, target, seed, out) if own else published_flags(arguments, target, seed, out)
+    command = [sys.executable, "-m", "benchmarks.quality", "--one" if own else f"--{PUBLISHED}", *told]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     row: dict[str, Any] = {"recipe": recipe, "target": " ".join(target), "seed": seed}
     if done.returncode:
@@ -113,12 +183,16 @@ def line(row: dict[str, Any]) -> str:
         for name, found in row["perplexity"].items()
     )
     window = ",".join(f"{start}-{end - 1}" for start, end in runs(removed))
-    return f"{head}{window:>12}{row['sparsity']:>7.3f}{row['seconds']:>7.1f} s{row['peak_mb']:>6.0f} MB  {ratios}"
+    cost = f"{row['seconds']:>7.1f} s{row['cpu_seconds']:>7.1f} CPU s{row['peak_mb']:>6.0f} MB"
+    return f"{head}{window:>12}{row['sparsity']:>7.3f}{cost}  {ratios}"
 
 
 def main() -> None:
     if sys.argv[1:2] == ["--one"]:
         print(json.dumps(run_one(sys.argv[2:])))
+        return
+    if sys.argv[1:2] == [f"--{PUBLISHED}"]:
+        print(json.dumps(run_published(sys.argv[2:])))
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True)

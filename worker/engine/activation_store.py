@@ -44,8 +44,8 @@ class ActivationStore:
     a streamed model has the former long before the latter.
     """
 
-    def __init__(self, shards: list[Tensor], device: torch.device, dtype: torch.dtype) -> None:
-        self._shards = shards
+    def __init__(self, maps: list[mmap.mmap], shards: list[Tensor], device: torch.device, dtype: torch.dtype) -> None:
+        self._maps, self._shards = maps, shards
         self._rows = [(shard, row) for shard in shards for row in range(shard.shape[1])]
         self._device, self._dtype = device, dtype
         self.seconds = 0.0
@@ -70,6 +70,9 @@ class ActivationStore:
             none = torch.empty((0, *self._shards[0].shape[2:]), dtype=self._dtype, device=self._device)
             return none, none
         pairs = torch.stack([shard[:, row] for shard, row in (self._rows[index] for index in indices)])
+        # The page cache may keep what was read; this process shall not grow with the data.
+        for mapped in self._maps:
+            mapped.madvise(mmap.MADV_DONTNEED)
         pairs = pairs.to(self._device, self._dtype)
         return pairs[:, 0], pairs[:, 1]
 
@@ -135,8 +138,9 @@ class ActivationStore:
     def opened(cls, decoder: LayeredModel, length: int, directory: Path) -> ActivationStore:
         """Map what `capture` left in a directory; `length` is that of its sequences."""
         hidden, dtype = hidden_size(decoder.config), decoder.stored_dtype
-        shards = [_mapped(path, (2, -1, length, hidden), dtype) for path in sorted(directory.glob(_SHARD.format("*")))]
-        return cls(shards, decoder.device, torch.float32)
+        maps = [_mapped(path) for path in sorted(directory.glob(_SHARD.format("*")))]
+        shards = [torch.frombuffer(mapped, dtype=dtype).view(2, -1, length, hidden) for mapped in maps]
+        return cls(maps, shards, decoder.device, torch.float32)
 
 
 def _checked(state: Tensor, place: int, dtype: torch.dtype) -> Tensor:
@@ -157,8 +161,7 @@ def write_states(file: IO[bytes], tensor: Tensor) -> None:
         raw = raw[file.write(raw) :]
 
 
-def _mapped(path: Path, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+def _mapped(path: Path) -> mmap.mmap:
     with path.open("rb") as file:
         # A private writable map: torch refuses read-only buffers, and nothing ever writes to it.
-        mapped = mmap.mmap(file.fileno(), os.fstat(file.fileno()).st_size, access=mmap.ACCESS_COPY)
-    return torch.frombuffer(mapped, dtype=dtype).view(shape)
+        return mmap.mmap(file.fileno(), os.fstat(file.fileno()).st_size, access=mmap.ACCESS_COPY)

@@ -23,6 +23,7 @@ from app.core.selection import (
 from app.core.windows import best_window, best_windows, in_words
 from worker.engine import fetch, self_text
 from worker.engine.context import StageContext, write_json
+from worker.engine.device import sequences_at_once
 from worker.engine.errors import EngineError
 from worker.engine.execution import precision, resident_model, shared_model, within_memory
 from worker.engine.hidden_states import LayeredModel
@@ -33,8 +34,6 @@ from worker.engine.text import calibration_windows
 
 SCORES = "scores.json"
 SELECTION = "selection.json"
-TOKENS_AT_ONCE = 8192
-"""Of a pass that keeps little."""
 _STATES_AT_ONCE = 1 << 26  # numbers of hidden states kept side by side while scoring, 256 MB in float32
 
 
@@ -105,7 +104,7 @@ def score(context: StageContext) -> None:
 def scoring_batch(decoder: LayeredModel, length: int) -> int:
     """Return how many sequences of `length` tokens to score at a time: their states h_0..h_L lie side by side."""
     states = (decoder.layer_count + 1) * length * hidden_size(decoder.config)
-    return max(1, min(TOKENS_AT_ONCE // length, _STATES_AT_ONCE // states))
+    return max(1, min(sequences_at_once(decoder.device.type, length), _STATES_AT_ONCE // states))
 
 
 def _cosines(scored: ScoreTable) -> list[list[float | None]]:

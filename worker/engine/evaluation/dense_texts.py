@@ -16,8 +16,9 @@ from torch import Tensor
 from worker.engine.code_version import code_version
 from worker.engine.context import StageContext, sha256_of, write_bytes
 from worker.engine.decoder import Decoder
+from worker.engine.device import sequences_at_once
 from worker.engine.evaluation.next_token import NextToken
-from worker.engine.evaluation.perplexity import LogLikelihood, likelihoods, sequences_at_once
+from worker.engine.evaluation.perplexity import LogLikelihood, likelihoods
 from worker.engine.execution import shared_model, within_memory
 from worker.engine.fetch import OUTPUT as MODEL
 from worker.engine.hidden_states import LayeredModel, Layers, without
@@ -41,7 +42,7 @@ def dense_and_cut(
         dense, states = _read(kept)
         progress(len(windows))
         work = partial(_cut_alone, windows=windows, cut=cut, progress=progress)
-        alone = within_memory(context, sequences_at_once(windows, context.device), work)
+        alone = within_memory(context, sequences_at_once(context.device, windows.shape[1]), work)
         return {"dense": dense, "cut": alone}, NextToken(windows, states)
     found = NextToken(windows)
 
@@ -50,7 +51,7 @@ def dense_and_cut(
             found.keep(first, hidden)
 
     both = partial(likelihoods, windows=windows, progress=progress, cut=cut, watch=keep)
-    sums = within_memory(context, sequences_at_once(windows, context.device), both)
+    sums = within_memory(context, sequences_at_once(context.device, windows.shape[1]), both)
     if found.states is not None and math.isfinite(sums["dense"].nats):
         # As text: the exact number comes back.
         said = {"nats": repr(sums["dense"].nats), "tokens": str(sums["dense"].tokens)}

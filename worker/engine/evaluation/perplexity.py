@@ -26,8 +26,6 @@ Watch = Callable[[str, int, Tensor, Head], None]
 _LARGEST_EXPONENT = 709.0  # of a float64
 # Float32 logits that exist at one time.
 _LOGIT_BYTES = 64 << 20
-# Tokens per forward pass: enough to fill two cores or one GPU, little enough for any memory that holds the model.
-_TOKENS_PER_BATCH = {"cpu": 2048, "cuda": 16384}
 
 
 @dataclass
@@ -52,11 +50,6 @@ class LogLikelihood:
         """Take in the sum over a batch."""
         self.nats += nats
         self.tokens += tokens
-
-
-def sequences_at_once(windows: Tensor, device: str) -> int:
-    """Return how many of the windows [count, length] to run at a time on ``cpu`` or ``cuda``."""
-    return max(1, _TOKENS_PER_BATCH[device] // windows.shape[1])
 
 
 @torch.inference_mode()

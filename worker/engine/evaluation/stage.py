@@ -15,10 +15,11 @@ from app.core.predictions import answer_of
 from app.core.stability import compare, mean_of, retained
 from app.core.windows import runs
 from worker.engine.context import StageContext, write_bytes
+from worker.engine.device import sequences_at_once
 from worker.engine.evaluation import questions
 from worker.engine.evaluation.dense_texts import dense_and_cut
 from worker.engine.evaluation.next_token import NextToken
-from worker.engine.evaluation.perplexity import LogLikelihood, likelihoods, ratio, sequences_at_once, text_bytes
+from worker.engine.evaluation.perplexity import LogLikelihood, likelihoods, ratio, text_bytes
 from worker.engine.evaluation.samples import Samples
 from worker.engine.execution import shared_model, shared_written, within_memory
 from worker.engine.head import Head
@@ -95,7 +96,7 @@ def _pruned(
         next_token.compare(head, first, hidden)
 
     work = partial(likelihoods, windows=windows, progress=progress, watch=watch)
-    return within_memory(context, sequences_at_once(windows, context.device), work, written=True)["dense"]
+    return within_memory(context, sequences_at_once(context.device, windows.shape[1]), work, written=True)["dense"]
 
 
 def _tasks(

@@ -17,7 +17,7 @@ from app.core.architectures import FITTED_KINDS
 from worker.engine.activation_store import ActivationStore
 from worker.engine.code_version import code_version
 from worker.engine.context import REPLACEMENT, StageContext, sha256_of, write_bytes
-from worker.engine.device import dtype_of
+from worker.engine.device import dtype_of, sequences_at_once
 from worker.engine.events import finite
 from worker.engine.execution import precision, resident_model, shared_model, within_memory
 from worker.engine.hidden_states import LayeredModel
@@ -26,7 +26,7 @@ from worker.engine.replacements import build, linear_merged, linear_residual
 from worker.engine.replacements.least_squares import Solution, held_out_rows
 from worker.engine.replacements.refit import down_projection, refit
 from worker.engine.replacements.starts import Start
-from worker.engine.stages import SELECTION, TOKENS_AT_ONCE
+from worker.engine.stages import SELECTION
 from worker.engine.text import calibration_windows
 from worker.engine.training.group import Group
 from worker.engine.training.loop import Plan, fit
@@ -68,7 +68,7 @@ def train(context: StageContext) -> None:
         )
 
     with precision(context):
-        store = within_memory(context, max(1, TOKENS_AT_ONCE // windows.shape[1]), captured)
+        store = within_memory(context, sequences_at_once(context.device, windows.shape[1]), captured)
     decoder = shared_model(context)
     pairs = Pairs.split(store, windows)
     arguments = block_arguments(decoder, start, store.length, replacement.layers if replacement.kind == "layer" else 0)
@@ -199,7 +199,7 @@ def _fit_in_closed_form(context: StageContext, windows: Tensor, start: int, end:
             return linear_merged.fit(model, windows, start, end, size, progress)
         return linear_residual.fit(model, windows, start, end, size, progress)
 
-    tensors, solution = within_memory(context, max(1, TOKENS_AT_ONCE // windows.shape[1]), fitted)
+    tensors, solution = within_memory(context, sequences_at_once(context.device, windows.shape[1]), fitted)
     _write_replacement(context, tensors)
     held_out = sum(held_out_rows(len(windows)))
     cut, left = solution.uncorrected, solution.held_out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
 from collections import namedtuple
 from pathlib import Path
@@ -67,3 +68,21 @@ def test_a_state_that_is_not_finite_stops_the_capture(llama: Decoder, ids: Tenso
         llama.layers[1].get_parameter("mlp.down_proj.weight").fill_(float("inf"))
     with pytest.raises(EngineError, match="before layer 3"):
         ActivationStore.capture(llama, ids, 0, 3, tmp_path, batch_size=2)
+
+
+def test_what_was_read_stays_in_the_page_cache_and_not_in_this_process(
+    llama: Decoder, ids: Tensor, tmp_path: Path
+) -> None:
+    stored = ActivationStore.capture(llama, ids.repeat(4000, 1), 1, 4, tmp_path, batch_size=3000)
+    size = sum(path.stat().st_size for path in tmp_path.iterdir())
+    indices = list(range(len(stored)))
+
+    def mapped() -> int:
+        # Pages of mapped files that are in this process's memory, proc(5).
+        return int(Path("/proc/self/statm").read_text().split()[2]) * resource.getpagesize()
+
+    before = mapped()
+    for begin in range(0, len(indices), 500):
+        stored.batch(indices[begin : begin + 500])
+    assert size > 16 << 20
+    assert mapped() - before < size / 8
