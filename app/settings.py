@@ -99,7 +99,9 @@ class Settings(BaseSettings):
         15.0, gt=0, description="A queued job is announced again after this long (doubling with each time)."
     )
     activation_bytes: int | None = Field(
-        None, ge=0, description="Disk that a job's hidden states may take; more are computed anew. Default: all free."
+        None,
+        ge=0,
+        description="Disk for the hidden states of a job's training; more are computed anew. Default: half of the free.",
     )
     stop_grace_seconds: float = Field(10.0, ge=0, description="How long a stopped engine may take to leave by itself.")
     worker_metrics: str = Field(

@@ -29,13 +29,15 @@ _SHARD = "activations-{}.bin"
 
 def disk_full(path: Path, needed: int, allowed: int | None = None) -> EngineError:
     """Return the error for a full disk: bytes needed and bytes free at `path`, or the fewer that are allowed."""
-    free = shutil.disk_usage(next(place for place in (path, *path.parents) if place.exists())).free
-    free = free if allowed is None else min(free, allowed)
-    return EngineError(
-        "disk_full",
-        f"{needed} bytes are needed in {path} and {free} are free; free some space, or lower replacement.tokens",
-        permanent=True,
-    )
+    if allowed is None:
+        free = shutil.disk_usage(next(place for place in (path, *path.parents) if place.exists())).free
+        what = f"{free} are free; free some space, or lower replacement.tokens"
+    else:
+        what = (
+            f"{allowed} may be taken by hidden states (--activation-bytes, STREAMLINE_ACTIVATION_BYTES); raise that, "
+            "or lower replacement.tokens"
+        )
+    return EngineError("disk_full", f"{needed} bytes are needed in {path} and {what}", permanent=True)
 
 
 def stored_bytes(decoder: LayeredModel, windows: Tensor) -> int:

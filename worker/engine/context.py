@@ -32,7 +32,7 @@ class StageContext:
         device: ``cpu`` or ``cuda``, already resolved.
         save_every_seconds: wall time between two states of a training run on disk.
         processes: how many train together, this one among them.
-        activation_bytes: room on disk for hidden states to train on; what is free where None.
+        activation_bytes: room on disk for hidden states to train on; half of what is free where None.
         home: the workspace where what was found out about the dense model lies; this one where None.
         previous: the workspace of the round before, whose checkpoint is this round's model; None in the first.
         memo: objects worth keeping in memory from one stage to the next (the loaded decoder); never a source of truth.

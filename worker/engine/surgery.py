@@ -38,7 +38,8 @@ CONVERTIBLE = frozenset({"F64", "F32", "F16", "BF16"})
 # transformers writes this and readers such as safetensors' own expect it; nothing else may make the bytes differ.
 METADATA: Mapping[str, str] = {"format": "pt"}
 
-_CHUNK_BYTES = 8 << 20
+# What is converted at a time: with its copies in both dtypes, times the files at once, a few tens of megabytes.
+_CHUNK_BYTES = 1 << 20
 # What one system call copies: progress is told in between.
 _COPY_CALL_BYTES = 64 << 20
 _FILES_AT_ONCE = 4

@@ -55,7 +55,7 @@ class History:
     held_out: list[dict[str, float]] = field(default_factory=list)
     seconds: float = 0.0
     data_wait_seconds: float = 0.0
-    """Time in which the step waited for its batch."""
+    """Time in which the step waited for its batch to be read; computing states anew is work, and no waiting."""
     micro_batch: int = 0
     """Sequences that went through the block at once at the end; fewer than the batch where memory ran out."""
     diverged: bool = False

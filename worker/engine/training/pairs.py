@@ -33,14 +33,15 @@ def split(count: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 class Examples(ABC):
-    """What a block is trained on, split: which sequences are trained on and which only judged by.
+    """What a block is trained on, split: which sequences are trained on and which only judged by."""
 
-    `reads_ahead` tells whether a batch may be read in a thread of its own while the one before is computed with.
-    """
-
-    reads_ahead: bool = True
     train: tuple[int, ...]
     held_out: tuple[int, ...]
+
+    @property
+    def reads_ahead(self) -> bool:
+        """Whether a batch may be read in a thread of its own while the one before is computed with."""
+        return True
 
     @property
     @abstractmethod
@@ -129,7 +130,7 @@ class Pairs(Examples):
         return cls(states, input_ids, *split(len(states)))
 
     @property
-    def reads_ahead(self) -> bool:  # type: ignore[override]
+    def reads_ahead(self) -> bool:
         """What is computed anew has the model to itself."""
         return self.states.reads_ahead
 

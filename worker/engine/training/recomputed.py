@@ -1,6 +1,7 @@
 """Training pairs that are computed anew each time they are asked for, where storing them does not pay or does not fit.
 
-Of one pass over the data nothing is read twice, and running the layers for each batch costs what capturing would have.
+Of one pass over the data nothing is read twice, and running the layers for each batch costs about what capturing would
+have.
 What is held out is looked at many times and stored all the same.
 """
 

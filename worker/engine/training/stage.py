@@ -135,19 +135,22 @@ def _captured(context: StageContext, windows: Tensor) -> tuple[Pairs, float]:
 def _computed_anew(context: StageContext, windows: Tensor) -> bool:
     """Tell whether the states to train on are computed for each batch instead of being stored.
 
-    That is so for one pass over them, which costs the same, and where there is no room for them; a model that is
-    streamed would read all its layers for each batch.
+    That is so for one pass over them, which costs about the same, and where there is no room for them; a model that is
+    streamed would read all its layers for each batch. Where processes share a processor, one model is enough for them
+    as long as there is room.
 
     Raises:
-        EngineError: `disk_full` where such a model's states have no room.
+        EngineError: `disk_full` where such a model's states may not take the room that they need.
     """
     replacement, model = context.recipe.replacement, shared_model(context)
-    needed, room = stored_bytes(model, windows), shutil.disk_usage(context.temporary).free
-    room = room if context.activation_bytes is None else min(room, context.activation_bytes)
+    needed, allowed = stored_bytes(model, windows), context.activation_bytes
     if model.execution == "streamed":
-        if needed > room:
-            raise disk_full(context.temporary, needed, room)
+        if allowed is not None and needed > allowed:
+            raise disk_full(context.temporary, needed, allowed)
         return False
+    # The state of the training and the checkpoint want some too.
+    room = shutil.disk_usage(context.temporary).free // 2
+    room = room if allowed is None else min(room, allowed)
     passes = replacement.epochs + (replacement.second_epochs if "+" in replacement.loss else 0)
     passes += replacement.init == "closed_form"
     if passes > 1 and needed > room:
@@ -155,7 +158,8 @@ def _computed_anew(context: StageContext, windows: Tensor) -> bool:
             f"the hidden states take {needed:,} bytes and there is room for {room:,}: they are computed anew in each "
             f"of {passes} passes"
         )
-    return passes == 1 or needed > room
+    one_model_each = context.device == "cuda" or shared_by(context, "train") == 1
+    return needed > room or (passes == 1 and one_model_each)
 
 
 def _pairs(context: StageContext, model: LayeredModel, windows: Tensor) -> Pairs:
@@ -170,8 +174,11 @@ def _pairs(context: StageContext, model: LayeredModel, windows: Tensor) -> Pairs
 def assist(context: StageContext, joining: AbstractContextManager[Group]) -> None:
     """Train along with another process that is in `train` and has captured: same data, same loop, nothing written."""
     replacement, (start, end) = context.recipe.replacement, _window(context)
-    of_states = OF_STATES.issuperset(replacement.loss.split("+")) and not (context.temporary / HELD_OUT).is_dir()
+    anew = (context.temporary / HELD_OUT).is_dir()
+    of_states = OF_STATES.issuperset(replacement.loss.split("+")) and not anew
     decoder = weightless_model(context) if of_states else shared_model(context, beside=True)
+    if anew:
+        resident_model(context, "computing hidden states anew for each batch")
     windows = calibration_windows(context, decoder.tokenizer)
     pairs = _pairs(context, decoder, windows)
     layers = replacement.layers if replacement.kind == "layer" else 0
@@ -206,6 +213,8 @@ def _phase(
         "recipe": recipe.to_json(),
         "selection": selection,
         "ids": _sha256(pairs.input_ids),
+        # Stored and computed anew they differ in their last bits: no training goes on with the other.
+        "stored": isinstance(pairs.states, ActivationStore),
         "code": code_version(),
         "device": context.device,
     }

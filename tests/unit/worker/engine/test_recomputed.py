@@ -98,16 +98,27 @@ def test_one_pass_over_the_data_stores_what_is_held_out_alone(
     assert sink.on_disk == HELD_OUT_BYTES
 
 
-def test_several_processes_compute_their_shares_anew(tiny_directory: Callable[[str], Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("room", "activations"), [(None, "stored"), (0, "recomputed")])
+def test_several_processes_map_what_is_stored_and_compute_their_shares_of_what_is_not(
+    tiny_directory: Callable[[str], Path], tmp_path: Path, room: int | None, activations: str
+) -> None:
     model = tiny_directory("llama")
-    alone, _ = trained(model, tmp_path, 0)
-    together, _ = trained(model, tmp_path, 0, processes=2)
+    alone, _ = trained(model, tmp_path, room)
+    together, _ = trained(model, tmp_path, room, processes=2)
+    assert (together["activations"], together["processes"]) == (activations, 2)
     assert losses(together) == pytest.approx(losses(alone), rel=1e-4)
+
+
+def test_processes_that_share_a_processor_store_what_they_train_on_once(
+    tiny_directory: Callable[[str], Path], tmp_path: Path
+) -> None:
+    together, _ = trained(tiny_directory("llama"), tmp_path, None, processes=2, epochs=1)
+    assert together["activations"] == "stored"
 
 
 def test_a_streamed_model_without_room_is_refused_with_the_sizes(
     tiny_directory: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    with pytest.raises(EngineError, match="bytes are needed in .* and 2048 are free") as caught:
+    with pytest.raises(EngineError, match="bytes are needed in .* and 2048 may be taken by hidden states") as caught:
         trained(tiny_directory("llama"), tmp_path, HELD_OUT_BYTES, execution="streamed")
     assert caught.value.code == "disk_full"
