@@ -73,6 +73,14 @@ class InsufficientScope(ServiceError):  # noqa: N818
     status = 403
 
 
+class QuotaExceeded(ServiceError):  # noqa: N818
+    """The API key has used up what it may use for now; `Retry-After` says when to come back."""
+
+    code = "quota_exceeded"
+    title = "The API key's quota is used up"
+    status = 429
+
+
 class ForeignRequest(ServiceError):  # noqa: N818
     """The service has no API keys, and the request is addressed to another host, or a page of another site sends it."""
 

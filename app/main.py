@@ -12,13 +12,16 @@ from fastapi_swagger import patch_fastapi
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
-from app.api import artefacts, datasets, events, health, imports, jobs, plans, schemas, signing_key
+from app.api import artefacts, datasets, events, health, imports, jobs, metrics, plans, schemas, signing_key
+from app.api.audit import AuditMiddleware
 from app.api.body_limit import BodyLimitMiddleware
 from app.api.deps import Services
 from app.api.hub.application import hub_body_limits, install_hub
 from app.api.nul_guard import NulGuardMiddleware
 from app.api.problems import Problem, install_problems
+from app.api.quotas import QuotaMiddleware
 from app.api.request_log import RequestLogMiddleware
+from app.auth.holders import Holders
 from app.db.session import connect, session_factory
 from app.dispatch.queue import enqueue, make_celery
 from app.hub.bundled import import_bundled
@@ -85,7 +88,10 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     app.state.celery = services.celery
     app.state.read_sessions = services.read_sessions
-    modules = (jobs, plans, events, artefacts, schemas, datasets, imports, signing_key, health, pages, model_pages)
+    modules = (
+        *(jobs, plans, events, artefacts, schemas, datasets, imports, signing_key),
+        *(health, metrics, pages, model_pages),
+    )
     routers = [module.router for module in modules]
     install_problems(app, routers)
     for router in routers:
@@ -115,6 +121,9 @@ def create_app(settings: Settings) -> FastAPI:
         ),
     )
     app.add_middleware(NulGuardMiddleware)
+    holders = Holders(services.read_sessions)
+    app.add_middleware(QuotaMiddleware, holders=holders, sessions=services.sessions)
+    app.add_middleware(AuditMiddleware, holders=holders, sessions=services.sessions)
     app.add_middleware(RequestLogMiddleware)
     _describe_problems(app)
     return app

@@ -89,13 +89,24 @@ class Settings(BaseSettings):
     max_attempts: int = Field(
         3, ge=1, description="Attempts per job, counted anew when a stage has been finished since."
     )
+    hang_seconds: float = Field(
+        600.0, gt=0, description="An engine that sends no event and uses no processor for so long is killed."
+    )
     reconcile_seconds: float = Field(
         5.0, gt=0, description="How often lost messages and expired leases are looked for."
     )
     republish_seconds: float = Field(
         15.0, gt=0, description="A queued job is announced again after this long (doubling with each time)."
     )
+    activation_bytes: int | None = Field(
+        None, ge=0, description="Disk that a job's hidden states may take; more are computed anew. Default: all free."
+    )
     stop_grace_seconds: float = Field(10.0, ge=0, description="How long a stopped engine may take to leave by itself.")
+    worker_metrics: str = Field(
+        "",
+        pattern=r"^(\S+:\d{1,5})?$",
+        description="host:port where a worker serves its metrics, such as 127.0.0.1:9808; default: none.",
+    )
     device: str = Field("auto", pattern="^(auto|cpu|cuda)$", description="Where the engine computes.")
 
     @field_validator("model_roots", mode="before")
@@ -115,6 +126,7 @@ class Settings(BaseSettings):
         "s3_endpoint_url",
         "signing_key",
         "task_data",
+        "activation_bytes",
         "upstream_token",
         mode="before",
     )

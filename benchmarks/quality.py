@@ -57,8 +57,9 @@ def flags(arguments: argparse.Namespace, recipe: str, target: list[str], seed: i
         sys.exit(f"{recipe!r} is no recipe; give KIND[*LAYERS][:LOSS][@INIT][+lora]")
     length = arguments.sequence_length
     given = {
-        "--model": arguments.model, "--out": out, "--cache": out.parent / "cache", "--calibration": arguments.calibration,
-        "--tokens": arguments.sequences * length, "--sequence-length": length, "--seed": seed,
+        "--model": arguments.model, "--out": out, "--cache": out.parent / "cache",
+        "--calibration": arguments.calibration, "--tokens": arguments.sequences * length,
+        "--sequence-length": length, "--seed": seed,
         "--kind": parts["kind"], "--replacement-layers": parts["layers"], "--loss": parts["loss"],
         "--init": parts["init"], "--healing": parts["healing"],
     }  # fmt: skip

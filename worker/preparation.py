@@ -62,7 +62,9 @@ def prepare(
     staged = recipe_file.with_suffix(".staged")
     staged.write_text(json.dumps(recipe, indent=1, sort_keys=True))
     staged.replace(recipe_file)
+    room = settings.activation_bytes
     return [
+        *(() if room is None else ("--activation-bytes", str(room))),
         *("--recipe", str(recipe_file)),
         *("--out", str(workspace)),
         *("--cache", str(settings.cache_dir)),

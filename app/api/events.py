@@ -26,6 +26,16 @@ KEEP_ALIVE_SECONDS = 15.0
 RECONNECT_MILLISECONDS = 1000
 MAX_LISTED = 10_000
 _BATCH = 500
+# One event of the stream, as OpenAPI 3.2 describes streams.
+_SSE_EVENT = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string", "description": "Send the last one as `Last-Event-ID` to go on behind it."},
+        "event": {"type": "string", "description": "The kind, such as `state` or `progress`."},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+        "retry": {"type": "integer", "description": "Milliseconds."},
+    },
+}
 
 
 @router.get(
@@ -34,7 +44,7 @@ _BATCH = 500
     responses={
         200: {
             "description": "A stream that ends when the job does, or (with `Accept: application/json`) the list.",
-            "content": {SSE: {"schema": {"type": "string"}}},
+            "content": {SSE: {"itemSchema": _SSE_EVENT}},
         },
         204: {"description": "The job is final and has no events behind `Last-Event-ID`: do not connect again."},
         **documented(errors.JobNotFound, errors.NotAcceptable, errors.OutOfRange, errors.WrongType, *AUTH_ERRORS),

@@ -2,6 +2,7 @@
 
 from typing import Annotated, Any
 
+import structlog
 from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
@@ -30,7 +31,13 @@ _JOB_HEADERS: dict[str, Any] = {
     "Retry-After": {"description": "Seconds, while the job is not final.", "schema": {"type": "integer"}},
 }
 
-AUTH_ERRORS = (errors.InvalidCredentials, errors.InsufficientScope, errors.ForeignRequest, errors.Unavailable)
+AUTH_ERRORS = (
+    errors.InvalidCredentials,
+    errors.InsufficientScope,
+    errors.ForeignRequest,
+    errors.QuotaExceeded,
+    errors.Unavailable,
+)
 REQUEST_ERRORS = (
     errors.MalformedBody,
     errors.BodyTooLarge,
@@ -104,7 +111,8 @@ def submit_job(
 def _create(parts: Services, caller: Caller, request: JobRequest, reservation: Reservation | None = None) -> JobRow:
     spec = parts.door.admit(request, hub_caller(caller))
     with parts.sessions.begin() as session:
-        row = service.create(session, spec, owner=caller.owner, reservation=reservation)
+        request_id = str(structlog.contextvars.get_contextvars().get("request_id", ""))
+        row = service.create(session, spec, owner=caller.owner, reservation=reservation, request_id=request_id)
     # Only now: a worker must not look for a row that is not there yet. A lost message is sent again by the reconciler.
     _announce(parts, row.id)
     return row

@@ -38,6 +38,8 @@ class JobRow(Base):
     labels: Mapped[dict[str, Any]] = mapped_column(default=dict)
     model: Mapped[str] = mapped_column(String(200), index=True)
     owner: Mapped[str] = mapped_column(String(64), default="")
+    request_id: Mapped[str] = mapped_column(String(64), default="", server_default="")
+    """Id of the request that made it: with it in the worker's log lines one search finds the whole story."""
 
     attempt: Mapped[int] = mapped_column(Integer, default=0)
     """Claims so far, over the whole life of the job."""
@@ -245,6 +247,40 @@ class ApiKeyRow(Base):
     created_at: Mapped[datetime] = mapped_column(insert_default=db_now())
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
+    max_queued_jobs: Mapped[int | None]
+    max_requests_per_minute: Mapped[int | None]
+    max_bytes_per_day: Mapped[int | None] = mapped_column(BigInteger)
+    """Of request bodies. Null, in each of the three: no limit."""
+
+
+class KeyUsageRow(Base):
+    """What a key with a limit has used in the window under way."""
+
+    __tablename__ = "key_usage"
+
+    key_id: Mapped[str] = mapped_column(ForeignKey("api_keys.id", ondelete="CASCADE"), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(8), primary_key=True)
+    window_start: Mapped[datetime]
+    amount: Mapped[int] = mapped_column(BigInteger)
+
+
+class AuditRow(Base):
+    """Who changed, or tried to change, what. Rows are only ever added, and outlive the key that they name."""
+
+    __tablename__ = "audit_log"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=True)
+    time: Mapped[datetime] = mapped_column(insert_default=db_now(), index=True)
+    key_id: Mapped[str] = mapped_column(String(16), index=True)
+    """Empty where no valid key was sent."""
+    key_name: Mapped[str] = mapped_column(String(64))
+    action: Mapped[str] = mapped_column(String(16))
+    """The HTTP method, or the command on the service's own machine."""
+    target: Mapped[str] = mapped_column(String(500))
+    """The path, or the id that the command was about."""
+    status: Mapped[int]
+    """Of the HTTP answer; 0 for a command."""
+    request_id: Mapped[str] = mapped_column(String(64))
 
 
 class BlobRow(Base):

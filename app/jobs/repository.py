@@ -29,6 +29,8 @@ class Claim:
     token: int
     attempt: int
     spec: dict[str, Any]
+    request_id: str = ""
+    """Of the request that made the job, for the log."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,12 @@ def get(session: Session, job_id: str, *, where: ColumnElement[bool] | None = No
     """The job as it stands, or None: there is none, or it does not meet the condition `where`."""
     query = select(JobRow).where(JobRow.id == job_id, true() if where is None else where)
     return session.scalar(query.execution_options(populate_existing=True))
+
+
+def count_queued(session: Session, owner: str) -> int:
+    """How many jobs of this API key wait."""
+    query = select(func.count()).where(JobRow.owner == owner, JobRow.state == State.QUEUED)
+    return session.scalar(query) or 0
 
 
 def marks(session: Session, job_ids: Iterable[str], *, where: ColumnElement[bool] | None = None) -> dict[str, Mark]:
@@ -138,12 +146,12 @@ def claim(session: Session, job_id: str, *, owner: str, lease_seconds: float) ->
             lease_expires_at=db_now(lease_seconds),
             started_at=func.coalesce(JobRow.started_at, db_now()),
         )
-        .returning(JobRow.fencing_token, JobRow.attempt, JobRow.spec)
+        .returning(JobRow.fencing_token, JobRow.attempt, JobRow.spec, JobRow.request_id)
     ).one_or_none()
     if row is None:
         return None
     append_events(session, job_id, [Event("state", {"state": State.RUNNING, "attempt": row.attempt})])
-    return Claim(job_id=job_id, token=row.fencing_token, attempt=row.attempt, spec=row.spec)
+    return Claim(job_id=job_id, token=row.fencing_token, attempt=row.attempt, spec=row.spec, request_id=row.request_id)
 
 
 def _held(job_id: str, token: int) -> Update:
@@ -238,8 +246,8 @@ def _of_interest(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: values[key] for key in ("verdict", "error") if values.get(key) is not None}
 
 
-def release(session: Session, job_id: str, token: int) -> None:
-    """Give the job back without spending an attempt: this worker is stopping.
+def release(session: Session, job_id: str, token: int, *, reason: str) -> None:
+    """Give the job back without spending an attempt: this worker is stopping, or may not begin yet.
 
     Raises:
         LeaseLostError: the job is no longer this worker's.
@@ -252,7 +260,7 @@ def release(session: Session, job_id: str, token: int) -> None:
     )
     if given is None:
         raise LeaseLostError(job_id)
-    append_events(session, job_id, [Event("state", {"state": State.QUEUED, "reason": "the worker is stopping"})])
+    append_events(session, job_id, [Event("state", {"state": State.QUEUED, "reason": reason})])
 
 
 def attempt_failed(session: Session, job_id: str, token: int, *, error: dict[str, Any], max_attempts: int) -> bool:
@@ -445,6 +453,14 @@ def events_after(session: Session, job_id: str, seq: int, *, limit: int) -> Sequ
         .order_by(JobEventRow.seq)
         .limit(limit)
     ).all()
+
+
+def queue_age_seconds(session: Session) -> float:
+    """How long the oldest queued job has waited since it was made, by the database's clock; 0 without one."""
+    oldest = select(JobRow.created_at).where(JobRow.state == State.QUEUED).order_by(JobRow.created_at).limit(1)
+    row = session.execute(select(oldest.scalar_subquery(), db_now())).one()
+    since: datetime | None = row[0]
+    return 0.0 if since is None else max(0.0, (row[1] - since).total_seconds())
 
 
 def state_counts(session: Session) -> dict[str, int]:

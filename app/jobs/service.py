@@ -9,18 +9,21 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy.orm import Session
 
+from app.auth import keys
 from app.db.models import JobRow
-from app.errors import InvalidRequest, JobIsFinal, JobNotFound, JobNotRetryable
+from app.errors import InvalidRequest, JobIsFinal, JobNotFound, JobNotRetryable, QuotaExceeded
 from app.hub.access import Caller
 from app.jobs import idempotency, repository
 from app.jobs.access import note_repositories, visible_to
 from app.jobs.idempotency import Reservation
 from app.jobs.repository import Mark
 from app.jobs.states import FINAL, State
+
+QUEUE_RETRY_AFTER_SECONDS: Final = 30
 
 
 @dataclass(frozen=True)
@@ -31,12 +34,21 @@ class Page:
     next_cursor: str | None
 
 
-def create(session: Session, spec: dict[str, Any], *, owner: str, reservation: Reservation | None = None) -> JobRow:
+def create(
+    session: Session,
+    spec: dict[str, Any],
+    *,
+    owner: str,
+    reservation: Reservation | None = None,
+    request_id: str = "",
+) -> JobRow:
     """Make a queued job of a resolved specification; with a reservation, its Idempotency-Key becomes the job's.
 
     Raises:
         IdempotencyKeyInFlight: the reservation has run out; nothing may be committed.
+        QuotaExceeded: the owner has as many queued jobs as it may have.
     """
+    _check_queue(session, owner)
     row = JobRow(
         id=uuid.uuid4().hex,
         state=State.QUEUED,
@@ -44,6 +56,7 @@ def create(session: Session, spec: dict[str, Any], *, owner: str, reservation: R
         labels=spec["labels"],
         model=spec["model"]["repo"],
         owner=owner,
+        request_id=request_id,
     )
     repository.insert(session, row)
     note_repositories(session, row.id, spec)
@@ -120,8 +133,9 @@ def retry(session: Session, job_id: str, who: Caller) -> JobRow:
     Raises:
         JobNotFound: there is none of this id.
         JobNotRetryable: it has neither failed nor been cancelled.
+        QuotaExceeded: its owner has as many queued jobs as it may have.
     """
-    find(session, job_id, who)
+    _check_queue(session, find(session, job_id, who).owner)
     queued = repository.retry(session, job_id)
     row = find(session, job_id, who)
     if not queued:
@@ -137,6 +151,17 @@ def is_final(row: JobRow) -> bool:
 def etag(row: JobRow) -> str:
     """Strong: any change that a client can see counts the version up."""
     return f'"{row.id}-{row.version}"'
+
+
+def _check_queue(session: Session, owner: str) -> None:
+    """Hold the owner's key until the transaction ends, so that two requests at once do not both find the last place."""
+    key = keys.lock(session, owner) if owner else None
+    limit = key.max_queued_jobs if key else None
+    if limit is not None and repository.count_queued(session, owner) >= limit:
+        raise QuotaExceeded(
+            f"This key may have {limit:,} queued job(s) at a time and has them; wait for one to start, or cancel one.",
+            headers={"Retry-After": str(QUEUE_RETRY_AFTER_SECONDS)},
+        )
 
 
 def _unknown(job_id: str) -> JobNotFound:

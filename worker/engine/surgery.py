@@ -113,6 +113,19 @@ def layout(pieces: Sequence[Piece]) -> tuple[list[Piece], bytes]:
     return ordered, encode_header(entries, METADATA)
 
 
+def stored_in(checkpoint: Checkpoint, name: str) -> Stored:
+    """Return where a tensor of a checkpoint lies.
+
+    Raises:
+        EngineError: `corrupt_model` where it is not there.
+    """
+    if name not in checkpoint.tensor_file:
+        raise EngineError("corrupt_model", f"the weights lack {name}; fetch the model again")
+    file = next(file for file in checkpoint.files if file.name == checkpoint.tensor_file[name])
+    entry = file.header.tensors[name]
+    return Stored(file.path, file.header.data_offset + entry.start, entry.dtype, entry.shape)
+
+
 def read_tensor(stored: Stored) -> torch.Tensor:
     """Return a stored tensor in memory.
 
