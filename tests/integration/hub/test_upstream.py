@@ -310,7 +310,7 @@ def test_a_job_on_an_upstream_model_is_pinned_at_submission_and_fetches_with_pro
     commit = pair.publish(name, files)
     pair.proxy.slow["/model.safetensors"] = 0.01
     with pair.service.client() as api:
-        job = api.submit(QUICK_JOB | {"model": {"repo": name, "revision": "main"}, "replacement": {"kind": "none"}})
+        job = api.submit(QUICK_JOB | {"model": {"repo": name, "revision": "main"}})
         assert job["spec"]["model"]["revision"] == commit
         assert len(pair.proxy.of("/model.safetensors")) == 1, "its header alone"
         assert hashlib.sha256(weights).hexdigest() not in pair.blobs()
