@@ -101,7 +101,7 @@ class Settings(BaseSettings):
     activation_bytes: int | None = Field(
         None,
         ge=0,
-        description="Disk for the hidden states of a job's training; more are computed anew. Default: half of the free.",
+        description="Disk for hidden states to train on; more are computed anew. Default: half of what is free.",
     )
     stop_grace_seconds: float = Field(10.0, ge=0, description="How long a stopped engine may take to leave by itself.")
     worker_metrics: str = Field(
