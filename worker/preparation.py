@@ -39,7 +39,8 @@ def prepare(
         rivals = {name: catalog.files_of(session, *_rival(name)) for name in spec["benchmark"].get("rivals") or ()}
         named = dict.fromkeys([spec["calibration"]["dataset"], *spec["evaluation"]["perplexity"]])
         texts = {name: _dataset(session, name) for name in named if name != defaults.SELF_TEXT}
-        sources = [_source(session, settings.task_data, name) for name in spec["evaluation"]["tasks"]]
+        pinned = spec["evaluation"].get("task_data") or {}  # absent in jobs that are older than it
+        sources = [_source(session, settings.task_data, n, pinned.get(n)) for n in spec["evaluation"]["tasks"]]
         questions = [task.rows for task in sources if isinstance(task.rows, DatasetRow)]
         # From here on nothing of it is collected, even if the model's repository is removed.
         trees = [files, *(tree for _, tree in rivals.values())]
@@ -88,11 +89,6 @@ def _recipe(spec: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
     }
 
 
-def _judging(wanted: Mapping[str, Any]) -> dict[str, Any]:
-    # A job of an older version has no tasks, and says nothing about them.
-    return {"limit": wanted.get("limit"), "over": wanted.get("over") or defaults.OVER}
-
-
 def _benchmark(wanted: Mapping[str, Any]) -> dict[str, Any]:
     # A job of an older version has neither other lengths nor a backend.
     lengths = dict.fromkeys([wanted["prompt_tokens"], *(wanted.get("other_prompt_tokens") or ())])
@@ -133,8 +129,8 @@ def _task(store: BlobStore, directory: Path, source: TaskSource) -> dict[str, An
     return {"name": source.name, "definition": source.definition, "path": str(file)}
 
 
-def _source(session: Session, mirror: Path | None, name: str) -> TaskSource:
-    source = find_task(session, mirror, name)
+def _source(session: Session, mirror: Path | None, name: str, dataset: str | None) -> TaskSource:
+    source = find_task(session, mirror, name, dataset)
     if source is None:
         raise LookupError(f"the data of task {name} are gone")
     return source

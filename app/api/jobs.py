@@ -9,6 +9,7 @@ from starlette.concurrency import run_in_threadpool
 from app import errors
 from app.api.deps import Caller, Parts, Reader, Services, Submitter, hub_caller
 from app.api.problems import documented
+from app.datasets import service as datasets
 from app.db.models import JobRow
 from app.dispatch.queue import enqueue
 from app.errors import OutOfRange
@@ -71,6 +72,7 @@ REQUEST_ERRORS = (
         **documented(
             *REQUEST_ERRORS,
             *AUTH_ERRORS,
+            errors.StorageFull,
             errors.InvalidIdempotencyKey,
             errors.IdempotencyKeyReused,
             errors.IdempotencyKeyInFlight,
@@ -98,9 +100,11 @@ def submit_job(
 
 
 def _create(parts: Services, caller: Caller, request: JobRequest, reservation: Reservation | None = None) -> JobRow:
-    spec = parts.door.admit(request, hub_caller(caller))
+    admitted = parts.door.admit(request, hub_caller(caller))
     with parts.sessions.begin() as session:
-        row = service.create(session, spec, owner=caller.owner, reservation=reservation)
+        for copy in admitted.copies:
+            datasets.add(session, name=copy.name, blob=copy.blob, contents=copy.contents)
+        row = service.create(session, admitted.spec, owner=caller.owner, reservation=reservation)
     # Only now: a worker must not look for a row that is not there yet. A lost message is sent again by the reconciler.
     _announce(parts, row.id)
     return row

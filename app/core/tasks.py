@@ -10,7 +10,6 @@ import difflib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -33,6 +32,7 @@ class Task:
         columns: what every row must hold.
         kind: how it is answered.
         graded: answers get a grade (ROUGE) and are not right or wrong.
+        examples: other questions of the same file that are shown, answered, in front of each.
     """
 
     name: str
@@ -40,6 +40,7 @@ class Task:
     columns: tuple[str, ...]
     kind: Kind = "choice"
     graded: bool = False
+    examples: int = 0
 
 
 class TaskDataError(ValueError):
@@ -52,6 +53,10 @@ class ColumnsMissing(TaskDataError):  # noqa: N818 - named for what happened
 
 class NoUsableQuestion(TaskDataError):  # noqa: N818 - named for what happened
     """Every row lacks a right answer among its options."""
+
+
+class TooFewQuestions(TaskDataError):  # noqa: N818 - named for what happened
+    """Not enough questions to show examples beside the one that is asked."""
 
 
 _LLM_FOUNDRY = ("query", "choices", "gold")
@@ -97,8 +102,8 @@ _TASKS = (
     Task("c3", "c3.jsonl", ("document", "questions")),
     Task("story_cloze", "story_cloze.jsonl", ("context", "sep", "choices", "label")),
     Task("lambada", "lambada.jsonl", ("context", "continuation"), "completion"),
-    Task("gsm8k", "gsm8k.jsonl", ("question", "answer"), "generation"),
-    Task("strategyqa", "strategyqa.jsonl", ("question", "answer"), "generation"),
+    Task("gsm8k", "gsm8k.jsonl", ("question", "answer"), "generation", examples=5),
+    Task("strategyqa", "strategyqa.jsonl", ("question", "answer"), "generation", examples=5),
     Task("xsum", "xsum.jsonl", ("document", "summary"), "generation", graded=True),
 )
 
@@ -141,13 +146,13 @@ def nearest(name: str, also: Iterable[str] = ()) -> list[str]:
     return difflib.get_close_matches(name, known, n=_SUGGESTIONS, cutoff=0.5) or [*PAPER_SUITE[:_SUGGESTIONS]]
 
 
-def read_rows(path: Path, task: Task, limit: int | None = None) -> list[dict[str, Any]]:
-    """Return the rows of a task's file (JSON lines), at most `limit`, each with every column that the task needs.
+def read_rows(path: Path, task: Task) -> list[dict[str, Any]]:
+    """Return the rows of a task's file (JSON lines), each with every column that the task needs.
 
     Raises:
         TaskDataError: naming the line, and the columns that are missing and there.
     """
-    rows = list(islice(_rows(path, task), limit))
+    rows = list(_rows(path, task))
     if not rows:
         raise NoUsableQuestion("there are no rows")
     return rows

@@ -6,7 +6,7 @@ with no database connection held.
 
 import difflib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +44,7 @@ from app.hub.revisions import DEFAULT_BRANCH
 from app.jobs import resolution
 from app.jobs.resolution import ModelFacts, RivalFacts
 from app.jobs.spec import JobRequest, PlanRequest
-from app.jobs.task_door import TaskFacts, check_tasks, tasks_of
+from app.jobs.task_door import MirrorCopy, TaskFacts, check_tasks, pin_tasks, tasks_of
 from app.storage.blobs import BlobNotFound, BlobStore
 
 _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
@@ -75,6 +75,14 @@ class Facts:
     tasks: tuple[TaskFacts, ...] = ()
 
 
+@dataclass(frozen=True)
+class Admitted:
+    """A job that may be queued: its specification, and what has to be in the database with it."""
+
+    spec: dict[str, Any]
+    copies: Sequence[MirrorCopy]
+
+
 class Door:
     """Refuses what cannot work, and resolves what can."""
 
@@ -92,15 +100,17 @@ class Door:
         self._vllm = vllm
         self._task_data = task_data
 
-    def admit(self, request: JobRequest, who: Caller) -> dict[str, Any]:
-        """The resolved specification of a job that this caller may have queued.
+    def admit(self, request: JobRequest, who: Caller) -> Admitted:
+        """The resolved specification of a job that this caller may have queued, its data pinned.
 
         Raises:
             InvalidRequest: what is wrong, where, and what to do.
         """
-        spec = self._resolve(request, self._facts(request, who, request.model.repo, request.model.revision))
+        facts = self._facts(request, who, request.model.repo, request.model.revision)
+        spec = self._resolve(request, facts)
         self._check_output(spec["output"]["repo"], request.model.repo, who)
-        return spec
+        spec["evaluation"]["task_data"], copies = pin_tasks(facts.tasks, self._store)
+        return Admitted(spec, copies)
 
     def plan(self, request: PlanRequest, who: Caller) -> dict[str, Any]:
         """The answer to a dry run, after the same checks that a job would have to pass.
@@ -127,7 +137,7 @@ class Door:
             )
         tasks = {task.source.name: task.source.task for task in facts.tasks}
         spec = resolution.resolve(request, facts.model, facts.rivals, tasks)
-        check_tasks(facts.tasks, self._store, limit=spec["evaluation"]["limit"])
+        check_tasks(facts.tasks, self._store)
         _check_texts(facts, length=spec["scoring"]["sequence_length"], column=spec["calibration"]["column"])
         return spec
 

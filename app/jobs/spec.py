@@ -288,10 +288,17 @@ class Evaluation(Section):
     tasks: Annotated[list[Text], Field(max_length=128)] | None = Field(
         None,
         description=f"Questions put to the dense and the pruned model: {', '.join(known_tasks())}; or ids of uploaded "
-        "data sets of multiple-choice questions (JSONL with `question` or `context`, `choices`, `label`). Their rows "
-        "come from an uploaded data set of the file's name, or from the service's mirror. Default: those of "
-        f"LLM-Streamline, section 4.1, that have data here ({', '.join(PAPER_SUITE)}).",
+        "data sets of multiple-choice questions (JSONL with `question` or `context`, `choices`, `label`). Default: "
+        f"those of LLM-Streamline, section 4.1, that have data here ({', '.join(PAPER_SUITE)}).",
         examples=[["piqa", "blimp"]],
+    )
+    task_data: dict[Text, Text] | None = Field(
+        None,
+        max_length=128,
+        description="Task -> id of the data set with its rows. Default: the file in the service's mirror; where there "
+        "is none, the newest upload of the file's name. The job's `spec` names the data set of every task, and all its "
+        "attempts use these bytes.",
+        examples=[{"piqa": "ds-0123456789abcdef01234567"}],
     )
     limit: int | None = Field(
         None, ge=1, le=1_000_000, description=f"Questions per task, the first ones. Default {defaults.TASK_LIMIT}."

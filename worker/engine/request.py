@@ -22,6 +22,7 @@ from app.core.architectures import (
 from app.core.conflicts import check_selection
 from app.core.selection import Selection, SelectionError, Target, window_size
 from app.core.starts import init_refusal
+from app.core.task_rows import read_questions
 from worker.engine import fetch
 from worker.engine.errors import EngineError
 from worker.engine.recipe import (
@@ -322,11 +323,14 @@ def check_texts(recipe: Recipe) -> None:
     """Refuse texts that are unreadable or make not one sequence, and tasks whose rows lack a column.
 
     Raises:
-        EngineError: `bad_text` or `text_too_short`, with the counts; `bad_task_data`, with the columns.
+        EngineError: `bad_text` or `text_too_short`, with the counts; `bad_task_data`, with the columns;
+            `no_usable_question`.
     """
     for task in recipe.judging.tasks:
         try:
-            tasks.read_rows(Path(task.path), tasks.by_definition(task.definition))
+            read_questions(Path(task.path), tasks.by_definition(task.definition))
+        except tasks.NoUsableQuestion as error:
+            raise EngineError("no_usable_question", f"task {task.name}: {error}") from error
         except tasks.TaskDataError as error:
             raise EngineError("bad_task_data", f"task {task.name}: {error}") from error
     texts = [text for text in (recipe.calibration, *recipe.evaluation) if text.path is not None]
