@@ -54,6 +54,7 @@ def prepare(
             "tasks": [_task(store, data, task) for task in sources],
             "limit": spec["evaluation"]["limit"],
             "over": spec["evaluation"].get("over", "option"),
+            "stride": spec["evaluation"].get("stride"),
         },
         "model": {"path": str(source), "name": model["repo"], "revision": commit},
         "calibration": calibration,

@@ -129,14 +129,14 @@ class Door:
         return resolution.plan(request, facts.model, self._resolve(request, facts)).to_json()
 
     def _resolve(self, request: JobRequest | PlanRequest, facts: Facts) -> dict[str, Any]:
+        tasks = {task.source.name: task.source.task for task in facts.tasks}
+        spec = resolution.resolve(request, facts.model, facts.rivals, tasks)
         if request.benchmark.backend == "vllm" and self._vllm is False:
             raise NotAvailable(
                 "vllm is not installed on this machine, where the worker runs too; install it there, or leave backend "
                 "out to measure with transformers.",
                 pointer="/benchmark/backend",
             )
-        tasks = {task.source.name: task.source.task for task in facts.tasks}
-        spec = resolution.resolve(request, facts.model, facts.rivals, tasks)
         check_tasks(facts.tasks, self._store)
         _check_texts(facts, length=spec["scoring"]["sequence_length"], column=spec["calibration"]["column"])
         return spec
@@ -175,7 +175,7 @@ class Door:
             if not catalog.tensor_headers_of(session, self._store, repo, commit):
                 raise NoSafetensors(f"{repo} at {commit[:12]} has no safetensors weights to time.", pointer=pointer)
         try:
-            return RivalFacts(repo, commit, max_positions(config))
+            return RivalFacts(repo, commit, max_positions(config), own_code="auto_map" in config)
         except ArchitectureError as error:
             raise resolution.model_problem(error, pointer) from None
 

@@ -285,6 +285,14 @@ class Evaluation(Section):
     perplexity: Annotated[list[Text], Field(max_length=16)] | None = Field(
         None, description="Ids of uploaded data sets. Default: a held-out part of the calibration text."
     )
+    stride: int | None = Field(
+        None,
+        ge=1,
+        le=1_048_576,
+        description="Tokens from the start of one window of an evaluation text to the next, at most "
+        "`scoring.sequence_length`; less than that predicts each token, still once, from at least "
+        "`sequence_length - stride` tokens before it, and takes longer. Default: windows do not overlap.",
+    )
     tasks: Annotated[list[Text], Field(max_length=128)] | None = Field(
         None,
         description=f"Questions put to the dense and the pruned model: {', '.join(known_tasks())}; or ids of uploaded "

@@ -19,7 +19,7 @@ from app.core.architectures import (
     ReplacementRefused,
     max_positions,
 )
-from app.core.conflicts import check_selection
+from app.core.conflicts import backend_refusal, check_selection
 from app.core.selection import Selection, SelectionError, Target, window_size
 from app.core.starts import init_refusal
 from app.core.task_rows import read_questions
@@ -129,6 +129,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     questions.add_argument("--task-data", type=Path, metavar="DIR", help="their files (default: none, and no tasks)")
     questions.add_argument("--limit", type=int, default=defaults.TASK_LIMIT, metavar="N", help="of each (%(default)s)")
+    questions.add_argument(
+        "--stride", type=int, metavar="N", help="tokens from one perplexity window to the next (default: no overlap)"
+    )
     questions.add_argument("--over", choices=get_args(Over), default=defaults.OVER, help="of stability (%(default)s)")
     speed = parser.add_argument_group("benchmark")
     speed.add_argument("--benchmark-batch-sizes", type=int, nargs="+", default=list(defaults.BENCHMARK_BATCH_SIZES))
@@ -218,7 +221,7 @@ def recipe_from(options: argparse.Namespace) -> Recipe:
         device=options.device,
         trust_remote_code=options.trust_remote_code,
         execution=options.execution,
-        judging=Judging(_tasks(options.tasks, options.task_data), options.limit, options.over),
+        judging=Judging(_tasks(options.tasks, options.task_data), options.limit, options.over, options.stride),
     )
 
 
@@ -280,6 +283,8 @@ def check(recipe: Recipe) -> None:
             raise ReplacementRefused(f"replacement.init: {reason}")
     except (ArchitectureError, SelectionError) as error:
         raise EngineError(error.code, str(error)) from error
+    if reason := backend_refusal(recipe.benchmark.backend, block.kind, form):
+        raise EngineError("bad_recipe", reason)
     _check_benchmark(recipe.benchmark)
     _check_numbers(recipe, config)
     if recipe.healing is not None and recipe.execution == "streamed":
@@ -360,6 +365,11 @@ def _check_numbers(recipe: Recipe, config: Config) -> None:
         *(("benchmark.prompt_tokens", length, 1, positions - 1) for length in benchmark.prompt_tokens),
         ("benchmark.new_tokens", benchmark.new_tokens, defaults.LEAST_NEW_TOKENS, positions - 1),
         ("benchmark.repeats", benchmark.repeats, 1, None),
+        *(
+            ("judging.stride", stride, 1, recipe.scoring.sequence_length)
+            for stride in [recipe.judging.stride]
+            if stride is not None
+        ),
         *(("judging.limit", limit, 1, None) for limit in [recipe.judging.limit] if limit is not None),
         *(("benchmark.batch_sizes", size, 1, None) for size in benchmark.batch_sizes),
         *_healing_numbers(recipe),
