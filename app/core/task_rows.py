@@ -19,6 +19,10 @@ Row = Mapping[str, Any]
 Question = dict[str, Any]
 
 
+SPLIT = "_split"
+"""The field that names the split of a row of a task of the harness, where it is not the one that is asked."""
+
+
 class Questions(list[Question]):
     """The questions of a task, in the order of the file; `unusable` ones are not among them."""
 
@@ -39,6 +43,8 @@ def read_questions(path: Path, task: Task) -> Questions:
         TaskDataError: the file cannot be read, lacks a column, or has no usable question, or fewer than the task needs
             to show examples beside the one it asks.
     """
+    if task.split:
+        return Questions(split_rows(path, task)[task.split], 0)
     questions, unusable = [], 0
     for number, row in enumerate(read_rows(path, task), start=1):
         try:
@@ -58,6 +64,29 @@ def read_questions(path: Path, task: Task) -> Questions:
             "answered, in front of each"
         )
     return Questions(questions, unusable)
+
+
+def split_rows(path: Path, task: Task) -> dict[str, list[Question]]:
+    """Return the rows of a task of the harness, split by split; the one that is asked is always there.
+
+    Raises:
+        TaskDataError: the file cannot be read, lacks a column, or has no row to ask, or too few to show as examples.
+    """
+    splits: dict[str, list[Question]] = {task.split: []}
+    for row in read_rows(path, task):
+        splits.setdefault(str(row.get(SPLIT, task.split)), []).append({k: v for k, v in row.items() if k != SPLIT})
+    asked = splits[task.split]
+    if not asked:
+        raise NoUsableQuestion(f"there is no row of the split {task.split!r}, which is asked")
+    shown = splits.get(task.examples_split or task.split, [])
+    needed = task.examples + (not task.examples_split)
+    if task.examples and (different := _different(shown)) < needed:
+        raise TooFewQuestions(
+            f"{task.examples} answered examples are shown in front of each question; there are {different} different "
+            f"rows of the split {task.examples_split or task.split!r}, and {needed} are needed. Give rows of another "
+            f'split than {task.split!r} the field "{SPLIT}"'
+        )
+    return splits
 
 
 def _different(questions: list[Question]) -> int:
@@ -103,6 +132,18 @@ def _cmmlu(row: Row) -> Iterator[Question]:
         yield {**question, "field": _FIELDS.get(row["subject"], row["subject"])}
 
 
+def _cmnli(row: Row) -> Iterator[Question]:
+    """As CLUE publishes it; a pair on which the annotators did not agree has the label `-`."""
+    labels = {"entailment": 0, "neutral": 1, "contradiction": 2}
+    yield {**row, "gold": labels.get(row["label"])}
+
+
+def _chid(row: Row) -> Iterator[Question]:
+    """As FewCLUE publishes it: `#idiom#` stands in the text for one of seven idioms."""
+    texts = [row["content"].replace("#idiom#", idiom) for idiom in row["candidates"]]
+    yield {**row, "texts": texts, "gold": right_option(texts, int(row["answer"]))}
+
+
 def _c3(row: Row) -> Iterator[Question]:
     for question in row["questions"]:
         choices, answer = question["choice"], question["answer"]
@@ -134,6 +175,8 @@ _LAYOUTS: Mapping[str, Callable[[Row], Iterator[Question]]] = {
     "commonsenseqa": _commonsenseqa,
     "mmlu": _with_gold("choices", "answer"),
     "cmmlu": _cmmlu,
+    "cmnli": _cmnli,
+    "chid": _chid,
     "c3": _c3,
     "story_cloze": _with_gold("choices", "label"),
     OWN: _own,

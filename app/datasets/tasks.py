@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from sqlalchemy.orm import Session
 
-from app.core.tasks import OWN, TASKS, Task, by_definition
+from app.core.tasks import OWN, Task, by_definition, find
 from app.datasets import repository
 from app.db.models import DatasetRow
 
@@ -37,7 +37,7 @@ def find_task(session: Session, mirror: Path | None, name: str, dataset: str | N
         name: of a task, or the id of a data set of multiple-choice questions.
         dataset: id of the data set that has the rows; None: the mirror's file, or the newest upload of its name.
     """
-    task = TASKS.get(name)
+    task = find(name)
     definition = OWN if task is None else name
     if dataset is None and task is not None and mirror is not None and (path := mirror / task.file).is_file():
         return TaskSource(name, definition, path)

@@ -401,8 +401,8 @@ def _rivals(rivals: Sequence[RivalFacts], benchmark: Mapping[str, Any]) -> list[
             )
         if rival.own_code and benchmark["backend"] == "vllm":
             raise ConflictingFields(
-                f"{rival.repo} brings modelling code of its own, which vLLM does not run; leave it or benchmark.backend "
-                "out.",
+                f"{rival.repo} brings modelling code of its own, which vLLM does not run; leave it out, or "
+                "benchmark.backend.",
                 pointer=pointer,
             )
         seen.add(rival.repo)

@@ -295,8 +295,10 @@ class Evaluation(Section):
     )
     tasks: Annotated[list[Text], Field(max_length=128)] | None = Field(
         None,
-        description=f"Questions put to the dense and the pruned model: {', '.join(known_tasks())}; or ids of uploaded "
-        "data sets of multiple-choice questions (JSONL with `question` or `context`, `choices`, `label`). Default: "
+        description=f"Questions put to the dense and the pruned model: {', '.join(known_tasks())}; single "
+        "tasks of lm-evaluation-harness by its own names (rows as its data set has them, those of a split that is only "
+        "shown as examples with `_split`); or ids of uploaded data sets of multiple-choice questions (JSONL with "
+        "`question` or `context`, `choices`, `label`). Default: "
         f"those of LLM-Streamline, section 4.1, that have data here ({', '.join(PAPER_SUITE)}).",
         examples=[["piqa", "blimp"]],
     )

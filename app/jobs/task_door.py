@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from app.core import tasks as catalogue
 from app.core.task_rows import read_questions
-from app.core.tasks import GROUPS, OWN, PAPER_SUITE, TASKS, ColumnsMissing, TaskDataError, known_tasks, nearest
+from app.core.tasks import GROUPS, OWN, PAPER_SUITE, ColumnsMissing, TaskDataError, known_tasks, nearest
 from app.datasets import repository as datasets
 from app.datasets.inspection import Contents, inspect
 from app.datasets.tasks import TaskSource, find_task
@@ -104,8 +104,9 @@ def _pointer(name: str) -> str:
 
 
 def _no_task(session: Session, mirror: Path | None, name: str, pointer: str) -> InvalidRequest:
-    if name in TASKS or name in GROUPS:
-        file = TASKS[name].file if name in TASKS else f"{name}/..."
+    task = catalogue.find(name)
+    if task is not None or name in GROUPS:
+        file = task.file if task is not None else f"{name}/..."
         elsewhere = "the service has no mirror" if mirror is None else "the service's mirror does not have it"
         return MissingTaskData(
             f"There are no data for the task {name}: no uploaded data set is called {file}, and {elsewhere} "
@@ -116,7 +117,8 @@ def _no_task(session: Session, mirror: Path | None, name: str, pointer: str) -> 
     ids = [id_ for id_, _ in datasets.names(session)]
     return UnknownTask(
         f"There is no task {name!r}, and no JSONL data set with that id. The nearest: {', '.join(nearest(name, ids))}. "
-        f"Known are {', '.join(known_tasks())}, and the ids of data sets of your own multiple-choice questions.",
+        f"Known are {', '.join(known_tasks())}, the single tasks of "
+        "lm-evaluation-harness by its names, and the ids of data sets of your own multiple-choice questions.",
         pointer=pointer,
     )
 

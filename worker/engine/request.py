@@ -240,7 +240,7 @@ def _tasks(names: list[str] | None, directory: Path | None) -> tuple[TaskData, .
 def _task(name: str, directory: Path | None) -> list[TaskData]:
     if name.endswith(".jsonl") and Path(name).is_file():
         return [TaskData(Path(name).stem, tasks.OWN, str(Path(name).resolve()))]
-    if name not in tasks.TASKS and name not in tasks.GROUPS:
+    if tasks.find(name) is None and name not in tasks.GROUPS:
         near = ", ".join(tasks.nearest(name))
         raise EngineError(
             "unknown_task", f"there is no task {name!r}; the nearest: {near}, or a JSONL file of your own"

@@ -123,6 +123,23 @@ def test_a_task_of_which_no_row_has_a_right_answer_is_refused(mirrored: Service)
     assert problem["code"] == "no_usable_question"
 
 
+def test_a_task_of_the_harness_needs_its_rows_and_goes_by_its_name(mirrored: Service) -> None:
+    problem = mirrored.refused(JOB | {"evaluation": {"tasks": ["sciq"]}})
+    assert problem["code"] == "missing_task_data"
+    assert "sciq.jsonl" in problem["detail"]
+    problem = mirrored.refused(JOB | {"evaluation": {"tasks": ["mmlu_anatomi"]}})
+    assert problem["code"] == "unknown_task"
+    assert "mmlu_anatomy" in problem["detail"]
+    row = {"question": "q", "choices": ["a", "b", "c", "d"], "answer": 1}
+    short = mirrored.upload(lines({"question": "q"}), "mmlu_anatomy.jsonl")
+    problem = mirrored.refused(JOB | {"evaluation": {"tasks": ["mmlu_anatomy"]}})
+    assert problem["code"] == "unknown_column"
+    assert "lacks answer, choices; there: question" in problem["detail"], short
+    rows = mirrored.upload(lines(row), "mmlu_anatomy.jsonl")["id"]
+    found = evaluation(mirrored, tasks=["mmlu_anatomy"])
+    assert (found["tasks"], found["task_data"]) == (["mmlu_anatomy"], {"mmlu_anatomy": rows})
+
+
 def test_ones_own_questions_are_a_task_by_the_data_sets_id(mirrored: Service) -> None:
     own = mirrored.upload(lines(OWN), "mine.jsonl")["id"]
     assert evaluation(mirrored, tasks=["piqa", own])["tasks"] == ["piqa", own]
