@@ -39,7 +39,8 @@ def prepare(
         rivals = {name: catalog.revision_of(session, *_rival(name)) for name in spec["benchmark"].get("rivals") or ()}
         named = dict.fromkeys([spec["calibration"]["dataset"], *spec["evaluation"]["perplexity"]])
         texts = {name: _dataset(session, name) for name in named if name != defaults.SELF_TEXT}
-        sources = [_source(session, settings.task_data, name) for name in spec["evaluation"]["tasks"]]
+        pinned = spec["evaluation"].get("task_data") or {}  # absent in jobs that are older than it
+        sources = [_source(session, settings.task_data, n, pinned.get(n)) for n in spec["evaluation"]["tasks"]]
         questions = [task.rows for task in sources if isinstance(task.rows, DatasetRow)]
         # From here on nothing of it is collected, even if the model's repository is removed.
         sizes = {file.sha256: file.size for revision in (dense, *rivals.values()) for file in revision.files}
@@ -52,6 +53,7 @@ def prepare(
             "tasks": [_task(store, data, task) for task in sources],
             "limit": spec["evaluation"]["limit"],
             "over": spec["evaluation"].get("over", "option"),
+            "stride": spec["evaluation"].get("stride"),
         },
         "model": {"path": str(source), "name": model["repo"], "revision": dense.commit},
         "calibration": calibration,
@@ -87,11 +89,6 @@ def _recipe(spec: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
         "device": settings.device,
         "trust_remote_code": spec["model"]["repo"] in settings.trust_remote_code,
     }
-
-
-def _judging(wanted: Mapping[str, Any]) -> dict[str, Any]:
-    # A job of an older version has no tasks, and says nothing about them.
-    return {"limit": wanted.get("limit"), "over": wanted.get("over") or defaults.OVER}
 
 
 def _benchmark(wanted: Mapping[str, Any]) -> dict[str, Any]:
@@ -131,8 +128,8 @@ def _task(store: BlobStore, directory: Path, source: TaskSource) -> dict[str, An
     return {"name": source.name, "definition": source.definition, "path": str(file)}
 
 
-def _source(session: Session, mirror: Path | None, name: str) -> TaskSource:
-    source = find_task(session, mirror, name)
+def _source(session: Session, mirror: Path | None, name: str, dataset: str | None) -> TaskSource:
+    source = find_task(session, mirror, name, dataset)
     if source is None:
         raise LookupError(f"the data of task {name} are gone")
     return source

@@ -10,6 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from app import errors
 from app.api.deps import Caller, Parts, Reader, Services, Submitter, hub_caller
 from app.api.problems import documented
+from app.datasets import service as datasets
 from app.db.models import JobRow
 from app.dispatch.queue import enqueue
 from app.errors import OutOfRange
@@ -82,6 +83,7 @@ REQUEST_ERRORS = (
         **documented(
             *REQUEST_ERRORS,
             *AUTH_ERRORS,
+            errors.StorageFull,
             errors.InvalidIdempotencyKey,
             errors.IdempotencyKeyReused,
             errors.IdempotencyKeyInFlight,
@@ -109,10 +111,12 @@ def submit_job(
 
 
 def _create(parts: Services, caller: Caller, request: JobRequest, reservation: Reservation | None = None) -> JobRow:
-    spec = parts.door.admit(request, hub_caller(caller))
+    admitted = parts.door.admit(request, hub_caller(caller))
     with parts.sessions.begin() as session:
+        for copy in admitted.copies:
+            datasets.add(session, name=copy.name, blob=copy.blob, contents=copy.contents)
         request_id = str(structlog.contextvars.get_contextvars().get("request_id", ""))
-        row = service.create(session, spec, owner=caller.owner, reservation=reservation, request_id=request_id)
+        row = service.create(session, admitted.spec, owner=caller.owner, reservation=reservation, request_id=request_id)
     # Only now: a worker must not look for a row that is not there yet. A lost message is sent again by the reconciler.
     _announce(parts, row.id)
     return row

@@ -1,4 +1,4 @@
-"""Which fields of a request speak against each other where more than one window gets a replacement."""
+"""Which fields of a request speak against each other: several windows, and what serves the checkpoint."""
 
 from __future__ import annotations
 
@@ -8,6 +8,23 @@ from app.core.selection import Selection, SelectionError, Target
 
 _ALONE: frozenset[BlockKind] = frozenset({"ffn", "swiglu", "linear_residual"})
 """Kinds that end in custom code, which has a place for one block."""
+
+
+def backend_refusal(backend: str, kind: BlockKind, output_format: OutputFormat) -> str | None:
+    """Return why a backend of the benchmark cannot run the checkpoint; None where it can.
+
+    Args:
+        backend: what generates.
+        kind: the replacement.
+        output_format: of the checkpoint.
+    """
+    if backend != "vllm" or kind not in _ALONE or output_format == "native":
+        return None
+    native = "" if kind == "linear_residual" else "output.format native, "
+    return (
+        f"{kind} ends in a checkpoint with code of its own for transformers, which vLLM does not run; use {native}"
+        "replacement.kind layer, linear_merged or none, or leave benchmark.backend out to measure with transformers"
+    )
 
 
 def check_selection(

@@ -19,13 +19,21 @@ class _Measure:
     interval: Callable[[Mapping[str, Any]], list[float] | None] = lambda _: None
 
 
-def _worst_perplexity_ratio(metrics: Mapping[str, Any]) -> float:
+def _worst_text(metrics: Mapping[str, Any]) -> tuple[float, str]:
+    """The largest ratio of perplexities, and the data set that has it."""
     perplexity = metrics["perplexity"]
-    pairs = [(perplexity["pruned"][name], dense) for name, dense in perplexity["dense"].items()]
     # A report writes a perplexity that is no number as null; one such text is the worst.
-    if any(pruned is None or dense is None for pruned, dense in pairs):
-        return math.nan
-    return max(float(pruned) / float(dense) for pruned, dense in pairs)
+    pairs = {name: (perplexity["pruned"][name], dense) for name, dense in perplexity["dense"].items()}
+    ratios = [
+        (math.inf if pruned is None or dense is None else float(pruned) / float(dense), name)
+        for name, (pruned, dense) in pairs.items()
+    ]
+    return max(ratios)
+
+
+def _interval_of_worst_text(metrics: Mapping[str, Any]) -> list[float] | None:
+    found: list[float] | None = metrics.get("intervals", {}).get("perplexity_ratio", {}).get(_worst_text(metrics)[1])
+    return found
 
 
 def _number(value: float | None) -> float:
@@ -44,8 +52,15 @@ def _of_task(name: str, key: str, task: str, *, upper: bool) -> _Measure:
 
 _MEASURES = {
     # by the names of the request
-    "max_perplexity_ratio": _Measure("perplexity_ratio", True, _worst_perplexity_ratio),
-    "min_speedup": _Measure("speedup", False, lambda metrics: _number(metrics["speedup"])),
+    "max_perplexity_ratio": _Measure(
+        "perplexity_ratio", True, lambda metrics: _worst_text(metrics)[0], _interval_of_worst_text
+    ),
+    "min_speedup": _Measure(
+        "speedup",
+        False,
+        lambda metrics: _number(metrics["speedup"]),
+        lambda metrics: metrics.get("intervals", {}).get("speedup"),
+    ),
     "max_parameters": _Measure("parameters", True, lambda metrics: _number(metrics["parameters"]["pruned"])),
 }
 _TASK_MEASURES = {
@@ -65,8 +80,8 @@ def judge(gates: Mapping[str, Any], metrics: Mapping[str, Any]) -> tuple[str, li
 
     Returns:
         The verdict ("pass" or "fail") and each gate as {"name", "limit", "value", "passed"}, with the 95 % "interval"
-        [low, high] where one is known. The value decides, not the interval. The ratio of perplexities is that of the
-        worst data set. A value that is not a number passes no gate.
+        [low, high] where one is known (parameters are counted, and have none). The value decides, not the interval. The
+        ratio of perplexities is that of the worst data set. A value that is not a number passes no gate.
     """
     judged = []
     for measure, limit in _wanted(gates):

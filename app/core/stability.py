@@ -194,7 +194,7 @@ def compare(dense: Sequence[Answer], pruned: Sequence[Answer], *, seed: int = 0)
         stderr={name: _stderr(values) for name, values in scores.items()},
         stability=None
         if certain is None or graded
-        else _interval(stability(certain, scores["dense"] == 1, scores["pruned"] == 1), resampled["stability"]),
+        else interval_of(stability(certain, scores["dense"] == 1, scores["pruned"] == 1), resampled["stability"]),
         flips=None if graded else _flips(scores, certain, resampled["flip_rate"]),
         kl=_mean_kl(dense, pruned) if options else None,
         by_confidence=() if certain is None or graded else _by_confidence(certain, same),
@@ -242,7 +242,7 @@ def retained(tasks: Sequence[Comparison]) -> Interval | None:
         return None
     means = {name: np.mean([task.resampled[name] for task in tasks], axis=0) for name in ("dense", "pruned")}
     drawn = means["dense"] > 0  # a resample without a right answer has no ratio
-    return _interval(pruned / dense, means["pruned"][drawn] / means["dense"][drawn])
+    return interval_of(pruned / dense, means["pruned"][drawn] / means["dense"][drawn])
 
 
 def _flips(scores: Mapping[str, Floats], certain: Floats | None, rates: Floats) -> Flips:
@@ -250,7 +250,7 @@ def _flips(scores: Mapping[str, Floats], certain: Floats | None, rates: Floats) 
     won = (scores["dense"] == 0) & (scores["pruned"] == 1)
     flipped = lost | won
     confident = None if certain is None else float(flipped[certain >= np.median(certain)].mean())
-    return Flips(int(lost.sum()), int(won.sum()), _interval(float(flipped.mean()), rates), confident)
+    return Flips(int(lost.sum()), int(won.sum()), interval_of(float(flipped.mean()), rates), confident)
 
 
 def _by_confidence(certain: Floats, same: Bools) -> tuple[Group, ...]:
@@ -281,7 +281,8 @@ def _resample(scores: Mapping[str, Floats], same: Bools | None, certain: Floats 
     return {name: np.concatenate(values) for name, values in parts.items()}
 
 
-def _interval(value: float, resampled: Floats) -> Interval:
+def interval_of(value: float, resampled: Floats) -> Interval:
+    """Return a value with the middle 95 % of its bootstrap resamples."""
     low, high = np.quantile(resampled, (0.025, 0.975))
     return Interval(value, float(low), float(high))
 
@@ -290,7 +291,7 @@ def _mean_interval(parts: Sequence[tuple[Interval, Floats]]) -> Interval | None:
     if not parts:
         return None
     value = float(np.mean([interval.value for interval, _ in parts]))
-    return _interval(value, np.mean([resampled for _, resampled in parts], axis=0))
+    return interval_of(value, np.mean([resampled for _, resampled in parts], axis=0))
 
 
 def _stderr(scores: Floats) -> float | None:

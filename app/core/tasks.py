@@ -2,6 +2,10 @@
 
 The prompts are in `worker/engine/evaluation/tasks`, a definition of lm-evaluation-harness for each name. The forms of
 the files are those that the sets' authors, or llm-foundry, publish.
+
+Beside them stand the tasks that the harness itself brings, by its names; where both have a name, it is ours. What those
+need is in `harness_tasks.json`, which `worker.engine.evaluation.harness_index` writes. Their rows are the harness' data
+set as JSON lines, in one file: those of the split that is asked, and where `_split` names another one, of that.
 """
 
 from __future__ import annotations
@@ -10,7 +14,7 @@ import difflib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -33,6 +37,10 @@ class Task:
         columns: what every row must hold.
         kind: how it is answered.
         graded: answers get a grade (ROUGE) and are not right or wrong.
+        examples: questions that are shown, answered, in front of each.
+        split: the harness' name of the rows that are asked; empty for our own definitions.
+        examples_split: that of the rows that are shown; empty where they are among those that are asked.
+        directory: of the definition below the harness' own; empty for ours.
     """
 
     name: str
@@ -40,6 +48,10 @@ class Task:
     columns: tuple[str, ...]
     kind: Kind = "choice"
     graded: bool = False
+    examples: int = 0
+    split: str = ""
+    examples_split: str = ""
+    directory: str = ""
 
 
 class TaskDataError(ValueError):
@@ -52,6 +64,10 @@ class ColumnsMissing(TaskDataError):  # noqa: N818 - named for what happened
 
 class NoUsableQuestion(TaskDataError):  # noqa: N818 - named for what happened
     """Every row lacks a right answer among its options."""
+
+
+class TooFewQuestions(TaskDataError):  # noqa: N818 - named for what happened
+    """Not enough questions to show examples beside the one that is asked."""
 
 
 _LLM_FOUNDRY = ("query", "choices", "gold")
@@ -94,11 +110,13 @@ _TASKS = (
     Task("commonsenseqa", "commonsenseqa.jsonl", ("question", "answerKey")),
     Task("mmlu", "mmlu.jsonl", ("subject", "question", "choices", "answer")),
     Task("cmmlu", "cmmlu.jsonl", ("subject", "Question", "A", "B", "C", "D", "Answer")),
+    Task("cmnli", "cmnli.jsonl", ("sentence1", "sentence2", "label")),
+    Task("chid", "chid.jsonl", ("content", "candidates", "answer")),
     Task("c3", "c3.jsonl", ("document", "questions")),
     Task("story_cloze", "story_cloze.jsonl", ("context", "sep", "choices", "label")),
     Task("lambada", "lambada.jsonl", ("context", "continuation"), "completion"),
-    Task("gsm8k", "gsm8k.jsonl", ("question", "answer"), "generation"),
-    Task("strategyqa", "strategyqa.jsonl", ("question", "answer"), "generation"),
+    Task("gsm8k", "gsm8k.jsonl", ("question", "answer"), "generation", examples=5),
+    Task("strategyqa", "strategyqa.jsonl", ("question", "answer"), "generation", examples=5),
     Task("xsum", "xsum.jsonl", ("document", "summary"), "generation", graded=True),
 )
 
@@ -109,23 +127,51 @@ GROUPS: Final[Mapping[str, tuple[str, ...]]] = {"blimp": tuple(f"blimp_{name}" f
 """Names that stand for those of several tasks whose data are there."""
 
 PAPER_SUITE: Final = (
-    "hellaswag", "piqa", "wsc273", "commonsenseqa", "boolq", "mmlu", "cmmlu", "race", "c3",
+    "cmnli", "hellaswag", "piqa", "chid", "wsc273", "commonsenseqa", "boolq", "mmlu", "cmmlu", "race", "c3",
     "xsum", "gsm8k", "strategyqa",
 )  # fmt: skip
-"""What LLM-Streamline (arXiv 2403.19135, section 4.1) is judged on, without CMNLI and CHID."""
+"""What LLM-Streamline (arXiv 2403.19135, section 4.1) is judged on."""
 
 
 _OWN_TASK = Task(OWN, "", ("choices", "label"))
 
 
 def by_definition(name: str) -> Task:
-    """Return the task of a definition's name, that of users' own data sets among them."""
-    return _OWN_TASK if name == OWN else TASKS[name]
+    """Return the task of a definition's name, that of users' own data sets among them.
+
+    Raises:
+        KeyError: there is none.
+    """
+    return _OWN_TASK if name == OWN else TASKS[name] if name in TASKS else _harness_tasks()[name]
+
+
+def find(name: str) -> Task | None:
+    """Return the task of a name, of our catalogue or else of the harness; None where there is none."""
+    return TASKS.get(name) or _harness_tasks().get(name)
+
+
+@cache
+def _harness_tasks() -> Mapping[str, Task]:
+    forms = json.loads((Path(__file__).parent / "harness_tasks.json").read_text(encoding="utf-8"))
+    return {
+        name: Task(
+            name,
+            f"{name}.jsonl",
+            tuple(form["columns"]),
+            form["kind"],
+            examples=form["examples"],
+            split=form["split"],
+            examples_split="" if form["examples_split"] == form["split"] else form["examples_split"] or "",
+            directory=form["directory"],
+        )
+        for form in forms
+        for name in form["names"]
+    }
 
 
 def available(names: Iterable[str], directory: Path | None) -> dict[str, Path]:
     """Return task -> file of those tasks that have one below a mirror."""
-    files = {name: directory / TASKS[name].file for name in names} if directory is not None else {}
+    files = {name: directory / by_definition(name).file for name in names} if directory is not None else {}
     return {name: path for name, path in files.items() if path.is_file()}
 
 
@@ -137,17 +183,18 @@ def known_tasks() -> list[str]:
 
 def nearest(name: str, also: Iterable[str] = ()) -> list[str]:
     """Return the names that an unknown one may have been meant as."""
-    known = [*TASKS, *GROUPS, *also]
-    return difflib.get_close_matches(name, known, n=_SUGGESTIONS, cutoff=0.5) or [*PAPER_SUITE[:_SUGGESTIONS]]
+    ours = difflib.get_close_matches(name, [*TASKS, *GROUPS, *also], n=_SUGGESTIONS, cutoff=0.5)
+    theirs = difflib.get_close_matches(name, _harness_tasks(), n=_SUGGESTIONS, cutoff=0.75)
+    return [*dict.fromkeys((*ours, *theirs))][: 2 * _SUGGESTIONS] or [*PAPER_SUITE[:_SUGGESTIONS]]
 
 
-def read_rows(path: Path, task: Task, limit: int | None = None) -> list[dict[str, Any]]:
-    """Return the rows of a task's file (JSON lines), at most `limit`, each with every column that the task needs.
+def read_rows(path: Path, task: Task) -> list[dict[str, Any]]:
+    """Return the rows of a task's file (JSON lines), each with every column that the task needs.
 
     Raises:
         TaskDataError: naming the line, and the columns that are missing and there.
     """
-    rows = list(islice(_rows(path, task), limit))
+    rows = list(_rows(path, task))
     if not rows:
         raise NoUsableQuestion("there are no rows")
     return rows

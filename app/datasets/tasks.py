@@ -1,11 +1,15 @@
-"""Where the rows of a task are: in an uploaded data set of the file's name, or in a mirror; or a data set is a task."""
+"""Where the rows of a task are: in a data set, or in a file of the mirror; or a data set is a task of its own.
+
+Who may provide the rows of a task by its name: the operator, by the mirror; where the mirror has no such file, whoever
+may upload, and the newest upload of the file's name counts. A request that names the data set itself asks neither.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from sqlalchemy.orm import Session
 
-from app.core.tasks import OWN, TASKS, Task, by_definition
+from app.core.tasks import OWN, Task, by_definition, find
 from app.datasets import repository
 from app.db.models import DatasetRow
 
@@ -24,21 +28,24 @@ class TaskSource:
         return by_definition(self.definition)
 
 
-def find_task(session: Session, mirror: Path | None, name: str) -> TaskSource | None:
+def find_task(session: Session, mirror: Path | None, name: str, dataset: str | None = None) -> TaskSource | None:
     """The task of a name, or of a user's own data set by its id; None where there are no data.
 
     Args:
-        session: to look for data sets; the newest one of a name counts.
+        session: to look for data sets.
         mirror: directory with the tasks' files.
         name: of a task, or the id of a data set of multiple-choice questions.
+        dataset: id of the data set that has the rows; None: the mirror's file, or the newest upload of its name.
     """
-    task = TASKS.get(name)
-    row = repository.get(session, name) if task is None else repository.newest(session, _names(task))
-    if row is not None and row.format == "jsonl":
-        return TaskSource(name, name if task else OWN, row)
-    if task is not None and mirror is not None and (path := mirror / task.file).is_file():
-        return TaskSource(name, name, path)
-    return None
+    task = find(name)
+    definition = OWN if task is None else name
+    if dataset is None and task is not None and mirror is not None and (path := mirror / task.file).is_file():
+        return TaskSource(name, definition, path)
+    if dataset is not None or task is None:
+        row = repository.get(session, dataset or name)
+    else:
+        row = repository.newest(session, _names(task))
+    return TaskSource(name, definition, row) if row is not None and row.format == "jsonl" else None
 
 
 def _names(task: Task) -> list[str]:

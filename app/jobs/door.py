@@ -6,7 +6,7 @@ transaction; read what they point to from the store, with no connection held; re
 
 import difflib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +49,7 @@ from app.hub.upstream.mirror import Mirror
 from app.jobs import resolution
 from app.jobs.resolution import ModelFacts, RivalFacts
 from app.jobs.spec import JobRequest, PlanRequest
-from app.jobs.task_door import TaskFacts, check_tasks, tasks_of
+from app.jobs.task_door import MirrorCopy, TaskFacts, check_tasks, pin_tasks, tasks_of
 from app.storage.blobs import BlobNotFound, BlobStore
 
 _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
@@ -90,6 +90,14 @@ class _Rows:
     tasks: tuple[TaskFacts, ...]
 
 
+@dataclass(frozen=True)
+class Admitted:
+    """A job that may be queued: its specification, and what has to be in the database with it."""
+
+    spec: dict[str, Any]
+    copies: Sequence[MirrorCopy]
+
+
 class Door:
     """Refuses what cannot work, and resolves what can."""
 
@@ -117,15 +125,17 @@ class Door:
         self._vllm = vllm
         self._task_data = task_data
 
-    def admit(self, request: JobRequest, who: Caller) -> dict[str, Any]:
-        """The resolved specification of a job that this caller may have queued.
+    def admit(self, request: JobRequest, who: Caller) -> Admitted:
+        """The resolved specification of a job that this caller may have queued, its data pinned.
 
         Raises:
             InvalidRequest: what is wrong, where, and what to do.
         """
-        spec = self._resolve(request, self._facts(request, who, request.model.repo, request.model.revision))
+        facts = self._facts(request, who, request.model.repo, request.model.revision)
+        spec = self._resolve(request, facts)
         self._check_output(spec["output"]["repo"], request.model.repo, who)
-        return spec
+        spec["evaluation"]["task_data"], copies = pin_tasks(facts.tasks, self._store)
+        return Admitted(spec, copies)
 
     def plan(self, request: PlanRequest, who: Caller) -> dict[str, Any]:
         """The answer to a dry run, after the same checks that a job would have to pass.
@@ -144,15 +154,15 @@ class Door:
         return resolution.plan(request, facts.model, self._resolve(request, facts)).to_json()
 
     def _resolve(self, request: JobRequest | PlanRequest, facts: Facts) -> dict[str, Any]:
+        tasks = {task.source.name: task.source.task for task in facts.tasks}
+        spec = resolution.resolve(request, facts.model, facts.rivals, tasks)
         if request.benchmark.backend == "vllm" and self._vllm is False:
             raise NotAvailable(
                 "vllm is not installed on this machine, where the worker runs too; install it there, or leave backend "
                 "out to measure with transformers.",
                 pointer="/benchmark/backend",
             )
-        tasks = {task.source.name: task.source.task for task in facts.tasks}
-        spec = resolution.resolve(request, facts.model, facts.rivals, tasks)
-        check_tasks(facts.tasks, self._store, limit=spec["evaluation"]["limit"])
+        check_tasks(facts.tasks, self._store)
         length, column = spec["scoring"]["sequence_length"], spec["calibration"]["column"]
         _check_texts(facts, self._store, length=length, column=column)
         return spec
@@ -203,7 +213,7 @@ class Door:
                     f"{rival.repo} at {rival.commit[:12]} has no safetensors weights to time.", pointer=pointer
                 )
         try:
-            return RivalFacts(rival.repo, rival.commit, max_positions(config))
+            return RivalFacts(rival.repo, rival.commit, max_positions(config), own_code="auto_map" in config)
         except ArchitectureError as error:
             raise resolution.model_problem(error, pointer) from None
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from app.core import architectures, defaults, selection
 from app.core.architectures import ArchitectureError, Config
-from app.core.conflicts import check_selection
+from app.core.conflicts import backend_refusal, check_selection
 from app.core.plan import Plan, make_plan
 from app.core.selection import ParameterCounts, SelectionError
 from app.core.starts import init_refusal
@@ -65,6 +65,8 @@ class RivalFacts:
     repo: str
     commit: str
     positions: int
+    own_code: bool = False
+    """Whether it brings modelling code of its own."""
 
 
 def inline_facts(config: Config) -> ModelFacts:
@@ -169,6 +171,7 @@ def resolve(
     for section, values in filled.items():
         spec[section] |= {name: value for name, value in values.items() if spec[section][name] is None}
     spec["evaluation"]["tasks"] = list(tasks or ())
+    _check_stride(request, length)
     _check_gates(request.gates, tasks or {})
     spec["benchmark"]["rivals"] = _rivals(rivals, spec["benchmark"])
     if facts.repo is not None:
@@ -177,6 +180,24 @@ def resolve(
     if request.healing is not None:
         _check_healing(spec["healing"]["tokens"], most=spec["replacement"]["tokens"], length=length)
     return spec
+
+
+def _check_stride(request: JobRequest | PlanRequest, length: int) -> None:
+    """Refuse windows with gaps between them, and an overlap of what is held out of the calibration text."""
+    stride = request.evaluation.stride
+    if stride is None:
+        return
+    if stride > length:
+        raise OutOfRange(
+            f"stride is {stride}, which would leave tokens out between windows of {length}; allowed: 1 to {length} "
+            "(scoring.sequence_length).",
+            pointer="/evaluation/stride",
+        )
+    if not request.evaluation.perplexity:
+        raise ConflictingFields(
+            "stride is for evaluation texts, and evaluation.perplexity names none; name one, or leave stride out.",
+            pointer="/evaluation/stride",
+        )
 
 
 def _check_gates(gates: Gates, tasks: Mapping[str, Task]) -> None:
@@ -228,6 +249,8 @@ def check_target(request: JobRequest | PlanRequest, facts: ModelFacts) -> None:
         check_selection(chosen, target, kind, output_format, metric, _adaptive(request))
         selection.window_size(facts.config, target, kind, output_format, facts.counts, layers, chosen)
         init = request.replacement.init or defaults.init(kind)
+        if reason := backend_refusal(request.benchmark.backend or defaults.BENCHMARK_BACKEND, kind, output_format):
+            raise ConflictingFields(f"{reason}.", pointer="/benchmark/backend")
         if reason := init_refusal(facts.config, kind, init):
             raise ReplacementRefused(f"{reason}.", pointer="/replacement/init")
     except SelectionError as error:
@@ -374,6 +397,12 @@ def _rivals(rivals: Sequence[RivalFacts], benchmark: Mapping[str, Any]) -> list[
             raise OutOfRange(
                 f"{rival.repo} has {rival.positions} positions, and the benchmark's longest prompt and new tokens make "
                 f"{tokens}; lower benchmark.prompt_tokens or benchmark.new_tokens.",
+                pointer=pointer,
+            )
+        if rival.own_code and benchmark["backend"] == "vllm":
+            raise ConflictingFields(
+                f"{rival.repo} brings modelling code of its own, which vLLM does not run; leave it out, or "
+                "benchmark.backend.",
                 pointer=pointer,
             )
         seen.add(rival.repo)

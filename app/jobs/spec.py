@@ -285,13 +285,30 @@ class Evaluation(Section):
     perplexity: Annotated[list[Text], Field(max_length=16)] | None = Field(
         None, description="Ids of uploaded data sets. Default: a held-out part of the calibration text."
     )
+    stride: int | None = Field(
+        None,
+        ge=1,
+        le=1_048_576,
+        description="Tokens from the start of one window of an evaluation text to the next, at most "
+        "`scoring.sequence_length`; less than that predicts each token, still once, from at least "
+        "`sequence_length - stride` tokens before it, and takes longer. Default: windows do not overlap.",
+    )
     tasks: Annotated[list[Text], Field(max_length=128)] | None = Field(
         None,
-        description=f"Questions put to the dense and the pruned model: {', '.join(known_tasks())}; or ids of uploaded "
-        "data sets of multiple-choice questions (JSONL with `question` or `context`, `choices`, `label`). Their rows "
-        "come from an uploaded data set of the file's name, or from the service's mirror. Default: those of "
-        f"LLM-Streamline, section 4.1, that have data here ({', '.join(PAPER_SUITE)}).",
+        description=f"Questions put to the dense and the pruned model: {', '.join(known_tasks())}; single "
+        "tasks of lm-evaluation-harness by its own names (rows as its data set has them, those of a split that is only "
+        "shown as examples with `_split`); or ids of uploaded data sets of multiple-choice questions (JSONL with "
+        "`question` or `context`, `choices`, `label`). Default: "
+        f"those of LLM-Streamline, section 4.1, that have data here ({', '.join(PAPER_SUITE)}).",
         examples=[["piqa", "blimp"]],
+    )
+    task_data: dict[Text, Text] | None = Field(
+        None,
+        max_length=128,
+        description="Task -> id of the data set with its rows. Default: the file in the service's mirror; where there "
+        "is none, the newest upload of the file's name. The job's `spec` names the data set of every task, and all its "
+        "attempts use these bytes.",
+        examples=[{"piqa": "ds-0123456789abcdef01234567"}],
     )
     limit: int | None = Field(
         None, ge=1, le=1_000_000, description=f"Questions per task, the first ones. Default {defaults.TASK_LIMIT}."

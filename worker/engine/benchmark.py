@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from app.core.bootstrap import median
 from app.core.safetensors_file import read_checkpoint
 from worker.engine.context import StageContext
 from worker.engine.decoder import Decoder
@@ -225,7 +226,10 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def _speedup(dense: Sequence[float], pruned: Sequence[float]) -> dict[str, float]:
-    return spread([a / b for a, b in zip(dense, pruned, strict=True)])
+    """Return the spread of the rounds' ratios, and from two rounds on the interval of their median."""
+    ratios = [a / b for a, b in zip(dense, pruned, strict=True)]
+    interval = median(ratios)
+    return spread(ratios) | ({} if interval is None else {"low": interval.low, "high": interval.high})
 
 
 @torch.inference_mode()

@@ -128,11 +128,13 @@ class Judging:
         tasks: questions put to the dense and the pruned model.
         limit: questions per task at most; None = all.
         over: what the confidence of stability is taken over: the option's tokens, or the whole prompt's with it.
+        stride: tokens from one window of an evaluation text to the next; None: they do not overlap.
     """
 
     tasks: tuple[TaskData, ...]
     limit: int | None
     over: Over
+    stride: int | None = None
 
 
 @dataclass(frozen=True)

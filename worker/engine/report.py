@@ -101,9 +101,14 @@ def metrics(parts: Mapping[str, Any], stage_seconds: Mapping[str, float]) -> dic
         found["perplexity_ratio"] = mean
         found["worst_perplexity_ratio"] = None if mean is None else max(known)
         found["retained_perplexity"] = None if mean is None else 1 / mean
-        found |= _tasks(evaluation)
+        ratios_between = {name: text.get("ratio_interval") for name, text in texts.items()}
+        found["intervals"] = {"perplexity_ratio": {name: ends for name, ends in ratios_between.items() if ends}}
+        of_tasks = _tasks(evaluation)
+        found["intervals"] |= of_tasks.pop("intervals", {})
+        found |= of_tasks
     if benchmark := parts.get("benchmark"):
         found |= _speed(benchmark)
+        found.setdefault("intervals", {})["speedup"] = _between(benchmark)
     if selection := parts.get("selection"):
         found["planned_sparsity"] = selection.get("sparsity")
     if verification := parts.get("verification"):
@@ -164,6 +169,13 @@ def _speed(benchmark: Mapping[str, Any]) -> dict[str, Any]:
     if missing := benchmark.get("not_measured"):
         found["not_measured"] = missing
     return found
+
+
+def _between(benchmark: Mapping[str, Any]) -> list[float] | None:
+    """Return the interval of the speed-up at the first setting; None where there were not two rounds."""
+    first: Mapping[str, Any] = next(iter(benchmark["settings"]), {})
+    found = first.get("speedup", {})
+    return [found["low"], found["high"]] if {"low", "high"} <= set(found) else None
 
 
 def environment(context: StageContext) -> dict[str, Any]:

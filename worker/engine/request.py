@@ -19,9 +19,10 @@ from app.core.architectures import (
     ReplacementRefused,
     max_positions,
 )
-from app.core.conflicts import check_selection
+from app.core.conflicts import backend_refusal, check_selection
 from app.core.selection import Selection, SelectionError, Target, window_size
 from app.core.starts import init_refusal
+from app.core.task_rows import read_questions
 from worker.engine import fetch
 from worker.engine.errors import EngineError
 from worker.engine.recipe import (
@@ -132,6 +133,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     questions.add_argument("--task-data", type=Path, metavar="DIR", help="their files (default: none, and no tasks)")
     questions.add_argument("--limit", type=int, default=defaults.TASK_LIMIT, metavar="N", help="of each (%(default)s)")
+    questions.add_argument(
+        "--stride", type=int, metavar="N", help="tokens from one perplexity window to the next (default: no overlap)"
+    )
     questions.add_argument("--over", choices=get_args(Over), default=defaults.OVER, help="of stability (%(default)s)")
     speed = parser.add_argument_group("benchmark")
     speed.add_argument("--benchmark-batch-sizes", type=int, nargs="+", default=list(defaults.BENCHMARK_BATCH_SIZES))
@@ -221,7 +225,7 @@ def recipe_from(options: argparse.Namespace) -> Recipe:
         device=options.device,
         trust_remote_code=options.trust_remote_code,
         execution=options.execution,
-        judging=Judging(_tasks(options.tasks, options.task_data), options.limit, options.over),
+        judging=Judging(_tasks(options.tasks, options.task_data), options.limit, options.over, options.stride),
     )
 
 
@@ -240,7 +244,7 @@ def _tasks(names: list[str] | None, directory: Path | None) -> tuple[TaskData, .
 def _task(name: str, directory: Path | None) -> list[TaskData]:
     if name.endswith(".jsonl") and Path(name).is_file():
         return [TaskData(Path(name).stem, tasks.OWN, str(Path(name).resolve()))]
-    if name not in tasks.TASKS and name not in tasks.GROUPS:
+    if tasks.find(name) is None and name not in tasks.GROUPS:
         near = ", ".join(tasks.nearest(name))
         raise EngineError(
             "unknown_task", f"there is no task {name!r}; the nearest: {near}, or a JSONL file of your own"
@@ -283,6 +287,8 @@ def check(recipe: Recipe) -> None:
             raise ReplacementRefused(f"replacement.init: {reason}")
     except (ArchitectureError, SelectionError) as error:
         raise EngineError(error.code, str(error)) from error
+    if reason := backend_refusal(recipe.benchmark.backend, block.kind, form):
+        raise EngineError("bad_recipe", reason)
     _check_benchmark(recipe.benchmark)
     _check_numbers(recipe, config)
     if recipe.healing is not None and recipe.execution == "streamed":
@@ -326,11 +332,14 @@ def check_texts(recipe: Recipe) -> None:
     """Refuse texts that are unreadable or make not one sequence, and tasks whose rows lack a column.
 
     Raises:
-        EngineError: `bad_text` or `text_too_short`, with the counts; `bad_task_data`, with the columns.
+        EngineError: `bad_text` or `text_too_short`, with the counts; `bad_task_data`, with the columns;
+            `no_usable_question`.
     """
     for task in recipe.judging.tasks:
         try:
-            tasks.read_rows(Path(task.path), tasks.by_definition(task.definition))
+            read_questions(Path(task.path), tasks.by_definition(task.definition))
+        except tasks.NoUsableQuestion as error:
+            raise EngineError("no_usable_question", f"task {task.name}: {error}") from error
         except tasks.TaskDataError as error:
             raise EngineError("bad_task_data", f"task {task.name}: {error}") from error
     texts = [text for text in (recipe.calibration, *recipe.evaluation) if text.path is not None]
@@ -360,6 +369,11 @@ def _check_numbers(recipe: Recipe, config: Config) -> None:
         *(("benchmark.prompt_tokens", length, 1, positions - 1) for length in benchmark.prompt_tokens),
         ("benchmark.new_tokens", benchmark.new_tokens, defaults.LEAST_NEW_TOKENS, positions - 1),
         ("benchmark.repeats", benchmark.repeats, 1, None),
+        *(
+            ("judging.stride", stride, 1, recipe.scoring.sequence_length)
+            for stride in [recipe.judging.stride]
+            if stride is not None
+        ),
         *(("judging.limit", limit, 1, None) for limit in [recipe.judging.limit] if limit is not None),
         *(("benchmark.batch_sizes", size, 1, None) for size in benchmark.batch_sizes),
         *_healing_numbers(recipe),

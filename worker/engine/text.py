@@ -1,4 +1,4 @@
-"""From text files to token windows: documents joined by bos (or eos), cut into windows without overlap."""
+"""From text files to token windows: documents joined by bos (or eos), cut into windows, without overlap by default."""
 
 from __future__ import annotations
 
@@ -65,9 +65,15 @@ def separator_token(tokenizer: Any) -> int | None:
 
 
 def token_windows(
-    documents: Iterable[str], tokenizer: Any, length: int, *, limit: int | None = None, name: str = "the text"
+    documents: Iterable[str],
+    tokenizer: Any,
+    length: int,
+    *,
+    limit: int | None = None,
+    name: str = "the text",
+    stride: int | None = None,
 ) -> Tensor:
-    """Return windows of token ids [windows, length], int32; the remainder of less than a window is dropped.
+    """Return windows of token ids [windows, length], int32; the remainder of less than a stride is dropped.
 
     Args:
         documents: texts; each is preceded by the separator token.
@@ -75,13 +81,15 @@ def token_windows(
         length: tokens per window.
         limit: windows at most; reading stops there.
         name: what errors call the text.
+        stride: tokens from the start of a window to that of the next; None: `length`, so that windows do not overlap.
 
     Raises:
         EngineError: `text_too_short`, with the counts, where not one window comes together.
     """
     separator = separator_token(tokenizer)
     head = [] if separator is None else [separator]
-    wanted = None if limit is None else limit * length
+    step = length if stride is None else stride
+    wanted = None if limit is None else length + (limit - 1) * step
     parts: list[Tensor] = []
     count = 0
     for batch in _batched(documents, _DOCUMENTS_PER_CALL):
@@ -91,14 +99,14 @@ def token_windows(
         count += len(ids)
         if wanted is not None and count >= wanted:
             break
-    windows = count // length if limit is None else min(count // length, limit)
+    windows = 0 if count < length else 1 + (count - length) // step
     if windows == 0:
         raise EngineError(
             "text_too_short",
             f"{name} has {count} tokens, too few for one sequence of {length}; give more text or lower "
             "scoring.sequence_length",
         )
-    return torch.cat(parts)[: windows * length].view(windows, length)
+    return torch.cat(parts).unfold(0, length, step)[:limit]
 
 
 def _batched(items: Iterable[str], size: int) -> Iterator[list[str]]:
@@ -107,11 +115,25 @@ def _batched(items: Iterable[str], size: int) -> Iterator[list[str]]:
         yield batch
 
 
-def text_windows(source: Text, tokenizer: Any, length: int, *, limit: int | None = None) -> Tensor:
+def text_windows(
+    source: Text, tokenizer: Any, length: int, *, limit: int | None = None, stride: int | None = None
+) -> Tensor:
     """Return the windows of a named text [windows, length], int32; see `token_windows`."""
     assert source.path is not None
     documents = read_documents(Path(source.path), source.column)
-    return token_windows(documents, tokenizer, length, limit=limit, name=source.name)
+    return token_windows(documents, tokenizer, length, limit=limit, name=source.name, stride=stride)
+
+
+def context_tokens(windows: Tensor, stride: int | None) -> Tensor:
+    """Return how many tokens at the start of each window [windows, length] are context only, [windows].
+
+    So that each token of the text is predicted once: the first of a window has nothing before it, and what overlaps
+    with the window before was predicted there.
+    """
+    overlap = 0 if stride is None else windows.shape[1] - stride
+    given = torch.full((len(windows),), max(1, overlap))
+    given[:1] = 1
+    return given
 
 
 def _all_calibration_windows(context: StageContext, tokenizer: Any) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,6 +67,77 @@ def test_no_tasks_are_no_tasks(mirrored: Service) -> None:
 def test_an_upload_of_the_files_name_has_the_tasks_data(mirrored: Service) -> None:
     mirrored.upload(lines({"context": "Once upon", "continuation": "a time"}), "lambada.jsonl")
     assert evaluation(mirrored, tasks=["lambada"])["tasks"] == ["lambada"]
+
+
+def test_a_jobs_rows_stay_those_of_its_submission(mirrored: Service) -> None:
+    """Whatever is uploaded or changed in the mirror later: attempts use the data set that the specification names."""
+    mirrored.upload(lines(PIQA | {"goal": "Somebody else's"}), "piqa.jsonl")
+    spec = evaluation(mirrored, tasks=["piqa"])
+    (pinned,) = spec["task_data"].values()
+    found = mirrored.http.get(f"/v1/datasets/{pinned}").json()
+    assert found["sha256"] == hashlib.sha256(lines(PIQA)).hexdigest(), "no upload takes the mirror's place"
+    assert evaluation(mirrored, **spec) == spec
+
+    first = mirrored.upload(lines({"context": "It is", "continuation": "late"}), "lambada.jsonl")["id"]
+    spec = evaluation(mirrored, tasks=["lambada"])
+    assert spec["task_data"] == {"lambada": first}, "the newest upload"
+    second = mirrored.upload(lines({"context": "It is", "continuation": "early"}), "lambada.jsonl")["id"]
+    assert evaluation(mirrored, **spec)["task_data"] == {"lambada": first}
+    assert evaluation(mirrored, tasks=["lambada"])["task_data"] == {"lambada": second}
+
+
+def test_a_request_may_name_the_rows_of_a_task(mirrored: Service) -> None:
+    mine = mirrored.upload(lines(PIQA | {"goal": "Mine"}), "of another name.jsonl")["id"]
+    assert evaluation(mirrored, tasks=["piqa"], task_data={"piqa": mine})["task_data"] == {"piqa": mine}
+    assert evaluation(mirrored, task_data={"piqa": mine})["tasks"] == ["piqa"], "and be of the default suite"
+    text = mirrored.upload(b"plain words", "words.txt")["id"]
+    for data, code, pointer in (
+        ({"piqa": "ds-0"}, "unknown_dataset", "piqa"),
+        ({"piqa": text}, "bad_task_data", "piqa"),
+        ({"piqa": mine, "a/b": mine}, "conflicting_fields", "a~1b"),
+    ):
+        problem = mirrored.refused(JOB | {"evaluation": {"tasks": ["piqa"], "task_data": data}})
+        assert (problem["code"], problem["pointer"]) == (code, f"/evaluation/task_data/{pointer}")
+
+
+def test_written_answers_need_a_question_more_than_the_examples_shown(mirrored: Service) -> None:
+    rows = [{"question": f"{n}?", "answer": f"#### {n}"} for n in range(6)]
+    few = mirrored.upload(lines(*rows[:5], rows[0]), "few.jsonl")["id"]
+    problem = mirrored.refused(JOB | {"evaluation": {"tasks": ["gsm8k"], "task_data": {"gsm8k": few}}})
+    assert problem["code"] == "bad_task_data"
+    assert "5 different questions and needs 6" in problem["detail"]
+    enough = mirrored.upload(lines(*rows), "enough.jsonl")["id"]
+    assert evaluation(mirrored, tasks=["gsm8k"], task_data={"gsm8k": enough})["tasks"] == ["gsm8k"]
+
+
+def test_rows_behind_the_limit_are_looked_at_too(mirrored: Service) -> None:
+    late = mirrored.upload(lines(*[OWN | {"note": "n"}] * 3, {"note": "n"}), "late.jsonl")["id"]
+    problem = mirrored.refused(JOB | {"evaluation": {"tasks": [late], "limit": 2}})
+    assert (problem["code"], problem["pointer"]) == ("unknown_column", "/evaluation/tasks/0")
+    assert "line 4" in problem["detail"]
+
+
+def test_a_task_of_which_no_row_has_a_right_answer_is_refused(mirrored: Service) -> None:
+    wrong = mirrored.upload(lines(PIQA | {"label": 7}), "wrong.jsonl")["id"]
+    problem = mirrored.refused(JOB | {"evaluation": {"tasks": ["piqa"], "task_data": {"piqa": wrong}}})
+    assert problem["code"] == "no_usable_question"
+
+
+def test_a_task_of_the_harness_needs_its_rows_and_goes_by_its_name(mirrored: Service) -> None:
+    problem = mirrored.refused(JOB | {"evaluation": {"tasks": ["sciq"]}})
+    assert problem["code"] == "missing_task_data"
+    assert "sciq.jsonl" in problem["detail"]
+    problem = mirrored.refused(JOB | {"evaluation": {"tasks": ["mmlu_anatomi"]}})
+    assert problem["code"] == "unknown_task"
+    assert "mmlu_anatomy" in problem["detail"]
+    row = {"question": "q", "choices": ["a", "b", "c", "d"], "answer": 1}
+    short = mirrored.upload(lines({"question": "q"}), "mmlu_anatomy.jsonl")
+    problem = mirrored.refused(JOB | {"evaluation": {"tasks": ["mmlu_anatomy"]}})
+    assert problem["code"] == "unknown_column"
+    assert "lacks answer, choices; there: question" in problem["detail"], short
+    rows = mirrored.upload(lines(row), "mmlu_anatomy.jsonl")["id"]
+    found = evaluation(mirrored, tasks=["mmlu_anatomy"])
+    assert (found["tasks"], found["task_data"]) == (["mmlu_anatomy"], {"mmlu_anatomy": rows})
 
 
 def test_ones_own_questions_are_a_task_by_the_data_sets_id(mirrored: Service) -> None:

@@ -9,8 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from worker.engine.code_version import code_version
@@ -25,7 +24,7 @@ from worker.engine.hidden_states import LayeredModel, Layers, without
 
 
 def dense_and_cut(
-    context: StageContext, name: str, windows: Tensor, cut: Layers, progress: Callable[[int], None]
+    context: StageContext, name: str, windows: Tensor, given: Tensor, cut: Layers, progress: Callable[[int], None]
 ) -> tuple[dict[str, LogLikelihood], NextToken]:
     """Return the likelihoods `dense` and `cut` of a text, and what the pruned model is to be compared with.
 
@@ -33,15 +32,16 @@ def dense_and_cut(
         context: of the stage.
         name: of the text.
         windows: token ids [sequences, length].
+        given: [sequences], tokens at the start of each that are context only.
         cut: the layers that go.
         progress: told the number of sequences done since the last call.
     """
-    kept = _kept(context, windows)
+    kept = _kept(context, windows, given)
     if kept.is_file() and isinstance(shared_model(context), Decoder):
         context.emit.log(f"{name}: the dense model's perplexity is known from an earlier run")
         dense, states = _read(kept)
         progress(len(windows))
-        work = partial(_cut_alone, windows=windows, cut=cut, progress=progress)
+        work = partial(_cut_alone, windows=windows, given=given, cut=cut, progress=progress)
         alone = within_memory(context, sequences_at_once(context.device, windows.shape[1]), work)
         return {"dense": dense, "cut": alone}, NextToken(windows, states)
     found = NextToken(windows)
@@ -50,33 +50,38 @@ def dense_and_cut(
         if variant == "dense":
             found.keep(first, hidden)
 
-    both = partial(likelihoods, windows=windows, progress=progress, cut=cut, watch=keep)
+    both = partial(likelihoods, windows=windows, given=given, progress=progress, cut=cut, watch=keep)
     sums = within_memory(context, sequences_at_once(context.device, windows.shape[1]), both)
     if found.states is not None and math.isfinite(sums["dense"].nats):
-        # As text: the exact number comes back.
-        said = {"nats": repr(sums["dense"].nats), "tokens": str(sums["dense"].tokens)}
-        write_bytes(kept, save({"states": found.states.contiguous()}, metadata=said))
+        known = {
+            "states": found.states.contiguous(),
+            "nats": torch.tensor(sums["dense"].window_nats, dtype=torch.float64),
+            "tokens": torch.tensor(sums["dense"].window_tokens),
+        }
+        write_bytes(kept, save(known))
     return sums, found
 
 
 def _cut_alone(
-    model: LayeredModel, size: int, *, windows: Tensor, cut: Layers, progress: Callable[[int], None]
+    model: LayeredModel, size: int, *, windows: Tensor, given: Tensor, cut: Layers, progress: Callable[[int], None]
 ) -> LogLikelihood:
     if model.execution == "streamed":  # memory ran out meanwhile; its layers go by for both
-        return likelihoods(model, size, windows=windows, progress=progress, cut=cut)["cut"]
+        return likelihoods(model, size, windows=windows, given=given, progress=progress, cut=cut)["cut"]
     with without(model, cut):
-        return likelihoods(model, size, windows=windows, progress=progress)["dense"]
+        return likelihoods(model, size, windows=windows, given=given, progress=progress)["dense"]
 
 
-def _kept(context: StageContext, windows: Tensor) -> Path:
+def _kept(context: StageContext, windows: Tensor, given: Tensor) -> Path:
+    tokens = hashlib.sha256(given.numpy().tobytes())
+    for window in windows:  # one by one: those that overlap are views of one text
+        tokens.update(window.to(torch.int64).numpy().tobytes())
     parts = {
         "model": context.read_home_json(MODEL)["hash"], "length": windows.shape[1], "code": code_version(),
-        "tokens": hashlib.sha256(windows.to(torch.int64).numpy().tobytes()).hexdigest(), "device": context.device,
+        "tokens": tokens.hexdigest(), "device": context.device,
     }  # fmt: skip
     return context.cache / "dense" / f"text-{sha256_of(parts)[:32]}.safetensors"
 
 
 def _read(path: Path) -> tuple[LogLikelihood, Tensor]:
-    with safe_open(path, "pt") as file:
-        said = file.metadata()
-        return LogLikelihood(nats=float(said["nats"]), tokens=int(said["tokens"])), file.get_tensor("states")
+    known = load_file(path)
+    return LogLikelihood(known["nats"].tolist(), known["tokens"].tolist()), known["states"]

@@ -15,17 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from app.core.predictions import answer_of
-from app.core.tasks import OWN, TASKS, Kind, NoUsableQuestion, TaskDataError
+from app.core.tasks import Kind, by_definition
 from worker.engine.code_version import code_version
 from worker.engine.context import StageContext, sha256_of, write_bytes
 from worker.engine.errors import EngineError
+from worker.engine.evaluation.definitions import load_task
 from worker.engine.execution import shared_model, shared_written, within_memory
 from worker.engine.fetch import OUTPUT as MODEL
 from worker.engine.ledger import sha256_of_file
 from worker.engine.recipe import Over, TaskData
-
-DEFINITIONS = Path(__file__).parent / "tasks"
-_SEED = 1234  # the harness' own, for tasks that draw examples
 
 WRITTEN_BY_STREAMED = "a streamed model would read all its weights for every token of a written answer"
 
@@ -85,7 +83,7 @@ def _refuse_not_finite(records: Sequence[Record], task: str, variant: str) -> No
 
 def kind(task: TaskData) -> Kind:
     """Return how a task is answered."""
-    return "choice" if task.definition == OWN else TASKS[task.definition].kind
+    return by_definition(task.definition).kind
 
 
 def written_examples(records: Mapping[str, Sequence[Record]], count: int) -> list[dict[str, str]]:
@@ -138,23 +136,8 @@ def _ask(
 
 
 def _loaded(task: TaskData, context: StageContext) -> Any:
-    """Return the harness' task, with its questions read.
-
-    Raises:
-        EngineError: `no_usable_question`; `bad_task_data`, with the reason.
-    """
-    from lm_eval.tasks import TaskManager
-
-    definitions = TaskManager(include_path=str(DEFINITIONS), include_defaults=False, metadata={"path": task.path})
-    try:
-        found: Any = definitions.load([task.definition])["tasks"][task.definition]
-    except NoUsableQuestion as error:
-        raise EngineError("no_usable_question", f"{task.name}: {error}") from error
-    except TaskDataError as error:
-        raise EngineError("bad_task_data", f"{task.name}: {error}") from error
-    found.config.task = task.name
-    found.set_fewshot_seed(_SEED)
-    if unusable := found.eval_docs.unusable:
+    found = load_task(task)
+    if unusable := getattr(found.eval_docs, "unusable", 0):
         context.emit.log(f"{task.name}: {unusable} questions without a right answer among their options are left out")
     return found
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from app.core.bootstrap import perplexity_ratio
 from app.core.predictions import answer_of
 from app.core.stability import compare, mean_of, retained
 from app.core.windows import runs
@@ -24,7 +25,7 @@ from worker.engine.evaluation.samples import Samples
 from worker.engine.execution import shared_model, shared_written, within_memory
 from worker.engine.head import Head
 from worker.engine.recipe import TaskData
-from worker.engine.text import held_out_windows, text_windows
+from worker.engine.text import context_tokens, held_out_windows, text_windows
 
 OUTPUT = "evaluation.json"
 SAMPLES = "samples"
@@ -51,7 +52,10 @@ def run(context: StageContext) -> None:
         done = min(done + count, total)
         context.emit.progress(done, total, "sequences")
 
-    before = {name: dense_and_cut(context, name, windows, cut, progress) for name, windows in texts.items()}
+    given = {name: context_tokens(windows, context.recipe.judging.stride) for name, windows in texts.items()}
+    before = {
+        name: dense_and_cut(context, name, windows, given[name], cut, progress) for name, windows in texts.items()
+    }
     sums = {name: found for name, (found, _) in before.items()}
     samples = Samples(next(iter(texts.values())), tokenizer)
     samples.add_dense(shared_model(context), cut)
@@ -63,14 +67,14 @@ def run(context: StageContext) -> None:
     for name, reason in left_out.items():
         context.emit.log(f"{name} is left out: {reason}")
     dense = questions.ask_dense(context, tasks, answered)
-    sizes = {name: text_bytes(windows, tokenizer) for name, windows in texts.items()}
+    sizes = {name: text_bytes(windows, tokenizer, given[name]) for name, windows in texts.items()}
     for name, windows in texts.items():
-        sums[name]["pruned"] = _pruned(context, windows, before[name][1], progress)
+        sums[name]["pruned"] = _pruned(context, windows, given[name], before[name][1], progress)
     samples.add_pruned(shared_written(context))
     pruned = questions.ask_pruned(context, tasks, answered)
     report = {
-        name: {**_of_text(sums[name], sizes[name], len(windows)), "next_token": before[name][1].to_json()}
-        for name, windows in texts.items()
+        name: {**_of_text(sums[name], sizes[name], context.seed(name)), "next_token": before[name][1].to_json()}
+        for name in texts
     }
     for name, values in report.items():
         context.emit.metric(**{f"perplexity/{name}/{variant}": values[variant] for variant in VARIANTS})
@@ -82,6 +86,7 @@ def run(context: StageContext) -> None:
             "not_measured": left_out,
             "held_out": not context.recipe.evaluation,
             "sequence_length": context.recipe.scoring.sequence_length,
+            "stride": context.recipe.judging.stride or context.recipe.scoring.sequence_length,
             "samples": samples.complete,
         },
     )
@@ -90,12 +95,12 @@ def run(context: StageContext) -> None:
 
 
 def _pruned(
-    context: StageContext, windows: Tensor, next_token: NextToken, progress: Callable[[int], None]
+    context: StageContext, windows: Tensor, given: Tensor, next_token: NextToken, progress: Callable[[int], None]
 ) -> LogLikelihood:
     def watch(_: str, first: int, hidden: Tensor, head: Head) -> None:
         next_token.compare(head, first, hidden)
 
-    work = partial(likelihoods, windows=windows, progress=progress, watch=watch)
+    work = partial(likelihoods, windows=windows, given=given, progress=progress, watch=watch)
     return within_memory(context, sequences_at_once(context.device, windows.shape[1]), work, written=True)["dense"]
 
 
@@ -143,17 +148,20 @@ def _texts(context: StageContext, tokenizer: Any) -> dict[str, Tensor]:
         while name in texts:
             copies += 1
             name = f"{text.name} ({copies})"
-        texts[name] = text_windows(text, tokenizer, recipe.scoring.sequence_length)
+        texts[name] = text_windows(text, tokenizer, recipe.scoring.sequence_length, stride=recipe.judging.stride)
     return texts
 
 
-def _of_text(sums: Mapping[str, LogLikelihood], size: int, sequences: int) -> dict[str, Any]:
+def _of_text(sums: Mapping[str, LogLikelihood], size: int, seed: int) -> dict[str, Any]:
     for likelihood in sums.values():
         likelihood.text_bytes = size
     found: dict[str, Any] = {variant: sums[variant].perplexity for variant in VARIANTS}
     found["byte"] = {variant: sums[variant].byte_perplexity for variant in VARIANTS}
     found["ratio"] = ratio(found["pruned"], found["dense"])
+    dense, pruned = sums["dense"], sums["pruned"]
+    interval = perplexity_ratio(dense.window_nats, pruned.window_nats, dense.window_tokens, seed=seed)
+    found["ratio_interval"] = None if interval is None else [interval.low, interval.high]
     found["cut_ratio"] = ratio(found["cut"], found["dense"])
     found["retained"] = ratio(found["dense"], found["pruned"])
-    found["tokens"], found["bytes"], found["sequences"] = sums["dense"].tokens, size, sequences
+    found["tokens"], found["bytes"], found["sequences"] = dense.tokens, size, len(dense.window_tokens)
     return found

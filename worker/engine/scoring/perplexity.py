@@ -66,7 +66,7 @@ def losses(decoder: Decoder, input_ids: Tensor) -> Tensor:
     hidden: Tensor = decoder.body(input_ids=ids, use_cache=False).last_hidden_state
     with decoder.head() as head:
         found = [negative_log_likelihood(head, hidden[row, None], ids[row, None]) for row in range(len(ids))]
-    return torch.tensor([nats / max(tokens, 1) for nats, tokens in found], dtype=torch.float64)
+    return torch.cat([nats / tokens.clamp(min=1) for nats, tokens in found])
 
 
 METRIC = Metric("perplexity", "Shortened LLaMA, arXiv 2402.02834", "lower", PerplexityScorer, shown=torch.exp)

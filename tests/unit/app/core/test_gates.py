@@ -23,6 +23,13 @@ def test_the_worst_data_set_decides_about_perplexity() -> None:
     assert gates == [{"name": "perplexity_ratio", "limit": 1.2, "value": 1.3, "passed": False}]
 
 
+def test_perplexity_and_speed_have_intervals_and_a_count_has_none() -> None:
+    between = {"perplexity_ratio": {"a": [1.0, 1.2], "b": [1.25, 1.35]}, "speedup": [1.1, 1.3]}
+    limits = {"max_perplexity_ratio": 1.2, "min_speedup": 1.1, "max_parameters": 80}
+    _, gates = judge(limits, METRICS | {"intervals": between})
+    assert [gate.get("interval") for gate in gates] == [[1.25, 1.35], [1.1, 1.3], None], "of the worst data set"
+
+
 @pytest.mark.parametrize(("limit", "verdict"), [(1.2, "pass"), (1.21, "fail")])
 def test_a_value_at_its_limit_passes(limit: float, verdict: str) -> None:
     assert judge({"min_speedup": limit}, METRICS)[0] == verdict

@@ -47,7 +47,6 @@ def test_a_missing_column_is_named_beside_those_that_are_there(tmp_path: Path) -
     path = write(tmp_path / "piqa.jsonl", {"goal": "g", "sol1": "a", "sol2": "b", "label": 0}, {"goal": "g", "x": 1})
     with pytest.raises(ColumnsMissing, match=r"line 2 lacks sol1, sol2, label; there: goal, x"):
         read_rows(path, TASKS["piqa"])
-    assert len(read_rows(path, TASKS["piqa"], limit=1)) == 1, "rows that are not asked need no look"
 
 
 @pytest.mark.parametrize("asked", [{"question": "q"}, {"context": "c"}])

@@ -1,41 +1,19 @@
-"""From the rows of a file to what the definitions beside this module take: `load` is their `custom_dataset`.
-
-Rows keep their names; what differs from one row per question with a place for the right answer, `gold`, is laid out
-here: flat questions (C3), the cleaned text of HellaSwag, letters as places. A question without a right answer among its
-options is left out, and counted.
-"""
+"""How the definitions beside this module come to their questions: `load` is their `custom_dataset`."""
 
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from app.core.tasks import OWN, NoUsableQuestion, TaskDataError, by_definition, read_rows, right_option
-
-Row = Mapping[str, Any]
-Doc = dict[str, Any]
+from app.core.task_rows import Questions, read_questions
+from app.core.tasks import by_definition
 
 MIRROR = "STREAMLINE_TASK_DATA"
 """The environment variable that names the directory of the files, for the harness' own command line."""
 
 
-class Docs(list[Doc]):
-    """The questions of a task, as the harness takes a data set's split; `unusable` rows are not among them."""
-
-    def __init__(self, docs: list[Doc], unusable: int) -> None:
-        super().__init__(docs)
-        self.unusable = unusable
-
-    @property
-    def features(self) -> dict[str, Any]:
-        """The names of the first question's fields."""
-        return self[0]
-
-
-def load(task: str, path: str | None = None, **_: Any) -> dict[str, Docs]:
+def load(task: str, path: str | None = None, **_: Any) -> dict[str, Questions]:
     """Return the questions of a task as the one split `test`.
 
     Args:
@@ -43,123 +21,8 @@ def load(task: str, path: str | None = None, **_: Any) -> dict[str, Docs]:
         path: file of the rows; by default the task's file below $STREAMLINE_TASK_DATA.
 
     Raises:
-        TaskDataError: the file cannot be read, lacks a column, or has no usable question.
+        TaskDataError: as `read_questions`.
     """
     definition = by_definition(task)
     file = Path(path) if path else Path(os.environ.get(MIRROR, ".")) / definition.file
-    docs, unusable = [], 0
-    for number, row in enumerate(read_rows(file, definition), start=1):
-        try:
-            found = list(_LAYOUTS.get(task, _plain)(row))
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise TaskDataError(f"row {number} has another form than {task} needs: {error!r}") from None
-        usable = [doc for doc in found if doc.get("gold", 0) is not None]
-        unusable += len(found) - len(usable)
-        docs += usable
-    if not docs:
-        raise NoUsableQuestion(
-            f"there is no usable question, but {unusable} without a right answer among their options"
-        )
-    return {"test": Docs(docs, unusable)}
-
-
-def _plain(row: Row) -> Iterator[Doc]:
-    yield dict(row)
-
-
-def _with_gold(options: str | tuple[str, ...], label: str) -> Callable[[Row], Iterator[Doc]]:
-    """Return the layout of a row with its options in one field, or in several, and the right one in `label`."""
-
-    def layout(row: Row) -> Iterator[Doc]:
-        found = row[options] if isinstance(options, str) else [row[name] for name in options]
-        yield {**row, "gold": right_option(found, row[label])}
-
-    return layout
-
-
-def _hellaswag(row: Row) -> Iterator[Doc]:
-    """As the harness does it: the artefacts of the WikiHow part are taken out."""
-    text = f"{row['activity_label']}: {row['ctx_a']} {row['ctx_b'].capitalize()}"
-    choices = [_cleaned(ending) for ending in row["endings"]]
-    yield {**row, "query": _cleaned(text), "choices": choices, "gold": right_option(choices, int(row["label"]))}
-
-
-def _cleaned(text: str) -> str:
-    text = re.sub(r"\[.*?\]", "", text.strip().replace(" [title]", ". "))
-    return text.replace("  ", " ")
-
-
-def _commonsenseqa(row: Row) -> Iterator[Doc]:
-    question = row["question"]
-    texts = [choice["text"] for choice in question["choices"]]
-    labels = [choice["label"] for choice in question["choices"]]
-    gold = labels.index(row["answerKey"]) if len(texts) == 5 and row["answerKey"] in labels else None
-    yield {"stem": question["stem"], "texts": texts, "gold": gold}
-
-
-def _cmmlu(row: Row) -> Iterator[Doc]:
-    for doc in _with_gold(("A", "B", "C", "D"), "Answer")(row):
-        yield {**doc, "field": _FIELDS.get(row["subject"], row["subject"])}
-
-
-def _c3(row: Row) -> Iterator[Doc]:
-    for question in row["questions"]:
-        choices, answer = question["choice"], question["answer"]
-        gold = choices.index(answer) if len(choices) > 1 and answer in choices else None
-        yield {
-            "document": "\n".join(row["document"]),
-            "question": question["question"],
-            "choice": choices,
-            "gold": gold,
-        }
-
-
-def _own(row: Row) -> Iterator[Doc]:
-    """A `question` is asked and answered; a `context` goes on with the option, behind `sep` or a space."""
-    if "question" in row:
-        context = f"{row['context']}\n" if row.get("context") else ""
-        query = f"{context}Question: {row['question']}\nAnswer: "
-    else:
-        query = f"{row['context']}{row.get('sep', ' ')}"
-    yield {**row, "query": query, "gold": right_option(row["choices"], row["label"])}
-
-
-_LAYOUTS: Mapping[str, Callable[[Row], Iterator[Doc]]] = {
-    "piqa": _with_gold(("sol1", "sol2"), "label"),
-    "hellaswag": _hellaswag,
-    "race": _with_gold("options", "answer"),
-    **dict.fromkeys(("boolq", "arc_easy", "arc_challenge", "openbookqa", "copa"), _with_gold("choices", "gold")),
-    **dict.fromkeys(("wsc273", "winogrande"), _with_gold("context_options", "gold")),
-    "commonsenseqa": _commonsenseqa,
-    "mmlu": _with_gold("choices", "answer"),
-    "cmmlu": _cmmlu,
-    "c3": _c3,
-    "story_cloze": _with_gold("choices", "label"),
-    OWN: _own,
-}
-
-_FIELDS = {
-    "agronomy": "农学", "anatomy": "解剖学", "ancient_chinese": "古汉语", "arts": "艺术学", "astronomy": "天文学",
-    "business_ethics": "商业伦理", "chinese_civil_service_exam": "中国公务员考试", "chinese_driving_rule":
-    "中国驾驶规则", "chinese_food_culture": "中国饮食文化", "chinese_foreign_policy": "中国外交政策",
-    "chinese_history": "中国历史", "chinese_literature": "中国文学", "chinese_teacher_qualification":
-    "中国教师资格", "clinical_knowledge": "临床知识", "college_actuarial_science": "大学精算学",
-    "college_education": "大学教育学", "college_engineering_hydrology": "大学工程水文学", "college_law": "大学法律",
-    "college_mathematics": "大学数学", "college_medical_statistics": "大学医学统计", "college_medicine":
-    "大学医学", "computer_science": "计算机科学", "computer_security": "计算机安全", "conceptual_physics":
-    "概念物理学", "construction_project_management": "建设工程管理", "economics": "经济学", "education": "教育学",
-    "electrical_engineering": "电气工程", "elementary_chinese": "小学语文", "elementary_commonsense":
-    "小学常识", "elementary_information_and_technology": "小学信息技术", "elementary_mathematics": "初等数学",
-    "ethnology": "民族学", "food_science": "食品科学", "genetics": "遗传学", "global_facts": "全球事实",
-    "high_school_biology": "高中生物", "high_school_chemistry": "高中化学", "high_school_geography": "高中地理",
-    "high_school_mathematics": "高中数学", "high_school_physics": "高中物理学", "high_school_politics":
-    "高中政治", "human_sexuality": "人类性行为", "international_law": "国际法学", "journalism": "新闻学",
-    "jurisprudence": "法理学", "legal_and_moral_basis": "法律与道德基础", "logical": "逻辑学",
-    "machine_learning": "机器学习", "management": "管理学", "marketing": "市场营销", "marxist_theory":
-    "马克思主义理论", "modern_chinese": "现代汉语", "nutrition": "营养学", "philosophy": "哲学",
-    "professional_accounting": "专业会计", "professional_law": "专业法学", "professional_medicine": "专业医学",
-    "professional_psychology": "专业心理学", "public_relations": "公共关系", "security_study": "安全研究",
-    "sociology": "社会学", "sports_science": "体育学", "traditional_chinese_medicine": "中医中药", "virology":
-    "病毒学", "world_history": "世界历史", "world_religions": "世界宗教"
-}  # fmt: skip
-"""CMMLU's subjects as its prompts name them (arXiv 2306.09212)."""
+    return {"test": read_questions(file, definition)}

@@ -10,7 +10,7 @@ import pytest
 from lm_eval.tasks import TaskManager
 
 from app.core.tasks import OWN, TASKS, NoUsableQuestion, TaskDataError
-from worker.engine.evaluation.questions import DEFINITIONS
+from worker.engine.evaluation.definitions import DEFINITIONS
 
 LETTERS = {"A": "a1", "B": "b1", "C": "c1", "D": "d1"}
 CHOICES = {"choices": ["yes", "no"], "gold": 1}
@@ -59,6 +59,14 @@ CASES: list[tuple[str, dict[str, Any], str, list[str], int]] = [
         {"document": ["男：好。", "女：好。"],
          "questions": [{"question": "谁?", "choice": ["男", "女"], "answer": "女"}]},
         "男：好。\n女：好。\n问题：谁?\n答案：", ["男", "女"], 1,
+    ),
+    (
+        "cmnli", {"sentence1": "他来了", "sentence2": "有人来", "label": "neutral"},
+        "阅读文章：他来了\n根据上文，回答如下问题：有人来？\n答：", ["对", "可能", "错"], 1,
+    ),
+    (
+        "chid", {"content": "他#idiom#。", "candidates": ["一心一意", "三心二意"], "answer": 1},
+        "以下句子是否通顺？\n", ["他一心一意。", "他三心二意。"], 1,
     ),
     (
         "story_cloze", {"context": "One day.", "sep": "\n\n", "choices": ["He ran.", "She sat."], "label": 1},
