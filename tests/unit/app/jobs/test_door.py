@@ -53,8 +53,8 @@ def test_no_connection_is_held_while_the_store_is_read(engine: Engine, tmp_path:
     store.held.clear()
     door = Door(sessions, store)
     asked = {"model": {"repo": "team/model"}, "target": {"layers": 3}, "benchmark": {"rivals": ["team/rival"]}}
-    spec = door.admit(JobRequest.model_validate(asked), Caller())
     spec = door.admit(JobRequest.model_validate(asked), Caller()).spec
+    assert spec["model"]["repo"] == "team/model"
     door.plan(PlanRequest.model_validate(asked), Caller())
     assert len(store.held) >= 8, "configs, headers and tokenizers were read"
     assert set(store.held) == {0}
