@@ -7,11 +7,13 @@ BIN := $(VENV)/bin
 # Half of what the tests do is waiting for processes to start; two at a time suit two cores as well as eight, and tiny
 # models have nothing to gain from threads.
 TEST_PROCESSES ?= 2
+FUZZ_SECONDS ?= 300
+MINUTES ?= 30
 STAMP := $(VENV)/.installed
 SOURCES := app worker migrations benchmarks tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test lint bench clean
+.PHONY: help setup demo up test lint chaos fuzz soak bench quality clean
 
 help: ## what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -45,8 +47,21 @@ lint: $(STAMP) ## ruff, mypy --strict, the walls, Dockerfile and compose file
 	@$(BIN)/hadolint Dockerfile
 	@$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 
+chaos: $(STAMP) ## faults put into a whole deployment (own Postgres and Redis); one line per promise
+	@OMP_NUM_THREADS=1 $(BIN)/pytest tests/chaos
+
+fuzz: $(STAMP) ## requests made up from the OpenAPI document for each scope; FUZZ_SECONDS=300 each
+	@STREAMLINE_TEST_FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/pytest tests/integration/api/test_fuzzing.py
+
+soak: $(STAMP) ## random faults for MINUTES=30 under a steady stream of jobs; nothing lost, doubled or leaked
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos.soak --minutes $(MINUTES)
+
 bench: $(STAMP) ## each speed and memory figure as a ratio to its floor, measured in the same run
 	@$(BIN)/python -m benchmarks
+
+quality: $(STAMP) ## recipes beside the published procedure: DATA=directory of tinystories_{train,test}.jsonl, books_valid.jsonl
+	@$(BIN)/python -m benchmarks.quality --model app/bundled/stories-24l --calibration $(DATA)/tinystories_train.jsonl \
+		--evaluate $(DATA)/tinystories_test.jsonl $(DATA)/books_valid.jsonl --layers 6 12 --recipes published layer
 
 clean: ## remove .venv and the demo's data
 	@rm -rf $(VENV) streamline-data demo-output

@@ -73,6 +73,14 @@ class InsufficientScope(ServiceError):  # noqa: N818
     status = 403
 
 
+class QuotaExceeded(ServiceError):  # noqa: N818
+    """The API key has used up what it may use for now; `Retry-After` says when to come back."""
+
+    code = "quota_exceeded"
+    title = "The API key's quota is used up"
+    status = 429
+
+
 class ForeignRequest(ServiceError):  # noqa: N818
     """The service has no API keys, and the request is addressed to another host, or a page of another site sends it."""
 
@@ -200,6 +208,13 @@ class ModelNotAllowed(InvalidRequest):
 
     code = "model_not_allowed"
     title = "The API key may not use the repository"
+
+
+class ModelNotFetched(InvalidRequest):
+    """The model is at the upstream hub, and is not fetched from there: too large, or names that cannot be kept."""
+
+    code = "model_not_fetched"
+    title = "The model is not fetched from the upstream hub"
 
 
 class UnknownRevision(InvalidRequest):
@@ -404,6 +419,22 @@ class StorageUnavailable(ServiceError):  # noqa: N818
     code = "storage_unavailable"
     title = "The store cannot be reached at the moment"
     status = 503
+
+
+class UpstreamUnavailable(ServiceError):  # noqa: N818
+    """The upstream hub does not answer as it should, and what is asked for has not been fetched before."""
+
+    code = "upstream_unavailable"
+    title = "The upstream hub cannot be used at the moment"
+    status = 502
+
+
+class UpstreamTimeout(ServiceError):  # noqa: N818
+    """The upstream hub does not answer in time, and what is asked for has not been fetched before."""
+
+    code = "upstream_timeout"
+    title = "The upstream hub does not answer in time"
+    status = 504
 
 
 class StorageFull(ServiceError):  # noqa: N818

@@ -12,18 +12,22 @@ from fastapi_swagger import patch_fastapi
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
-from app.api import artefacts, datasets, events, health, imports, jobs, plans, schemas, signing_key
+from app.api import artefacts, datasets, events, health, imports, jobs, metrics, plans, schemas, signing_key
+from app.api.audit import AuditMiddleware
 from app.api.body_limit import BodyLimitMiddleware
 from app.api.deps import Services
 from app.api.hub.application import hub_body_limits, install_hub
 from app.api.nul_guard import NulGuardMiddleware
 from app.api.problems import Problem, install_problems
+from app.api.quotas import QuotaMiddleware
 from app.api.request_log import RequestLogMiddleware
+from app.auth.holders import Holders
 from app.db.session import connect, session_factory
 from app.dispatch.queue import enqueue, make_celery
 from app.hub.bundled import import_bundled
 from app.hub.context import HubContext
 from app.hub.uploads import Uploads
+from app.hub.upstream.opening import open_upstream
 from app.jobs import repository
 from app.jobs.door import Door
 from app.jobs.reconciler import run_reconciler
@@ -66,6 +70,8 @@ def create_app(settings: Settings) -> FastAPI:
             stop.set()
             for thread in threads:
                 await run_in_threadpool(thread.join)
+            if services.mirror is not None:
+                services.mirror.close()
             engine.dispose()
 
     app = FastAPI(
@@ -82,7 +88,10 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     app.state.celery = services.celery
     app.state.read_sessions = services.read_sessions
-    modules = (jobs, plans, events, artefacts, schemas, datasets, imports, signing_key, health, pages, model_pages)
+    modules = (
+        *(jobs, plans, events, artefacts, schemas, datasets, imports, signing_key),
+        *(health, metrics, pages, model_pages),
+    )
     routers = [module.router for module in modules]
     install_problems(app, routers)
     for router in routers:
@@ -108,16 +117,23 @@ def create_app(settings: Settings) -> FastAPI:
             Uploads(settings.uploads_dir, max_bytes=settings.max_upload_bytes),
             model_roots=settings.model_roots,
             public_url=settings.public_url,
+            mirror=services.mirror,
         ),
     )
     app.add_middleware(NulGuardMiddleware)
+    holders = Holders(services.read_sessions)
+    app.add_middleware(QuotaMiddleware, holders=holders, sessions=services.sessions)
+    app.add_middleware(AuditMiddleware, holders=holders, sessions=services.sessions)
     app.add_middleware(RequestLogMiddleware)
     _describe_problems(app)
     return app
 
 
 def _services(settings: Settings, sessions: Any, read_sessions: Any) -> Services:
-    blobs, artefacts = open_stores(settings, sessions)
+    below, artefacts = open_stores(settings, sessions)
+    upstream = open_upstream(settings, sessions, read_sessions, below)
+    blobs = upstream.store if upstream else below
+    mirror = upstream.mirror if upstream else None
 
     def read_marks(job_ids: Iterable[str]) -> dict[str, Mark]:
         with read_sessions() as session:
@@ -131,7 +147,8 @@ def _services(settings: Settings, sessions: Any, read_sessions: Any) -> Services
         artefacts=artefacts,
         signer=load_signer(settings),
         celery=make_celery(settings),
-        door=Door(read_sessions, blobs, vllm=_has_vllm(settings), task_data=settings.task_data),
+        mirror=mirror,
+        door=Door(read_sessions, blobs, mirror=mirror, vllm=_has_vllm(settings), task_data=settings.task_data),
         watcher=Watcher(read_marks),
     )
 

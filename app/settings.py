@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from app.auth.loopback import is_loopback
+
 EMBEDDED_BROKER = "filesystem://"
 
 
@@ -49,7 +51,20 @@ class Settings(BaseSettings):
     task_data: Path | None = Field(
         None, description="Directory with the files of evaluation tasks (piqa.jsonl, blimp/...); default: none."
     )
-    upstream: str = Field("", description="Reserved: a hub to fetch unknown models from; must be empty.")
+    upstream: str = Field(
+        "", description="A hub that models which are not here are fetched from, such as https://huggingface.co."
+    )
+    upstream_token: SecretStr | None = Field(
+        None, description="What the upstream hub is shown; sent to that very host and to no other."
+    )
+    upstream_max_bytes: int = Field(
+        200 << 30, ge=1, description="Largest revision that is fetched from the upstream hub, in bytes."
+    )
+    upstream_fresh_seconds: float = Field(
+        60.0,
+        ge=0,
+        description="How long an answer of the upstream hub (a branch's commit, a no) is not asked for again.",
+    )
     trust_remote_code: Annotated[frozenset[str], NoDecode] = Field(
         frozenset(), description="Repos whose own modelling code may be run, separated by commas."
     )
@@ -74,13 +89,26 @@ class Settings(BaseSettings):
     max_attempts: int = Field(
         3, ge=1, description="Attempts per job, counted anew when a stage has been finished since."
     )
+    hang_seconds: float = Field(
+        600.0, gt=0, description="An engine that sends no event and uses no processor for so long is killed."
+    )
     reconcile_seconds: float = Field(
         5.0, gt=0, description="How often lost messages and expired leases are looked for."
     )
     republish_seconds: float = Field(
         15.0, gt=0, description="A queued job is announced again after this long (doubling with each time)."
     )
+    activation_bytes: int | None = Field(
+        None,
+        ge=0,
+        description="Disk for hidden states to train on; more are computed anew. Default: half of what is free.",
+    )
     stop_grace_seconds: float = Field(10.0, ge=0, description="How long a stopped engine may take to leave by itself.")
+    worker_metrics: str = Field(
+        "",
+        pattern=r"^(\S+:\d{1,5})?$",
+        description="host:port where a worker serves its metrics, such as 127.0.0.1:9808; default: none.",
+    )
     device: str = Field("auto", pattern="^(auto|cpu|cuda)$", description="Where the engine computes.")
 
     @field_validator("model_roots", mode="before")
@@ -94,7 +122,15 @@ class Settings(BaseSettings):
         return frozenset(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
     @field_validator(
-        "database_url", "broker_url", "store_url", "s3_endpoint_url", "signing_key", "task_data", mode="before"
+        "database_url",
+        "broker_url",
+        "store_url",
+        "s3_endpoint_url",
+        "signing_key",
+        "task_data",
+        "activation_bytes",
+        "upstream_token",
+        mode="before",
     )
     @classmethod
     def _empty_is_unset(cls, value: object) -> object:
@@ -118,14 +154,21 @@ class Settings(BaseSettings):
         self._check_store()
         if self.task_data is not None and not self.task_data.is_dir():
             raise ValueError(f"task_data must name a directory; there is none at {self.task_data}")
-        if self.upstream:
-            # Ignoring it would let an operator believe that unknown models are fetched.
-            raise ValueError("upstream must be empty: fetching from another hub is not available in this version")
+        self._check_upstream()
         if self.lease_seconds < 2 * self.heartbeat_seconds:
             raise ValueError(
                 "lease_seconds must be at least twice heartbeat_seconds, or a healthy worker loses its job"
             )
         return self
+
+    def _check_upstream(self) -> None:
+        parts = urlsplit(self.upstream)
+        if self.upstream and (parts.scheme not in {"http", "https"} or not parts.hostname or parts.query):
+            raise ValueError("upstream must be the address of a hub, such as https://huggingface.co")
+        if "@" in parts.netloc:
+            raise ValueError("upstream must hold no credentials; set upstream_token instead")
+        if self.upstream_token and parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+            raise ValueError("upstream must begin with https:// where upstream_token is set, or others can read it")
 
     def _check_store(self) -> None:
         for name in ("store_url", "s3_endpoint_url"):
@@ -182,6 +225,11 @@ class Settings(BaseSettings):
     def uploads_dir(self) -> Path:
         """What is being uploaded to the hub: on disk that every API process of this service shares."""
         return self.data_dir.absolute() / "uploads"
+
+    @property
+    def upstream_dir(self) -> Path:
+        """What is being fetched from the upstream hub: on disk that every process of this service shares."""
+        return self.data_dir.absolute() / "upstream"
 
     @property
     def cache_dir(self) -> Path:

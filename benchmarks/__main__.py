@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-BENCHMARKS = ("api_import", "scoring", "training_step", "assembly", "streamed", "likelihoods", "hub_download")
+BENCHMARKS = ("api_import", "scoring", "training_step", "assembly", "streamed", "likelihoods", "hub_download", "load")
 
 
 def main() -> int:

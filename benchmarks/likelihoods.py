@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 import worker.engine  # noqa: F401 - first: it tells OpenMP how to wait
-from benchmarks.scoring import CONFIG, random_decoder, seconds
+from benchmarks.scoring import SHAPES, random_decoder, seconds
 from worker.engine.decoder import Decoder
 from worker.engine.evaluation.language_model import TOKENS_PER_BATCH, LanguageModel, Request
 from worker.engine.hidden_states import LayeredModel
@@ -33,7 +33,7 @@ def questions(count: int, longest_option: int) -> list[Request]:
     draw = random.Random(0)
 
     def ids(length: int) -> list[int]:
-        return [draw.randrange(2, CONFIG["vocab_size"]) for _ in range(length)]
+        return [draw.randrange(2, SHAPES["small"]["vocab_size"]) for _ in range(length)]
 
     found: list[Request] = []
     for number in range(count):

@@ -5,9 +5,9 @@
         [--sequences 1000] [--flags "--epochs 6 --learning-rate 0.005"] [--out DIR] [--json]
 
 A recipe is KIND[*LAYERS][:LOSS][@INIT][+lora]. Each runs the engine's own stages up to the evaluation of the written
-checkpoint, in a process of its own. Seconds are those from opening the model to the written checkpoint (score, select,
-train, assemble), CPU seconds those that all cores spent on it, which a busy machine changes less; memory is the
-process's largest resident set. `published` is the published procedure
+checkpoint, in a process of its own. Seconds are those from the loaded model to the written checkpoint (score, select,
+train, assemble), CPU seconds those that all cores spent on it and on opening the model, which a busy machine changes
+less; memory is the process's largest resident set by then. `published` is the published procedure
 (`benchmarks.published`) on the same sequences, with --layers only: what seconds are to be compared with, since machines
 differ by more than recipes do. Exits 1 where a trained recipe does not end below the plain cut.
 """
@@ -57,8 +57,9 @@ def flags(arguments: argparse.Namespace, recipe: str, target: list[str], seed: i
         sys.exit(f"{recipe!r} is no recipe; give KIND[*LAYERS][:LOSS][@INIT][+lora]")
     length = arguments.sequence_length
     given = {
-        "--model": arguments.model, "--out": out, "--cache": out.parent / "cache", "--calibration": arguments.calibration,
-        "--tokens": arguments.sequences * length, "--sequence-length": length, "--seed": seed,
+        "--model": arguments.model, "--out": out, "--cache": out.parent / "cache",
+        "--calibration": arguments.calibration, "--tokens": arguments.sequences * length,
+        "--sequence-length": length, "--seed": seed,
         "--kind": parts["kind"], "--replacement-layers": parts["layers"], "--loss": parts["loss"],
         "--init": parts["init"], "--healing": parts["healing"],
     }  # fmt: skip
@@ -81,7 +82,7 @@ def run_one(command: list[str]) -> dict[str, Any]:
     stages = tuple(stage for stage in pipeline.STAGES if stage.name in STAGES)
     began = time.process_time()
     pipeline.run_pipeline(context, stages[:-1])
-    used = time.process_time() - began
+    used, peak = time.process_time() - began, peak_mb()
     report = pipeline.run_pipeline(context, stages)
     seconds = report["stage_seconds"]
     return {
@@ -95,13 +96,20 @@ def run_one(command: list[str]) -> dict[str, Any]:
         "stage_seconds": seconds,
         "seconds": sum(seconds[name] for name in TIMED),
         "cpu_seconds": used,
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000,
+        "peak_mb": peak,
     }
+
+
+def peak_mb() -> float:
+    """The largest resident set of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
 
 
 def run_published(command: list[str]) -> dict[str, Any]:
     """Run the published procedure in this process, and judge it as the others are."""
-    import worker.engine  # noqa: F401 - first: it tells OpenMP how to wait
+    import worker.engine  # noqa: F401, I001 - first: it tells OpenMP how to wait
+    from transformers import AutoTokenizer
+
     from benchmarks import published
     from worker.engine.decoder import load_decoder
     from worker.engine.evaluation.perplexity import likelihoods
@@ -111,17 +119,17 @@ def run_published(command: list[str]) -> dict[str, Any]:
 
     given = json.loads(command[0])
     source, out, length = Path(given["model"]), Path(given["out"]), given["length"]
-    dense = load_decoder(source, "cpu")
+    tokenizer = AutoTokenizer.from_pretrained(source)
 
     def windows_of(path: str, limit: int | None = None) -> Any:
-        return text_windows(Text(path, "text", Path(path).stem), dense.tokenizer, length, limit=limit)
+        return text_windows(Text(path, "text", Path(path).stem), tokenizer, length, limit=limit)
 
     calibration = windows_of(given["calibration"], given["sequences"])
     began = time.process_time()
     found = published.compress(source, calibration, given["fewer"], out, given["seed"])
-    used = time.process_time() - began
+    used, peak = time.process_time() - began, peak_mb()
     start, end = int(found.pop("start")), int(found.pop("end"))
-    pruned = load_decoder(out, "cpu")
+    dense, pruned = load_decoder(source, "cpu"), load_decoder(out, "cpu")
     perplexity: dict[str, dict[str, float | None]] = {}
     for path in given["evaluate"]:
         windows = windows_of(path)
@@ -141,7 +149,7 @@ def run_published(command: list[str]) -> dict[str, Any]:
         "stage_seconds": found,
         "seconds": sum(found.values()),
         "cpu_seconds": used,
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000,
+        "peak_mb": peak,
     }
 
 

@@ -1,6 +1,7 @@
 """A training step as the engine takes it against the bare forward, backward and optimiser step of the same module.
 
     python -m benchmarks.training_step [--model DIR] [--length 256] [--batch 8] [--steps 40] [--json]
+    python -m benchmarks.training_step --device cuda --shape llama-2-7b --length 2048 --batch 1
 
 Ours reads its batch from the activation store, clips the gradient and sets the learning rate; the bare step has its
 batch in memory and does none of that. Steps alternate in one process. Limit: 1.05. Then the training loop runs with its
@@ -23,13 +24,15 @@ import torch
 from torch import Tensor, nn
 
 import worker.engine  # noqa: F401 - first: it tells OpenMP how to wait
-from benchmarks.scoring import random_decoder
+from benchmarks.scoring import add_model_arguments, finish, peak_bytes, wanted_decoder
 from worker.engine.activation_store import ActivationStore
-from worker.engine.decoder import Decoder, load_decoder
+from worker.engine.decoder import Decoder
+from worker.engine.device import autocast
 from worker.engine.losses import MeanSquaredError
 from worker.engine.recipe import Kind
 from worker.engine.replacements import build
 from worker.engine.replacements.starts import Start
+from worker.engine.stand_ins import hidden_of
 from worker.engine.training import Pairs, Plan, fit, learning_rate_at, make_optimizer, train_step
 from worker.engine.training.stage import block_arguments
 
@@ -39,33 +42,42 @@ KINDS: tuple[Kind, ...] = ("layer", "swiglu", "ffn")
 
 
 def bare_step(
-    block: nn.Module, optimizer: torch.optim.Optimizer, pair: tuple[Tensor, Tensor], arguments: dict[str, Any]
+    block: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    pair: tuple[Tensor, Tensor],
+    arguments: dict[str, Any],
+    stored: torch.dtype,
 ) -> None:
-    loss = nn.functional.mse_loss(block(pair[0], **arguments), pair[1])
+    with autocast(pair[0].device.type, stored):
+        loss = nn.functional.mse_loss(hidden_of(block(pair[0], **arguments)), pair[1])
     loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
 
 
 def measure(decoder: Decoder, kind: Kind, pairs: Pairs, batch: int, steps: int) -> dict[str, Any]:
-    store = pairs.store
+    store = pairs.states
     middle = len(decoder.layers) // 2
     arguments = block_arguments(decoder, middle, store.length, kind == "layer")
     block = build(kind, Start(decoder, middle, middle + 2, "first", 0, lambda _: 0.0))
     assert block is not None
+    block = block.float()
     blocks = {"ours": block.requires_grad_(True), "bare": copy.deepcopy(block).requires_grad_(True)}
     optimizers = {name: make_optimizer(block, 1e-4) for name, block in blocks.items()}
     objective = MeanSquaredError()
     in_memory = store.batch(list(pairs.train[:batch]))
     times: dict[str, list[float]] = {"ours": [], "bare": []}
     for step in range(steps + 3):
+        finish()
         began = time.perf_counter()
         for group in optimizers["ours"].param_groups:
             group["lr"] = learning_rate_at(step, steps + 3, 1e-4)
         indices = [pairs.train[(step * batch + i) % len(pairs.train)] for i in range(batch)]
         train_step(blocks["ours"], optimizers["ours"], pairs.batch(indices), arguments, objective)
+        finish()
         between = time.perf_counter()
-        bare_step(blocks["bare"], optimizers["bare"], in_memory, arguments(batch))
+        bare_step(blocks["bare"], optimizers["bare"], in_memory, arguments(batch), store.stored_dtype)
+        finish()
         if step >= 3:  # the first ones warm up
             times["ours"].append(between - began)
             times["bare"].append(time.perf_counter() - between)
@@ -80,19 +92,21 @@ def data_wait(decoder: Decoder, pairs: Pairs, batch: int) -> float:
     middle = len(decoder.layers) // 2
     block = build("ffn", Start(decoder, middle, middle + 2, "first", 0, lambda _: 0.0))
     assert block is not None
-    history = fit(block, pairs, block_arguments(decoder, middle, pairs.store.length, 0), Plan(4, 1e-4, batch, 0))
+    history = fit(
+        block.float(), pairs, block_arguments(decoder, middle, pairs.states.length, 0), Plan(4, 1e-4, batch, 0)
+    )
     return history.data_wait_seconds / history.seconds
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, help="a model directory (default: random weights)")
+    add_model_arguments(parser)
     parser.add_argument("--length", type=int, default=256)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    decoder = load_decoder(arguments.model, "cpu") if arguments.model else random_decoder()
+    decoder = wanted_decoder(arguments)
     shape = (4 * arguments.batch, arguments.length)
     windows = torch.randint(0, decoder.config["vocab_size"], shape, generator=torch.Generator().manual_seed(0))
     middle = len(decoder.layers) // 2
@@ -105,7 +119,8 @@ def main() -> None:
         waiting = data_wait(decoder, pairs, arguments.batch)
     passed = waiting <= WAIT_LIMIT and all(result["passed"] for result in results)
     if arguments.json:
-        print(json.dumps({"limit": LIMIT, "steps": results, "data_wait": waiting, "passed": passed}))
+        told = {"limit": LIMIT, "steps": results, "data_wait": waiting, "peak_device_bytes": peak_bytes()}
+        print(json.dumps({**told, "passed": passed}))
     else:
         for result in results:
             print(f"training step, {result['kind']:<6} {result['ratio']:.3f} x the bare step "

@@ -56,6 +56,10 @@ def pytest_report_header() -> list[str]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for report in (report for reports in terminalreporter.stats.values() for report in reports):
+        for name, line in getattr(report, "user_properties", ()):
+            if name == "promise" and report.when == "call":
+                terminalreporter.write_line(f"{report.outcome}: {line}")
     for name in MISSING:
         terminalreporter.write_line(f"!!! {name} was not found: what needs it was NOT tested !!!", red=True, bold=True)
 
@@ -99,6 +103,8 @@ def postgres_database() -> Iterator[str]:
     server = create_engine(DATABASE_URL, isolation_level="AUTOCOMMIT")
     with server.connect() as connection:
         connection.execute(text(f"CREATE DATABASE {name}"))
+        # Nobody pulls this server's plug; what a crash may cost is tested with servers of its own (tests/chaos).
+        connection.execute(text(f"ALTER DATABASE {name} SET synchronous_commit TO off"))
     yield make_url(DATABASE_URL).set(database=name).render_as_string(hide_password=False)
     with server.connect() as connection:
         connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))

@@ -60,11 +60,11 @@ class ServiceProcesses:
         self.workers: list[subprocess.Popen[bytes]] = []
         data_dir.mkdir(parents=True, exist_ok=True)
 
-    def _spawn(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
+    def _spawn(self, name: str, *arguments: str, **more: str) -> subprocess.Popen[bytes]:
         with (self.data_dir / f"{name}.log").open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", *arguments],
-                env=self.environment,
+                env=self.environment | more,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -82,8 +82,9 @@ class ServiceProcesses:
         with self.client() as client:
             wait_until(client.ready, what="the API is ready")
 
-    def start_worker(self) -> subprocess.Popen[bytes]:
-        worker = self._spawn(f"worker-{len(self.workers)}", "worker")
+    def start_worker(self, **more: str) -> subprocess.Popen[bytes]:
+        """A new worker; `more` is added to its environment."""
+        worker = self._spawn(f"worker-{len(self.workers)}", "worker", **more)
         self.workers.append(worker)
         return worker
 

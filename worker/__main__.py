@@ -3,7 +3,9 @@
 import argparse
 import sys
 
+from app.logs import configure_logging
 from app.settings import SettingsError, load_settings
+from worker import metrics
 from worker.celery_app import run_worker
 
 
@@ -17,6 +19,8 @@ def main() -> int:
     except SettingsError as error:
         print(error, file=sys.stderr)  # noqa: T201
         return 64
+    configure_logging()
+    metrics.serve(settings.worker_metrics)
     run_worker(settings, leashed=arguments.leashed)
     return 0
 

@@ -14,6 +14,7 @@ from celery.signals import worker_shutting_down
 from app.core.leash import follow_parent
 from app.db.session import connect, session_factory
 from app.dispatch.queue import make_celery
+from app.hub.upstream.opening import open_upstream
 from app.provenance.signing import load_signer
 from app.settings import Settings
 from app.storage.blobs import StorageError
@@ -36,12 +37,15 @@ def make_worker_app(settings: Settings) -> Celery:
     celery = make_celery(settings)
     engine = connect(settings.database)
     sessions = session_factory(engine)
+    read_sessions = session_factory(engine, read_only=True)
     store, artefacts = open_stores(settings, sessions)
+    upstream = open_upstream(settings, sessions, read_sessions, store)
     context = WorkerContext(
         settings=settings,
         sessions=sessions,
-        read_sessions=session_factory(engine, read_only=True),
-        store=store,
+        read_sessions=read_sessions,
+        store=upstream.store if upstream else store,
+        upstream=upstream.store if upstream else None,
         artefacts=artefacts,
         signer=load_signer(settings),
         stopping=stopping,

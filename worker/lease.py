@@ -1,5 +1,9 @@
-"""Holding a job: the heartbeat that renews the lease, in a thread of its own, whatever else the worker is busy with."""
+"""Holding a job: the heartbeat that renews the lease, in a thread of its own, whatever else the worker is busy with.
 
+A beat may hang on a connection that has gone silent, so the time since the last one counts, not its answer.
+"""
+
+import contextvars
 import threading
 import time
 from collections.abc import Iterable
@@ -17,23 +21,29 @@ log = structlog.get_logger(__name__)
 
 
 class AttemptEndedError(Exception):
-    """The attempt ends before its work does: the job is to be cancelled, or this worker stops."""
+    """The attempt ends before its work does, and through no fault of the job's; the message says why."""
 
 
 class Lease:
-    """A claimed job. While the context is open the lease is renewed; `lost` and `cancel` say what the beats learned."""
+    """A claimed job. While the context is open the lease is renewed; `lost()` and `cancel` tell what beats learned."""
 
     def __init__(
         self, sessions: sessionmaker[Session], claim: Claim, *, heartbeat_seconds: float, lease_seconds: float
     ) -> None:
         self.claim = claim
-        self.lost = threading.Event()
         self.cancel = threading.Event()
         self._sessions = sessions
         self._every = heartbeat_seconds
         self._lease_seconds = lease_seconds
+        self._taken = threading.Event()
+        self._renewed_at = time.monotonic()
         self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._beat_until_closed, name=f"beat-{claim.job_id}", daemon=True)
+        self._thread = threading.Thread(
+            target=contextvars.copy_context().run,  # log lines carry the same ids
+            args=(self._beat_until_closed,),
+            name=f"beat-{claim.job_id}",
+            daemon=True,
+        )
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -45,8 +55,11 @@ class Lease:
         self._closed.set()
         self._thread.join()
 
+    def lost(self) -> bool:
+        """Whether the job is no longer ours, or may not be: the database has not renewed the lease for its length."""
+        return self._taken.is_set() or time.monotonic() - self._renewed_at > self._lease_seconds
+
     def _beat_until_closed(self) -> None:
-        last_renewed = time.monotonic()
         while not self._closed.wait(self._every):
             asked = time.monotonic()
             try:
@@ -55,16 +68,15 @@ class Lease:
                         session, self.claim.job_id, self.claim.token, lease_seconds=self._lease_seconds
                     )
             except LeaseLostError:
-                self.lost.set()
+                self._taken.set()
                 return
             except (SQLAlchemyError, OSError) as error:
                 # The database is away. Until the lease would have run out there, the job is still ours.
-                log.warning("beat_missed", job_id=self.claim.job_id, error=type(error).__name__)
-                if time.monotonic() - last_renewed > self._lease_seconds:
-                    self.lost.set()
+                log.warning("beat_missed", error=type(error).__name__)
+                if self.lost():
                     return
                 continue
-            last_renewed = asked
+            self._renewed_at = asked
             if cancel:
                 self.cancel.set()
 

@@ -1,7 +1,7 @@
 """From a job's specification to the engine's arguments: model and texts as local files, and the recipe beside them."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from app.datasets import repository as datasets
 from app.datasets.tasks import TaskSource, find_task
 from app.db.models import DatasetRow
 from app.hub import catalog
-from app.hub.objects import TreeFile
+from app.hub.catalog import Revision
 from app.jobs.repository import Claim
 from app.settings import Settings
 from app.storage.blobs import BlobStore
@@ -35,18 +35,17 @@ def prepare(
     model = spec["model"]
     column = spec["calibration"]["column"]
     with sessions.begin() as session:
-        commit, files = catalog.files_of(session, model["repo"], model["revision"])
-        rivals = {name: catalog.files_of(session, *_rival(name)) for name in spec["benchmark"].get("rivals") or ()}
+        dense = catalog.revision_of(session, model["repo"], model["revision"])
+        rivals = {name: catalog.revision_of(session, *_rival(name)) for name in spec["benchmark"].get("rivals") or ()}
         named = dict.fromkeys([spec["calibration"]["dataset"], *spec["evaluation"]["perplexity"]])
         texts = {name: _dataset(session, name) for name in named if name != defaults.SELF_TEXT}
         pinned = spec["evaluation"].get("task_data") or {}  # absent in jobs that are older than it
         sources = [_source(session, settings.task_data, n, pinned.get(n)) for n in spec["evaluation"]["tasks"]]
         questions = [task.rows for task in sources if isinstance(task.rows, DatasetRow)]
         # From here on nothing of it is collected, even if the model's repository is removed.
-        trees = [files, *(tree for _, tree in rivals.values())]
-        sizes = {file.sha256: file.size for tree in trees for file in tree}
+        sizes = {file.sha256: file.size for revision in (dense, *rivals.values()) for file in revision.files}
         hold_for_job(session, claim.job_id, sizes | {row.sha256: row.size for row in [*texts.values(), *questions]})
-    catalog.materialize(store, files, source)
+    catalog.materialize(store, dense.files, source)
     calibration = _text(store, data, texts, spec["calibration"]["dataset"], column)
     evaluation = [_text(store, data, texts, name, column) for name in spec["evaluation"]["perplexity"]]
     recipe = _recipe(spec, settings) | {
@@ -56,16 +55,18 @@ def prepare(
             "over": spec["evaluation"].get("over", "option"),
             "stride": spec["evaluation"].get("stride"),
         },
-        "model": {"path": str(source), "name": model["repo"], "revision": commit},
+        "model": {"path": str(source), "name": model["repo"], "revision": dense.commit},
         "calibration": calibration,
         "evaluation": evaluation,
     }
-    recipe["benchmark"] |= {"rivals": [_lay_out_rival(store, workspace, name, *rivals[name]) for name in rivals]}
+    recipe["benchmark"] |= {"rivals": [_lay_out_rival(store, workspace, rival) for rival in rivals.values()]}
     recipe_file = workspace / "job.json"
     staged = recipe_file.with_suffix(".staged")
     staged.write_text(json.dumps(recipe, indent=1, sort_keys=True))
     staged.replace(recipe_file)
+    room = settings.activation_bytes
     return [
+        *(() if room is None else ("--activation-bytes", str(room))),
         *("--recipe", str(recipe_file)),
         *("--out", str(workspace)),
         *("--cache", str(settings.cache_dir)),
@@ -108,15 +109,12 @@ def _rival(name: str) -> tuple[str, str]:
     return repo, revision
 
 
-def _lay_out_rival(
-    store: BlobStore, workspace: Path, name: str, commit: str, files: Sequence[TreeFile]
-) -> dict[str, Any]:
+def _lay_out_rival(store: BlobStore, workspace: Path, rival: Revision) -> dict[str, Any]:
     """A rival of the benchmark as a directory of read-only files."""
-    repo, _ = _rival(name)
-    directory = workspace / "rivals" / repo
+    directory = workspace / "rivals" / rival.repo
     directory.mkdir(parents=True, exist_ok=True)
-    catalog.materialize(store, files, directory)
-    return {"path": str(directory), "name": repo, "revision": commit}
+    catalog.materialize(store, rival.files, directory)
+    return {"path": str(directory), "name": rival.repo, "revision": rival.commit}
 
 
 def _task(store: BlobStore, directory: Path, source: TaskSource) -> dict[str, Any]:

@@ -81,10 +81,10 @@ def publish(
     card = read_card(store, staged)
     answers = [f"{path.parent.name}/{path.name}" for path in sorted(workspace.glob("samples/*.jsonl"))]
     artefacts.write(job_id, {name: workspace / name for name in (*_artefacts(workspace), *answers)})
-    if lease.lost.is_set():
+    if lease.lost():
         raise LeaseLostError(job_id)
     if lease.cancel.is_set():
-        raise AttemptEndedError(job_id)
+        raise AttemptEndedError("the job is to be cancelled")
     metrics = report["metrics"]
     metrics["stage_seconds"]["publish"] = round(time.monotonic() - began, 3)
     with sessions.begin() as session:

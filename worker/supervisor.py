@@ -18,8 +18,10 @@ from typing import Any
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
+from structlog.contextvars import bound_contextvars
 
-from app.hub.errors import HubError, NotAllowed
+from app.hub.errors import HubError, NotAllowed, UpstreamDamaged, UpstreamTimeout, UpstreamUnavailable
+from app.hub.upstream.store import PullThroughStore
 from app.jobs import repository
 from app.jobs.repository import LeaseLostError
 from app.provenance.signing import Signer
@@ -35,11 +37,15 @@ from app.storage.blobs import (
     StoreRefused,
     StoreUnavailable,
 )
+from worker import metrics
 from worker.engine_process import EngineProcess
+from worker.fetching import fetch_model
 from worker.lease import AttemptEndedError, Lease
+from worker.metrics import Outcome
 from worker.preparation import prepare
 from worker.progress import Progress
 from worker.publication import publish
+from worker.pulse import Pulse
 
 log = structlog.get_logger(__name__)
 
@@ -55,6 +61,8 @@ class WorkerContext:
     read_sessions: sessionmaker[Session]
     """Never wait for SQLite's one writer, and never make it wait."""
     store: BlobStore
+    upstream: PullThroughStore | None
+    """The same store, where an upstream hub lies behind it."""
     artefacts: ArtefactStore
     signer: Signer
     stopping: threading.Event
@@ -78,55 +86,66 @@ def run_job(job_id: str, context: WorkerContext) -> None:
     if claim is None:
         log.info("not_claimed", job_id=job_id)
         return
-    bound = log.bind(job_id=job_id, attempt=claim.attempt)
-    bound.info("claimed")
     lease = Lease(
         context.sessions, claim, heartbeat_seconds=settings.heartbeat_seconds, lease_seconds=settings.lease_seconds
     )
-    try:
-        with lease:
-            _attempt(lease, context)
-    except LeaseLostError:
-        bound.warning("lease_lost")
+    with bound_contextvars(job_id=job_id, attempt=claim.attempt, request_id=claim.request_id):
+        log.info("claimed")
+        try:
+            with lease:
+                outcome = _attempt(lease, context)
+        except LeaseLostError:
+            outcome = Outcome.LEASE_LOST
+        metrics.ATTEMPTS.labels(outcome=outcome).inc()
+        log.info("attempt_ended", outcome=outcome)
 
 
-def _attempt(lease: Lease, context: WorkerContext) -> None:
+def _attempt(lease: Lease, context: WorkerContext) -> Outcome:
     job_id, token, settings = lease.claim.job_id, lease.claim.token, context.settings
     workspace = settings.work_dir / job_id
     progress = Progress()
     try:
+        if context.upstream is not None:
+            fetch_model(lease.claim, context.read_sessions, context.upstream, _Fetching(lease, progress, context))
         arguments = prepare(lease.claim, context.sessions, context.store, workspace, settings)
         _run_engine(arguments, workspace, lease, progress, context)
         publish(lease, context.sessions, context.store, context.artefacts, context.signer, workspace, progress)
-    except AttemptEndedError:
+        return Outcome.SUCCEEDED
+    except AttemptEndedError as end:
         with context.sessions.begin() as session:
             if lease.cancel.is_set():
                 repository.cancelled(session, job_id, token)
-            else:
-                repository.release(session, job_id, token)
+                return Outcome.CANCELLED
+            repository.release(session, job_id, token, reason=str(end))
+            return Outcome.GIVEN_BACK
     except _EngineFailedError as failure:
-        _record_failure(failure.error, lease, context, permanent=failure.permanent)
+        return _record_failure(failure.error, lease, context, permanent=failure.permanent)
     except (HubError, StorageError) as failure:
         error = {"code": _code_of(failure), "detail": str(failure), "stage": progress.stage or "fetch"}
-        passing = isinstance(failure, StoreUnavailable | BlobCollected)
-        _record_failure(error, lease, context, permanent=not passing)
+        passing = isinstance(failure, StoreUnavailable | BlobCollected | UpstreamUnavailable | UpstreamDamaged)
+        return _record_failure(error, lease, context, permanent=not passing)
     except LeaseLostError:
         raise
     except OSError as failure:
-        error = {"code": "worker_failed", "detail": f"{failure}.", "stage": progress.stage or "fetch"}
+        log.exception("attempt_failed")
+        error = {
+            "code": "worker_failed",
+            "detail": f"The worker failed: {failure.strerror}.",
+            "stage": progress.stage or "fetch",
+        }
         full = failure.errno in {errno.ENOSPC, errno.EDQUOT}
         if full:
             free = shutil.disk_usage(settings.work_dir).free
             error |= {
                 "code": "disk_full",
-                "detail": f"The disk under {settings.work_dir} is full: {free} bytes are free.",
+                "detail": f"The disk of the workspaces is full: {free} bytes are free.",
             }
-        _record_failure(error, lease, context, permanent=full)
+        return _record_failure(error, lease, context, permanent=full)
     except Exception as failure:
-        log.exception("attempt_failed", job_id=job_id)
+        log.exception("attempt_failed")
         detail = f"The worker failed with {type(failure).__name__}; its log has the details."
         error = {"code": "worker_failed", "detail": detail, "stage": progress.stage or "fetch"}
-        _record_failure(error, lease, context, permanent=False)
+        return _record_failure(error, lease, context, permanent=False)
 
 
 def _code_of(failure: Exception) -> str:
@@ -139,28 +158,33 @@ def _code_of(failure: Exception) -> str:
             return "storage_unavailable"
         case NotAllowed():
             return "not_allowed"
+        case UpstreamTimeout():
+            return "upstream_timeout"
+        case UpstreamDamaged():
+            return "upstream_damaged"
+        case UpstreamUnavailable():
+            return "upstream_unavailable"
         case _:
             return "model_unavailable"
 
 
-def _record_failure(error: dict[str, Any], lease: Lease, context: WorkerContext, *, permanent: bool) -> None:
+def _record_failure(error: dict[str, Any], lease: Lease, context: WorkerContext, *, permanent: bool) -> Outcome:
+    job_id, token = lease.claim.job_id, lease.claim.token
     with context.sessions.begin() as session:
         if permanent:
-            repository.fail(session, lease.claim.job_id, lease.claim.token, error=error)
-        else:
-            repository.attempt_failed(
-                session,
-                lease.claim.job_id,
-                lease.claim.token,
-                error=error,
-                max_attempts=context.settings.max_attempts,
-            )
+            repository.fail(session, job_id, token, error=error)
+            return Outcome.FAILED
+        again = repository.attempt_failed(
+            session, job_id, token, error=error, max_attempts=context.settings.max_attempts
+        )
+    return Outcome.RETRIED if again else Outcome.FAILED
 
 
 def _run_engine(
     arguments: list[str], workspace: Path, lease: Lease, progress: Progress, context: WorkerContext
 ) -> None:
     engine = EngineProcess(arguments, log_file=workspace / "engine.log")
+    pulse = Pulse(engine.pid, context.settings.hang_seconds)
     failed: dict[str, Any] | None = None
     try:
         while True:
@@ -171,31 +195,70 @@ def _run_engine(
             else:
                 if event is None:
                     break
+                pulse.heard()
+                metrics.note(event)
                 if event.get("event") == "failed":
                     failed = event
                 progress.take(event)
             _heed_interruptions(lease, context)
+            _check_alive(pulse, engine, progress, context)
             if progress.due():
                 _write_down(lease, progress)
         while (status := engine.wait(_POLL_SECONDS)) is None:  # its output has ended, but it may hang on its way out
             _heed_interruptions(lease, context)
+            _check_alive(pulse, engine, progress, context)
     except BaseException:
         # A stopping worker lets the engine leave in order; otherwise nothing that it still does is wanted, and a kill
         # at any point leaves a workspace that can be gone on with.
         engine.stop(context.settings.stop_grace_seconds if context.stopping.is_set() else 0.0)
         raise
     if failed is not None:
+        if failed.get("code") == "workspace_busy":
+            # The engine of a worker that lost this job has not ended yet (it was suspended, or is on another machine).
+            # That is nobody's failure: the job waits in the queue until the workspace is free.
+            raise AttemptEndedError("another engine is still at work in the job's workspace")
         error = {key: failed.get(key) for key in ("code", "detail", "stage")}
         raise _EngineFailedError(error, permanent=bool(failed.get("permanent", True)))
     if status != 0:
         ended = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
-        said = engine.last_output()
-        detail = f"The engine {ended}." + (f" Its last words: {said}" if said else "")
+        detail = _with_last_words(f"The engine {ended}.", engine)
         raise _EngineFailedError({"code": "engine_died", "detail": detail, "stage": progress.stage}, permanent=False)
     while progress.pending:
         _heed_interruptions(lease, context)
         if not _write_down(lease, progress):
             time.sleep(_POLL_SECONDS)
+
+
+@dataclass(frozen=True)
+class _Fetching:
+    """What the fetching of a model from the upstream hub tells: how far it is, before the engine's own `fetch`."""
+
+    lease: Lease
+    progress: Progress
+    context: WorkerContext
+
+    def __call__(self, done: int, total: int) -> None:
+        """Note bytes that have come, of bytes that are to come; raises where the attempt is to end."""
+        if self.progress.stage is None:
+            self.progress.take({"event": "stage_started", "stage": "fetch", "time": time.time()})
+        self.progress.take({"event": "progress", "stage": "fetch", "done": done, "total": total})
+        _heed_interruptions(self.lease, self.context)
+        if self.progress.due():
+            _write_down(self.lease, self.progress)
+
+
+def _check_alive(pulse: Pulse, engine: EngineProcess, progress: Progress, context: WorkerContext) -> None:
+    """Raise for an engine that gives no sign of life any more; the caller kills it."""
+    if pulse.has_stopped():
+        seconds = context.settings.hang_seconds
+        what = f"The engine hung: it sent no event and used no processor for {seconds:g} s, and was killed."
+        error = {"code": "engine_hung", "detail": _with_last_words(what, engine), "stage": progress.stage}
+        raise _EngineFailedError(error, permanent=False)
+
+
+def _with_last_words(sentence: str, engine: EngineProcess) -> str:
+    said = engine.last_output()
+    return f"{sentence} Its last words: {said}" if said else sentence
 
 
 def _write_down(lease: Lease, progress: Progress) -> bool:
@@ -207,14 +270,16 @@ def _write_down(lease: Lease, progress: Progress) -> bool:
     try:
         lease.advance(**written)
     except SQLAlchemyError as error:
-        log.warning("progress_not_written", job_id=lease.claim.job_id, error=type(error).__name__)
+        log.warning("progress_not_written", error=type(error).__name__)
         progress.put_back(written)
         return False
     return True
 
 
 def _heed_interruptions(lease: Lease, context: WorkerContext) -> None:
-    if lease.lost.is_set():
+    if lease.lost():
         raise LeaseLostError(lease.claim.job_id)
-    if lease.cancel.is_set() or context.stopping.is_set():
-        raise AttemptEndedError(lease.claim.job_id)
+    if lease.cancel.is_set():
+        raise AttemptEndedError("the job is to be cancelled")
+    if context.stopping.is_set():
+        raise AttemptEndedError("the worker is stopping")

@@ -8,11 +8,12 @@ from fastapi import APIRouter, Header, Response
 from fastapi.responses import FileResponse, HTMLResponse
 
 from app import errors
-from app.api.deps import Parts, Reader, Services
+from app.api.deps import Parts, Reader, Services, hub_caller
 from app.api.jobs import AUTH_ERRORS
 from app.api.negotiation import preferred
 from app.api.problems import documented
 from app.datasets import repository as datasets
+from app.hub.access import Caller
 from app.hub.byte_range import etag_matches
 from app.jobs import service
 from app.jobs.states import State
@@ -42,7 +43,7 @@ _TYPES = {".json": "application/json", ".jsonl": "application/x-ndjson", ".log":
 def get_report(
     job_id: str,
     parts: Parts,
-    _caller: Reader,
+    caller: Reader,
     accept: Annotated[str | None, Header()] = None,
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
@@ -51,20 +52,20 @@ def get_report(
     With `Accept: text/html` a page with plots that needs nothing else and can be saved, mailed and printed.
     """
     if preferred(accept, ("application/json", "text/html")) == "text/html":
-        return _page(parts, job_id, if_none_match)
-    answer = _file(parts, job_id, REPORT, if_none_match)
+        return _page(parts, job_id, hub_caller(caller), if_none_match)
+    answer = _file(parts, job_id, hub_caller(caller), REPORT, if_none_match)
     answer.headers["Vary"] = "Accept"
     return answer
 
 
-def _page(parts: Services, job_id: str, if_none_match: str | None) -> Response:
-    path, entry = _artefact(parts, job_id, REPORT)
+def _page(parts: Services, job_id: str, who: Caller, if_none_match: str | None) -> Response:
+    path, entry = _artefact(parts, job_id, who, REPORT)
     etag = f'"{entry.sha256[:32]}-{PAGE_HASH[:16]}"'
     headers = HEADERS | {"ETag": etag, "Vary": "Accept"}
     if etag_matches(if_none_match, etag):
         return Response(status_code=304, headers=headers)
     with parts.read_sessions() as session:
-        job = Job.of(service.find(session, job_id)).model_dump(mode="json")
+        job = Job.of(service.find(session, job_id, who)).model_dump(mode="json")
         spec = job["spec"]
         used = [spec["calibration"]["dataset"], *(spec["evaluation"]["perplexity"] or ())]
         names = {row.id: row.name for id_ in used if id_ and (row := datasets.get(session, id_)) is not None}
@@ -76,9 +77,9 @@ def _page(parts: Services, job_id: str, if_none_match: str | None) -> Response:
 
 
 @router.get("/files", responses=documented(errors.JobNotFound, errors.FileNotFound, *AUTH_ERRORS))
-def list_files(job_id: str, parts: Parts, _caller: Reader) -> JobFileList:
+def list_files(job_id: str, parts: Parts, caller: Reader) -> JobFileList:
     """The job's artefacts, there once it has succeeded; the checkpoint itself is in the hub."""
-    _check_succeeded(parts, job_id)
+    _check_succeeded(parts, job_id, hub_caller(caller))
     manifest = parts.artefacts.manifest(job_id)
     return JobFileList(
         items=[JobFile(path=name, size=file.size, sha256=file.sha256) for name, file in sorted(manifest.items())]
@@ -99,26 +100,26 @@ def get_file(
     job_id: str,
     path: str,
     parts: Parts,
-    _caller: Reader,
+    caller: Reader,
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
     """One artefact; its ETag is its sha256."""
-    return _file(parts, job_id, path, if_none_match)
+    return _file(parts, job_id, hub_caller(caller), path, if_none_match)
 
 
-def _check_succeeded(parts: Services, job_id: str) -> None:
+def _check_succeeded(parts: Services, job_id: str, who: Caller) -> None:
     # Artefacts are written just before the transaction that makes the job succeed: until that one is through, what lies
     # there belongs to an attempt that may still be lost.
     with parts.read_sessions() as session:
-        state = service.find(session, job_id).state
+        state = service.find(session, job_id, who).state
     if state != State.SUCCEEDED:
         raise errors.FileNotFound(
             f"Job {job_id} is {state}; its report and its files come with success.", parameter="job_id"
         )
 
 
-def _artefact(parts: Services, job_id: str, path: str) -> tuple[Path, ArtefactFile]:
-    _check_succeeded(parts, job_id)
+def _artefact(parts: Services, job_id: str, who: Caller, path: str) -> tuple[Path, ArtefactFile]:
+    _check_succeeded(parts, job_id, who)
     try:
         return parts.artefacts.path(job_id, path), parts.artefacts.manifest(job_id)[path]
     except (ArtefactNotFound, KeyError):
@@ -128,8 +129,8 @@ def _artefact(parts: Services, job_id: str, path: str) -> tuple[Path, ArtefactFi
         ) from None
 
 
-def _file(parts: Services, job_id: str, path: str, if_none_match: str | None) -> Response:
-    local, entry = _artefact(parts, job_id, path)
+def _file(parts: Services, job_id: str, who: Caller, path: str, if_none_match: str | None) -> Response:
+    local, entry = _artefact(parts, job_id, who, path)
     etag = f'"{entry.sha256}"'
     headers = {"ETag": etag, "X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache"}
     if etag_matches(if_none_match, etag):

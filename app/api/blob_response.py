@@ -1,12 +1,17 @@
 """Sending a part of a blob with little memory, and letting go of it however the transfer ends."""
 
+import asyncio
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 
 from fastapi.responses import RedirectResponse, StreamingResponse
+from starlette.concurrency import iterate_in_threadpool
 from starlette.types import Receive, Scope, Send
 
 from app.storage.blobs import BlobStore
+
+_PAUSE_SECONDS = 0.05
+"""Between two looks whether the next bytes have come from an upstream hub; no thread is held meanwhile."""
 
 
 class BlobResponse(StreamingResponse):
@@ -27,6 +32,7 @@ class BlobResponse(StreamingResponse):
 
         Raises:
             BlobNotFound: there is no such blob.
+            UpstreamError: it would have to be fetched, and cannot be.
         """
         self._pieces = store.read(sha256, start, end)
         super().__init__(_whole(self._pieces, end - start), status_code, headers, media_type)
@@ -48,9 +54,12 @@ def redirect_to_store(
     return None if url is None else RedirectResponse(url, 302, headers=headers)
 
 
-def _whole(pieces: Iterator[bytes], left: int) -> Iterator[bytes]:
-    for piece in pieces:
+async def _whole(pieces: Iterator[bytes], left: int) -> AsyncIterator[bytes]:
+    async for piece in iterate_in_threadpool(pieces):
         left -= len(piece)
-        yield piece
+        if piece:
+            yield piece
+        else:
+            await asyncio.sleep(_PAUSE_SECONDS)
     if left:  # the client sees a transfer cut short, as it must: the length was promised
         raise OSError(f"{left} bytes are missing at the end of a blob; run `streamline fsck`")

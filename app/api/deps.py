@@ -14,6 +14,7 @@ from app.auth.loopback import NotFromThisMachine
 from app.auth.scopes import Scope
 from app.errors import ForeignRequest, InsufficientScope, InvalidCredentials
 from app.hub.access import Caller as HubCaller
+from app.hub.upstream.mirror import Mirror
 from app.jobs.door import Door
 from app.jobs.watching import Watcher
 from app.provenance.signing import Signer
@@ -34,6 +35,8 @@ class Services:
     artefacts: ArtefactStore
     signer: Signer
     celery: Celery
+    mirror: Mirror | None
+    """Of the upstream hub, if there is one."""
     door: Door
     watcher: Watcher
 

@@ -10,10 +10,11 @@ from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from starlette.concurrency import run_in_threadpool
 
 from app import errors
-from app.api.deps import Parts, Reader, Services
+from app.api.deps import Parts, Reader, Services, hub_caller
 from app.api.jobs import AUTH_ERRORS
 from app.api.negotiation import preferred
 from app.api.problems import documented
+from app.hub.access import Caller
 from app.jobs import repository, service
 from app.jobs.repository import Mark
 from app.jobs.views import JobEvent, JobEventList
@@ -25,6 +26,16 @@ KEEP_ALIVE_SECONDS = 15.0
 RECONNECT_MILLISECONDS = 1000
 MAX_LISTED = 10_000
 _BATCH = 500
+# One event of the stream, as OpenAPI 3.2 describes streams.
+_SSE_EVENT = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string", "description": "Send the last one as `Last-Event-ID` to go on behind it."},
+        "event": {"type": "string", "description": "The kind, such as `state` or `progress`."},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+        "retry": {"type": "integer", "description": "Milliseconds."},
+    },
+}
 
 
 @router.get(
@@ -33,7 +44,7 @@ _BATCH = 500
     responses={
         200: {
             "description": "A stream that ends when the job does, or (with `Accept: application/json`) the list.",
-            "content": {SSE: {"schema": {"type": "string"}}},
+            "content": {SSE: {"itemSchema": _SSE_EVENT}},
         },
         204: {"description": "The job is final and has no events behind `Last-Event-ID`: do not connect again."},
         **documented(errors.JobNotFound, errors.NotAcceptable, errors.OutOfRange, errors.WrongType, *AUTH_ERRORS),
@@ -42,7 +53,7 @@ _BATCH = 500
 async def list_events(
     job_id: str,
     parts: Parts,
-    _caller: Reader,
+    caller: Reader,
     accept: Annotated[str | None, Header()] = None,
     last_event_id: Annotated[int | None, Header(ge=0, le=2**31 - 1, description="Go on behind this event.")] = None,
     after: Annotated[int, Query(ge=0, le=2**31 - 1, description="Only events with a greater id.")] = 0,
@@ -52,32 +63,33 @@ async def list_events(
 
     The stream's `data` is the event's `data`; its `id` and `event` are the list's.
     """
+    who = hub_caller(caller)
     start = after if last_event_id is None else last_event_id
     wanted = preferred(accept, (SSE, "application/json"))
-    mark, events = await run_in_threadpool(_read, parts, job_id, start, limit if wanted != SSE else 1)
+    mark, events = await run_in_threadpool(_read, parts, job_id, who, start, limit if wanted != SSE else 1)
     if wanted == SSE:
         if mark.final and not events:
             return Response(status_code=204)  # an EventSource connects again after anything else
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        return StreamingResponse(_stream(parts, job_id, start), media_type=SSE, headers=headers)
+        return StreamingResponse(_stream(parts, job_id, who, start), media_type=SSE, headers=headers)
     more = bool(events) and events[-1].id < mark.events
     answer = JobEventList(items=list(events), next_after=events[-1].id if more else None)
     return Response(answer.model_dump_json(), media_type="application/json")
 
 
-def _read(parts: Services, job_id: str, after: int, limit: int) -> tuple[Mark, Sequence[JobEvent]]:
+def _read(parts: Services, job_id: str, who: Caller, after: int, limit: int) -> tuple[Mark, Sequence[JobEvent]]:
     """How far the job is, and its events behind `after`: the mark first, so that no event lies between the two."""
     with parts.read_sessions() as session:
-        mark = service.mark(session, job_id)
+        mark = service.mark(session, job_id, who)
         rows = repository.events_after(session, job_id, after, limit=limit)
         return mark, [JobEvent.of(row) for row in rows]
 
 
-async def _stream(parts: Services, job_id: str, after: int) -> AsyncIterator[bytes]:
+async def _stream(parts: Services, job_id: str, who: Caller, after: int) -> AsyncIterator[bytes]:
     """The events behind `after` until the job is final; a comment now and then keeps proxies from hanging up."""
     yield format_sse_event(retry=RECONNECT_MILLISECONDS)
     while True:
-        mark, events = await run_in_threadpool(_read, parts, job_id, after, _BATCH)
+        mark, events = await run_in_threadpool(_read, parts, job_id, who, after, _BATCH)
         for event in events:
             after = event.id
             yield format_sse_event(data_str=json.dumps(event.data), event=event.event, id=str(event.id))

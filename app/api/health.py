@@ -1,17 +1,14 @@
-"""`/healthz` says that the process lives, `/readyz` that what it needs does too, `/metrics` how the queue stands."""
+"""`/healthz` says that the process lives, `/readyz` that what it needs does too."""
 
 from typing import Literal
 
 from fastapi import APIRouter, Request, Response
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 from pydantic import BaseModel
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.dispatch.queue import broker_reachable
-from app.jobs import repository
-from app.jobs.states import State
 from app.storage.blobs import BlobStore, StorageError
 
 router = APIRouter(tags=["health"])
@@ -51,18 +48,6 @@ def readyz(request: Request, response: Response) -> Readiness:
     ready = all(condition == "ok" for condition in parts.values())
     response.status_code = 200 if ready else 503
     return Readiness(status="ok" if ready else "away", **parts)
-
-
-@router.get("/metrics", include_in_schema=False)
-def metrics(request: Request) -> Response:
-    """Prometheus: jobs by state."""
-    registry = CollectorRegistry()
-    jobs = Gauge("streamline_jobs", "Jobs by state", ["state"], registry=registry)
-    with request.app.state.read_sessions() as session:
-        counts = repository.state_counts(session)
-    for state in State:
-        jobs.labels(state=state.value).set(counts.get(state.value, 0))
-    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
 
 def _database_answers(sessions: sessionmaker[Session]) -> bool:

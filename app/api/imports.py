@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from app import errors
 from app.api.deps import Submitter, hub_caller
 from app.api.hub.routing import hub_context
+from app.api.jobs import AUTH_ERRORS
 from app.api.problems import documented
 from app.hub.access import check_may_publish
 from app.hub.context import HubContext
@@ -53,12 +54,20 @@ class ImportAnswer(BaseModel):
     responses={
         200: {"model": ImportAnswer, "description": "The same content was there already."},
         **documented(
+            errors.MalformedBody,
+            errors.BodyTooLarge,
+            errors.UnsupportedMediaType,
+            errors.UnknownField,
+            errors.MissingField,
+            errors.WrongType,
+            errors.OutOfRange,
             errors.BadRepoName,
             errors.ModelNotAllowed,
             errors.DirectoryNotAllowed,
             errors.NoSafetensors,
             errors.UnreadableModel,
             errors.StorageFull,
+            *AUTH_ERRORS,
         ),
     },
 )

@@ -2,6 +2,7 @@
 
 from typing import Annotated, Any
 
+import structlog
 from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
@@ -13,6 +14,7 @@ from app.datasets import service as datasets
 from app.db.models import JobRow
 from app.dispatch.queue import enqueue
 from app.errors import OutOfRange
+from app.hub.access import Caller as HubCaller
 from app.hub.byte_range import etag_matches
 from app.jobs import idempotency, repository, service
 from app.jobs.idempotency import Reservation
@@ -30,7 +32,13 @@ _JOB_HEADERS: dict[str, Any] = {
     "Retry-After": {"description": "Seconds, while the job is not final.", "schema": {"type": "integer"}},
 }
 
-AUTH_ERRORS = (errors.InvalidCredentials, errors.InsufficientScope, errors.ForeignRequest, errors.Unavailable)
+AUTH_ERRORS = (
+    errors.InvalidCredentials,
+    errors.InsufficientScope,
+    errors.ForeignRequest,
+    errors.QuotaExceeded,
+    errors.Unavailable,
+)
 REQUEST_ERRORS = (
     errors.MalformedBody,
     errors.BodyTooLarge,
@@ -46,6 +54,7 @@ REQUEST_ERRORS = (
     errors.BadRepoName,
     errors.UnknownModel,
     errors.ModelNotAllowed,
+    errors.ModelNotFetched,
     errors.UnknownRevision,
     errors.UnreadableModel,
     errors.NoSafetensors,
@@ -57,6 +66,8 @@ REQUEST_ERRORS = (
     errors.UnknownDataset,
     errors.UnknownColumn,
     errors.TextTooShort,
+    errors.UpstreamUnavailable,
+    errors.UpstreamTimeout,
 )
 
 
@@ -104,7 +115,8 @@ def _create(parts: Services, caller: Caller, request: JobRequest, reservation: R
     with parts.sessions.begin() as session:
         for copy in admitted.copies:
             datasets.add(session, name=copy.name, blob=copy.blob, contents=copy.contents)
-        row = service.create(session, admitted.spec, owner=caller.owner, reservation=reservation)
+        request_id = str(structlog.contextvars.get_contextvars().get("request_id", ""))
+        row = service.create(session, admitted.spec, owner=caller.owner, reservation=reservation, request_id=request_id)
     # Only now: a worker must not look for a row that is not there yet. A lost message is sent again by the reconciler.
     _announce(parts, row.id)
     return row
@@ -115,7 +127,7 @@ def _create_once(parts: Services, caller: Caller, request: JobRequest, key: str)
         held = idempotency.reserve(session, caller.owner, key, request.digest())
     if isinstance(held, str):
         with parts.read_sessions() as session:
-            return service.find(session, held)
+            return service.find(session, held, hub_caller(caller))
     try:
         return _create(parts, caller, request, held)
     except BaseException:
@@ -133,7 +145,7 @@ def _announce(parts: Services, job_id: str) -> None:
 @router.get("", responses=documented(errors.InvalidRequest, errors.OutOfRange, errors.NotAvailable, *AUTH_ERRORS))
 def list_jobs(
     parts: Parts,
-    _caller: Reader,
+    caller: Reader,
     state: Annotated[State | None, Query(description="Only jobs in this state.")] = None,
     model: Annotated[str | None, Query(description="Only jobs on this repository.", max_length=200)] = None,
     label: Annotated[
@@ -144,7 +156,15 @@ def list_jobs(
 ) -> JobPage:
     """List jobs, newest first. Jobs that come in meanwhile change no later page."""
     with parts.read_sessions() as session:
-        page = service.page(session, state=state, model=model, labels=_labels(label or []), cursor=cursor, limit=limit)
+        page = service.page(
+            session,
+            hub_caller(caller),
+            state=state,
+            model=model,
+            labels=_labels(label or []),
+            cursor=cursor,
+            limit=limit,
+        )
     return JobPage(items=[Job.of(row) for row in page.rows], next_cursor=page.next_cursor)
 
 
@@ -167,7 +187,7 @@ def _labels(texts: list[str]) -> dict[str, str]:
 async def get_job(
     job_id: str,
     parts: Parts,
-    _caller: Reader,
+    caller: Reader,
     wait: Annotated[
         int, Query(ge=0, le=MAX_WAIT_SECONDS, description="Seconds to wait for a change before the answer.")
     ] = 0,
@@ -178,18 +198,18 @@ async def get_job(
     With `wait`, the answer comes as soon as the job differs from what `If-None-Match` names (or, without it, from what
     it is now), and at the latest after that many seconds. A final job is answered at once.
     """
-    row, mark = await run_in_threadpool(_look, parts, job_id)
+    row, mark = await run_in_threadpool(_look, parts, job_id, hub_caller(caller))
     known = if_none_match is None or etag_matches(if_none_match, service.etag(row))
     if wait and known and not mark.final and await parts.watcher.wait(job_id, mark, wait):
-        row, _ = await run_in_threadpool(_look, parts, job_id)
+        row, _ = await run_in_threadpool(_look, parts, job_id, hub_caller(caller))
     if etag_matches(if_none_match, service.etag(row)):
         return Response(status_code=304, headers=_headers(row))
     return _answer(row, 200)
 
 
-def _look(parts: Services, job_id: str) -> tuple[JobRow, Mark]:
+def _look(parts: Services, job_id: str, who: HubCaller) -> tuple[JobRow, Mark]:
     with parts.read_sessions() as session:
-        row = service.find(session, job_id)
+        row = service.find(session, job_id, who)
     return row, Mark.of(row)
 
 
@@ -208,13 +228,13 @@ def _answer(row: JobRow, status: int, headers: dict[str, str] | None = None) -> 
     response_model=Job,
     responses=documented(errors.JobNotFound, errors.JobIsFinal, *AUTH_ERRORS),
 )
-def cancel_job(job_id: str, parts: Parts, _caller: Submitter) -> Response:
+def cancel_job(job_id: str, parts: Parts, caller: Submitter) -> Response:
     """Ask for the job to be cancelled: a queued one is at once, a running one within two heartbeats.
 
     Asking again changes nothing. What the job has finished is kept for `retry`.
     """
     with parts.sessions.begin() as session:
-        row = service.cancel(session, job_id)
+        row = service.cancel(session, job_id, hub_caller(caller))
     return _answer(row, 202)
 
 
@@ -224,9 +244,9 @@ def cancel_job(job_id: str, parts: Parts, _caller: Submitter) -> Response:
     response_model=Job,
     responses=documented(errors.JobNotFound, errors.JobNotRetryable, *AUTH_ERRORS),
 )
-def retry_job(job_id: str, parts: Parts, _caller: Submitter) -> Response:
+def retry_job(job_id: str, parts: Parts, caller: Submitter) -> Response:
     """Let a failed or cancelled job go on from its last finished stage."""
     with parts.sessions.begin() as session:
-        row = service.retry(session, job_id)
+        row = service.retry(session, job_id, hub_caller(caller))
     _announce(parts, job_id)
     return _answer(row, 202)

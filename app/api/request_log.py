@@ -8,6 +8,7 @@ import structlog
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.api.metrics import observe
 from app.api.problems import problem_response
 from app.errors import InternalError
 
@@ -29,10 +30,11 @@ class RequestLogMiddleware:
             await self._app(scope, receive, send)
             return
         request_id = _request_id(scope)
-        status = 0
+        status = sent = 0
 
         async def named(message: Message) -> None:
-            nonlocal status
+            nonlocal status, sent
+            sent += len(message.get("body", b""))
             if message["type"] == "http.response.start":
                 status = message["status"]
                 MutableHeaders(scope=message)["X-Request-ID"] = request_id
@@ -50,8 +52,9 @@ class RequestLogMiddleware:
                 await problem_response(fault)(scope, receive, named)
             finally:
                 write = log.debug if scope["path"] in _QUIET else log.info
-                seconds = round(time.perf_counter() - began, 4)
-                write("request", method=scope["method"], path=scope["path"], status=status, seconds=seconds)
+                seconds = time.perf_counter() - began
+                write("request", method=scope["method"], path=scope["path"], status=status, seconds=round(seconds, 4))
+                observe(scope, status=status, seconds=seconds, body_bytes=sent)
 
 
 def _request_id(scope: Scope) -> str:

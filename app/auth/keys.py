@@ -7,6 +7,7 @@ import hashlib
 import secrets
 import string
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 
 from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
@@ -20,7 +21,18 @@ _SECRET_LENGTH = 40  # letters of 62 kinds: 238 bits
 _ID_LENGTH = 8
 
 
-def create(session: Session, name: str, scope: Scope, *, valid_days: float | None = None) -> tuple[ApiKeyRow, str]:
+@dataclass(frozen=True)
+class Limits:
+    """What a key may use; None: as much as it likes."""
+
+    max_queued_jobs: int | None = None
+    max_requests_per_minute: int | None = None
+    max_bytes_per_day: int | None = None
+
+
+def create(
+    session: Session, name: str, scope: Scope, *, valid_days: float | None = None, limits: Limits = Limits()
+) -> tuple[ApiKeyRow, str]:
     """Make a key; the second value is the key itself, which is stored nowhere."""
     secret = "".join(secrets.choice(_ALPHABET) for _ in range(_SECRET_LENGTH))
     row = ApiKeyRow(
@@ -29,11 +41,17 @@ def create(session: Session, name: str, scope: Scope, *, valid_days: float | Non
         sha256=_hash(f"hf_{secret}"),
         scope=scope,
         expires_at=None if valid_days is None else db_now(valid_days * 86400),
+        **asdict(limits),
     )
     session.add(row)
     session.flush()
     session.refresh(row)
     return row, f"hf_{secret}"
+
+
+def limits_of(row: ApiKeyRow) -> Limits:
+    """What a key may use."""
+    return Limits(row.max_queued_jobs, row.max_requests_per_minute, row.max_bytes_per_day)
 
 
 def find(session: Session, key: str) -> ApiKeyRow | None:
@@ -45,6 +63,11 @@ def find(session: Session, key: str) -> ApiKeyRow | None:
             or_(ApiKeyRow.expires_at.is_(None), ApiKeyRow.expires_at > db_now()),
         )
     )
+
+
+def lock(session: Session, key_id: str) -> ApiKeyRow | None:
+    """The row of a key, held until the transaction ends (SQLite has one writer at a time anyway)."""
+    return session.scalars(select(ApiKeyRow).where(ApiKeyRow.id == key_id).with_for_update()).one_or_none()
 
 
 def scope_of(session: Session, key_id: str) -> Scope | None:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -49,6 +50,11 @@ def create(
     name: Annotated[str, typer.Argument(help="Whose key it is, for the list.")],
     scope: Annotated[Scope, typer.Option(help="What it allows; each includes the ones before it.")] = Scope.SUBMIT,
     days: Annotated[float | None, typer.Option(help="Valid for this many days; default: until revoked.")] = None,
+    max_queued_jobs: Annotated[int | None, typer.Option(min=1, help="Jobs that may wait at a time [no limit].")] = None,
+    max_requests_per_minute: Annotated[int | None, typer.Option(min=1, help="[no limit]")] = None,
+    max_bytes_per_day: Annotated[
+        int | None, typer.Option(min=1, help="Bytes of request bodies, such as uploads, per day [no limit].")
+    ] = None,
     data: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -60,8 +66,10 @@ def create(
         raise UsageError("A key needs a name, for the list.")
     if days is not None and not (math.isfinite(days) and 0 < days <= _LONGEST_DAYS):
         raise UsageError(f"--days must be more than 0 and at most {_LONGEST_DAYS:,}, not {days:g}.")
+    limits = keys.Limits(max_queued_jobs, max_requests_per_minute, max_bytes_per_day)
     with _session(data) as session:
-        row, key = keys.create(session, name, scope, valid_days=days)
+        row, key = keys.create(session, name, scope, valid_days=days, limits=limits)
+        _record(session, "keys create", row.id)
         made = {"id": row.id, "name": row.name, "scope": row.scope, "key": key}
     typer.echo(json.dumps(made) if as_json else key)
     # A key for another directory than the service's would protect nothing.
@@ -78,6 +86,8 @@ def list_(data: DataOption = None, as_json: JsonOption = False) -> None:
     with _session(data) as session:
         rows = [
             {"id": row.id, "name": row.name, "scope": row.scope, "revoked": row.revoked_at is not None}
+            | {"expires_at": row.expires_at.isoformat() if row.expires_at else None}
+            | asdict(keys.limits_of(row))
             for row in keys.listing(session)
         ]
     if as_json:
@@ -95,8 +105,44 @@ def revoke(
     """Make a key worthless from now on."""
     from app.auth import keys
 
-    bare = key_id.removeprefix("hf_").removesuffix("...")
+    bare = _bare(key_id)
     with _session(data) as session:
         if not keys.revoke(session, bare):
             raise UsageError(f"There is no key {key_id}; `streamline keys list` shows them.")
+        _record(session, "keys revoke", bare)
     typer.echo(json.dumps({"id": bare, "revoked": True}) if as_json else "Revoked.")
+
+
+@commands.command()
+def audit(
+    key_id: Annotated[str | None, typer.Option("--key", metavar="ID", help="Only what was done with this key.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="The newest so many.")] = 100,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show who changed, or tried to change, what; the newest last."""
+    from app.auth import audit as log
+
+    with _session(data) as session:
+        rows = [
+            {"time": row.time.isoformat(timespec="seconds"), "key": row.key_id, "name": row.key_name}
+            | {"action": row.action, "target": row.target, "status": row.status, "request_id": row.request_id}
+            for row in log.recent(session, key_id=key_id and _bare(key_id), limit=limit)
+        ]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+    for row in [] if as_json else rows:
+        who = f"hf_{row['key']}... {row['name']}" if row["key"] else row["name"] or "no key"
+        typer.echo(f"{row['time']}  {row['status'] or '':<4} {row['action']:<12} {row['target']}  ({who})")
+
+
+def _bare(key_id: str) -> str:
+    """The id in whatever `keys list` shows of it."""
+    return key_id.removeprefix("hf_").removesuffix("...")
+
+
+def _record(session: "Session", action: str, target: str) -> None:
+    """Into the audit log, in the transaction of the change."""
+    from app.auth import audit as log
+
+    log.record(session, key_id="", key_name=log.LOCAL_COMMAND, action=action, target=target)

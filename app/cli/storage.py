@@ -70,6 +70,9 @@ def check_integrity(data: Path | None, *, repair: bool, as_json: bool) -> int:
                 return dict(register.named(session))
 
         findings = check(blobs, artefacts, named, repair=repair, progress=Progress())
+        if repair:  # whoever uploads these again is asked to send them, not told that they are here
+            with sessions.begin() as session:
+                register.mark_absent(session, [*findings.damaged, *findings.missing])
     if as_json:
         typer.echo(json.dumps(asdict(findings) | {"clean": findings.clean}, indent=2))
     else:

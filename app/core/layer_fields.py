@@ -136,7 +136,7 @@ RULES: Mapping[str, Rule] = {
 """Each field, and the rule by which it follows a cut."""
 
 UNIFORM = frozenset({
-    "llama", "mistral", "mixtral", "gemma", "phi3", "opt", "gpt_neox", "gpt2", "falcon", "starcoder2", "olmo2", "granite",
-    "cohere",
+    "llama", "mistral", "mixtral", "gemma", "phi3", "opt", "gpt_neox", "gpt2", "falcon", "starcoder2", "olmo2",
+    "granite", "cohere",
 })  # fmt: skip
 """Model types whose layers are all alike unless config.json says otherwise: the library fills in no such field."""

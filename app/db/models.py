@@ -38,6 +38,8 @@ class JobRow(Base):
     labels: Mapped[dict[str, Any]] = mapped_column(default=dict)
     model: Mapped[str] = mapped_column(String(200), index=True)
     owner: Mapped[str] = mapped_column(String(64), default="")
+    request_id: Mapped[str] = mapped_column(String(64), default="", server_default="")
+    """Id of the request that made it: with it in the worker's log lines one search finds the whole story."""
 
     attempt: Mapped[int] = mapped_column(Integer, default=0)
     """Claims so far, over the whole life of the job."""
@@ -72,6 +74,17 @@ class JobLabelRow(Base):
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     key: Mapped[str] = mapped_column(String(64), primary_key=True)
     value: Mapped[str] = mapped_column(String(256))
+
+
+class JobRepoRow(Base):
+    """A repository that a job names (model, output, rivals): who may not know of it may not know of the job."""
+
+    __tablename__ = "job_repos"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    name: Mapped[str] = mapped_column(String(200), primary_key=True)
+    private: Mapped[bool] = mapped_column(default=False)
+    """Whether it or the job's model was private when the job was submitted: counts while no repository has the name."""
 
 
 class JobEventRow(Base):
@@ -128,6 +141,8 @@ class RepoRow(Base):
     private: Mapped[bool] = mapped_column(default=False)
     gated: Mapped[str | None] = mapped_column(String(8))
     """`auto` or `manual`: its files are for keys that were granted access; null: for every reader."""
+    upstream: Mapped[str | None] = mapped_column(String(500))
+    """Address of the hub that this is a read-only copy of a repository of; null: our own."""
     created_at: Mapped[datetime] = mapped_column(insert_default=db_now(), index=True)
     last_modified: Mapped[datetime] = mapped_column(insert_default=db_now(), index=True)
     """When `main` moved last; until then, when the repository was made."""
@@ -195,6 +210,17 @@ class CommitFileRow(Base):
     size: Mapped[int] = mapped_column(BigInteger)
     sha256: Mapped[str] = mapped_column(String(64), index=True)
     git_oid: Mapped[str] = mapped_column(String(40))
+    since: Mapped[int | None] = mapped_column(BigInteger)
+    """Id of the commit that gave the path this content."""
+
+
+class CommitRemovalRow(Base):
+    """A path that its parent has and a commit has not: when a directory changed last cannot be told without it."""
+
+    __tablename__ = "commit_removals"
+
+    commit_id: Mapped[int] = mapped_column(ForeignKey("commits.id", ondelete="CASCADE"), primary_key=True)
+    path: Mapped[str] = mapped_column(String(1024), primary_key=True)
 
 
 class RefRow(Base):
@@ -221,6 +247,40 @@ class ApiKeyRow(Base):
     created_at: Mapped[datetime] = mapped_column(insert_default=db_now())
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
+    max_queued_jobs: Mapped[int | None]
+    max_requests_per_minute: Mapped[int | None]
+    max_bytes_per_day: Mapped[int | None] = mapped_column(BigInteger)
+    """Of request bodies. Null, in each of the three: no limit."""
+
+
+class KeyUsageRow(Base):
+    """What a key with a limit has used in the window under way."""
+
+    __tablename__ = "key_usage"
+
+    key_id: Mapped[str] = mapped_column(ForeignKey("api_keys.id", ondelete="CASCADE"), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(8), primary_key=True)
+    window_start: Mapped[datetime]
+    amount: Mapped[int] = mapped_column(BigInteger)
+
+
+class AuditRow(Base):
+    """Who changed, or tried to change, what. Rows are only ever added, and outlive the key that they name."""
+
+    __tablename__ = "audit_log"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=True)
+    time: Mapped[datetime] = mapped_column(insert_default=db_now(), index=True)
+    key_id: Mapped[str] = mapped_column(String(16), index=True)
+    """Empty where no valid key was sent."""
+    key_name: Mapped[str] = mapped_column(String(64))
+    action: Mapped[str] = mapped_column(String(16))
+    """The HTTP method, or the command on the service's own machine."""
+    target: Mapped[str] = mapped_column(String(500))
+    """The path, or the id that the command was about."""
+    status: Mapped[int]
+    """Of the HTTP answer; 0 for a command."""
+    request_id: Mapped[str] = mapped_column(String(64))
 
 
 class BlobRow(Base):
@@ -232,7 +292,8 @@ class BlobRow(Base):
     sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
     size: Mapped[int] = mapped_column(BigInteger)
     state: Mapped[str] = mapped_column(String(9), default="kept")
-    """`kept`; `condemned`: nothing may name it any more, its bytes go next; `gone`: its bytes are gone."""
+    """`kept`; `absent`: may be named, but its bytes are not here: at the upstream hub until they are asked for, or lost
+    until they are sent again; `condemned`: nothing may name it any more, its bytes go next; `gone`."""
     touched_at: Mapped[datetime] = mapped_column(insert_default=db_now())
 
 

@@ -1,10 +1,20 @@
 """Engines and sessions: the same code over Postgres and over SQLite in WAL mode."""
 
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session, sessionmaker
+
+# A server that vanished without a word (its machine, the network) is given up after half a minute: libpq's own default
+# is to wait for the kernel, which takes up to two hours.
+_POSTGRES_PATIENCE: Final = {
+    "connect_timeout": 10,
+    "tcp_user_timeout": 30_000,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 4,
+}
 
 
 def connect(database_url: str) -> Engine:
@@ -19,7 +29,7 @@ def connect(database_url: str) -> Engine:
         event.listen(engine, "connect", _configure_sqlite)
         event.listen(engine, "begin", _begin_immediate)
         return engine
-    return create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=20)
+    return create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=20, connect_args=_POSTGRES_PATIENCE)
 
 
 def session_factory(engine: Engine, *, read_only: bool = False) -> sessionmaker[Session]:

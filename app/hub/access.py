@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from app.auth.scopes import Scope
 from app.db.models import RepoRow
 from app.hub import directory
-from app.hub.errors import BadName, GatedRepository, NotAllowed, RepositoryNotFound
+from app.hub.errors import BadName, GatedRepository, NotAllowed, ReadOnlyCopy, RepositoryNotFound
 from app.hub.names import check_repo_name
 
 
@@ -98,10 +98,12 @@ def writable(session: Session, who: Caller, name: str) -> RepoRow:
 
     Raises:
         RepositoryNotFound, GatedRepository: as readable.
-        NotAllowed: the key's scope is `read`.
+        NotAllowed: the key's scope is `read`; ReadOnlyCopy where the repository is an upstream hub's.
     """
     repo = readable(session, who, name, files=True)
     who.check_may_submit()
+    if repo.upstream is not None:
+        raise ReadOnlyCopy(repo.name, repo.upstream)
     return repo
 
 

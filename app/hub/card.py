@@ -68,7 +68,7 @@ def parse_metadata(source: str) -> dict[str, Any]:
     if len(source.encode(errors="surrogatepass")) > MAX_METADATA_BYTES:
         raise BadCard(f"larger than {MAX_METADATA_BYTES:,} bytes")
     try:
-        loaded = yaml.load(source, _PlainLoader)  # noqa: S506 - it is a SafeLoader
+        loaded = yaml.load(source, _PlainLoader)  # noqa: S506, TID251 - a SafeLoader
         text = json.dumps(loaded, default=str, allow_nan=False, ensure_ascii=False)
         plain = json.loads(text.encode())  # halves of surrogate pairs, which no answer could hold, end here
     except BadCard:

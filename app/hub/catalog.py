@@ -2,17 +2,17 @@
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy.orm import Session
 
 from app.core.safetensors_file import CorruptSafetensors, Header, parse_header
-from app.db.models import CommitRow
 from app.hub import repository
-from app.hub.errors import UnreadableModel
+from app.hub.errors import EntryNotFound, UnreadableModel
 from app.hub.objects import TreeFile
-from app.hub.revisions import file_at, repo_named, resolve
+from app.hub.revisions import repo_named, resolve
 from app.storage.blobs import BlobStore
 from app.storage.staging import flush_directory
 
@@ -21,24 +21,37 @@ TOKENIZER_FILE = "tokenizer.json"
 MAX_CONFIG_BYTES = 1 << 20
 
 
-def commit_of(session: Session, repo: str, revision: str) -> CommitRow:
-    """The commit that a branch, tag or commit names.
+@dataclass(frozen=True)
+class Revision:
+    """A commit and its files: all that has to be known of it to read from the store, with no transaction held."""
+
+    repo: str
+    commit: str
+    """40 hex digits."""
+    files: tuple[TreeFile, ...]
+    """In path order."""
+
+    def file(self, path: str) -> TreeFile:
+        """One of the files.
+
+        Raises:
+            EntryNotFound: there is none of this name.
+        """
+        found = next((file for file in self.files if file.path == path), None)
+        if found is None:
+            raise EntryNotFound(self.repo, self.commit, path)
+        return found
+
+
+def revision_of(session: Session, repo: str, revision: str) -> Revision:
+    """What a branch, tag or commit names.
 
     Raises:
         RepositoryNotFound: no such repository.
         RevisionNotFound: no such revision.
     """
-    return resolve(session, repo_named(session, repo), revision)
-
-
-def files_of(session: Session, repo: str, revision: str) -> tuple[str, list[TreeFile]]:
-    """The commit that `revision` names, and its files.
-
-    Raises:
-        RepositoryNotFound, RevisionNotFound: as commit_of.
-    """
-    commit = commit_of(session, repo, revision)
-    return commit.oid, repository.files(session, commit)
+    commit = resolve(session, repo_named(session, repo), revision)
+    return Revision(repo, commit.oid, tuple(repository.files(session, commit)))
 
 
 def materialize(store: BlobStore, files: Iterable[TreeFile], into: Path) -> None:
@@ -59,24 +72,21 @@ def materialize(store: BlobStore, files: Iterable[TreeFile], into: Path) -> None
     flush_directory(into)
 
 
-def config_of(session: Session, store: BlobStore, repo: str, revision: str) -> tuple[str, dict[str, Any]]:
-    """The commit that `revision` names, and its parsed config.json.
+def config_of(store: BlobStore, revision: Revision) -> dict[str, Any]:
+    """The parsed config.json of a revision.
 
     Raises:
-        RepositoryNotFound, RevisionNotFound: as commit_of.
         EntryNotFound: the revision has no config.json.
         UnreadableModel: it is no JSON object, or too large to be a config.
     """
-    row = repo_named(session, repo)
-    commit = resolve(session, row, revision)
-    file = file_at(session, row, commit, CONFIG_FILE)
+    file = revision.file(CONFIG_FILE)
     if file.size > MAX_CONFIG_BYTES:
-        raise UnreadableModel(repo, commit.oid, CONFIG_FILE, f"larger than {MAX_CONFIG_BYTES:,} bytes")
+        raise UnreadableModel(revision.repo, revision.commit, CONFIG_FILE, f"larger than {MAX_CONFIG_BYTES:,} bytes")
     with store.open(file.sha256) as content:
         try:
-            return commit.oid, parse_config(content.read())
+            return parse_config(content.read())
         except ValueError as error:
-            raise UnreadableModel(repo, commit.oid, CONFIG_FILE, str(error)) from None
+            raise UnreadableModel(revision.repo, revision.commit, CONFIG_FILE, str(error)) from None
 
 
 def parse_config(content: bytes) -> dict[str, Any]:
@@ -94,32 +104,27 @@ def parse_config(content: bytes) -> dict[str, Any]:
     return config
 
 
-def tensor_headers_of(session: Session, store: BlobStore, repo: str, revision: str) -> Mapping[str, Header]:
+def tensor_headers_of(store: BlobStore, revision: Revision) -> Mapping[str, Header]:
     """The header of every safetensors file of the revision, by the file's name; no tensor is read.
 
     Raises:
-        RepositoryNotFound, RevisionNotFound: as commit_of.
         UnreadableModel: a file is no valid safetensors file.
     """
-    commit = commit_of(session, repo, revision)
     headers = {}
-    for file in repository.files(session, commit):
+    for file in revision.files:
         if file.path.endswith(".safetensors"):
             try:
                 with store.open(file.sha256) as content:
                     headers[file.path] = parse_header(file.path, content)
             except CorruptSafetensors as error:
-                raise UnreadableModel(repo, commit.oid, file.path, error.reason) from None
+                raise UnreadableModel(revision.repo, revision.commit, file.path, error.reason) from None
     return headers
 
 
-def tokenizer_path(session: Session, store: BlobStore, repo: str, revision: str) -> Path:
+def tokenizer_path(store: BlobStore, revision: Revision) -> Path:
     """A local, read-only file with the revision's tokenizer.json (its own name is the blob's).
 
     Raises:
-        RepositoryNotFound, RevisionNotFound: as commit_of.
         EntryNotFound: the revision has no tokenizer.json.
     """
-    row = repo_named(session, repo)
-    file = file_at(session, row, resolve(session, row, revision), TOKENIZER_FILE)
-    return store.local_path(file.sha256)
+    return store.local_path(revision.file(TOKENIZER_FILE).sha256)

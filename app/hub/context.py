@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from app.hub import repository
 from app.hub.errors import LinkExpired
 from app.hub.uploads import Uploads
+from app.hub.upstream.mirror import Mirror
 from app.storage.blobs import Blob, BlobStore
 
 
@@ -25,6 +26,8 @@ class HubContext:
     """Directories that models may be imported from."""
     public_url: str = ""
     """The service's address as clients see it; empty: taken from the request."""
+    mirror: Mirror | None = None
+    """Of the upstream hub, if there is one."""
 
     def note_upload(self, repo_id: int, blob: Blob) -> None:
         """Note that a writer of the repository has sent these bytes.

@@ -45,9 +45,17 @@ def lock_repo(session: Session, name: str) -> RepoRow | None:
     )
 
 
-def create_repo(session: Session, name: str, *, private: bool, owner: str, gated: str | None = None) -> RepoRow | None:
+def create_repo(
+    session: Session,
+    name: str,
+    *,
+    private: bool,
+    owner: str,
+    gated: str | None = None,
+    upstream: str | None = None,
+) -> RepoRow | None:
     """Make the repository; None where the name is taken."""
-    row = RepoRow(name=name, private=private, gated=gated, owner=owner)
+    row = RepoRow(name=name, private=private, gated=gated, owner=owner, upstream=upstream)
     try:
         with session.begin_nested():
             session.add(row)
@@ -56,13 +64,20 @@ def create_repo(session: Session, name: str, *, private: bool, owner: str, gated
     return row
 
 
-def lock_or_create_repo(session: Session, name: str, *, private: bool, owner: str, gated: str | None = None) -> RepoRow:
+def lock_or_create_repo(
+    session: Session,
+    name: str,
+    *,
+    private: bool,
+    owner: str,
+    gated: str | None = None,
+    upstream: str | None = None,
+) -> RepoRow:
     """The repository, locked; made with this visibility and owner if it was missing, else left as it is."""
     if row := lock_repo(session, name):
         return row
-    create_repo(
-        session, name, private=private, gated=gated, owner=owner
-    )  # None: somebody was quicker, and has committed by now
+    # None: somebody was quicker, and has committed by now.
+    create_repo(session, name, private=private, gated=gated, owner=owner, upstream=upstream)
     row = lock_repo(session, name)
     assert row is not None
     return row

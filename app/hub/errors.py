@@ -161,3 +161,46 @@ class UnreadableModel(HubError):  # noqa: N818
         super().__init__(f"{repo} at {commit}: {file}: {reason}")
         self.file = file
         self.reason = reason
+
+
+class UpstreamError(HubError):
+    """Something is not here, and the upstream hub did not give it."""
+
+
+class UpstreamUnavailable(UpstreamError):  # noqa: N818
+    """The upstream hub does not answer as it should; the same may work in a moment."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"The upstream hub {reason}. What has been fetched before is served; try again in a moment.")
+
+
+class UpstreamTimeout(UpstreamUnavailable):
+    """The upstream hub does not answer in time."""
+
+
+class UpstreamDamaged(UpstreamError):  # noqa: N818
+    """The upstream hub sends other bytes than it names."""
+
+    def __init__(self, repo: str, path: str) -> None:
+        super().__init__(f"The upstream hub sends other bytes for {path!r} of {repo} than it names; nothing was kept.")
+
+
+class UpstreamRefused(UpstreamError):  # noqa: N818
+    """A revision of the upstream hub that is not copied; the message says why."""
+
+
+class PickledWeights(UpstreamRefused):
+    """The upstream hub's repository has no other weights than pickled ones."""
+
+    def __init__(self, repo: str, file: str) -> None:
+        super().__init__(
+            f"{repo} has its weights only in {file!r} and the like, which run code when they are opened, and is not "
+            "fetched. Convert it: load it with transformers, save it with save_pretrained, and import that directory."
+        )
+
+
+class ReadOnlyCopy(NotAllowed):
+    """A copy of another hub's repository takes no changes."""
+
+    def __init__(self, repo: str, upstream: str) -> None:
+        super().__init__(f"{repo} is a read-only copy of {upstream}/{repo}; choose another name.")

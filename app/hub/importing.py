@@ -16,7 +16,7 @@ from app.hub.publishing import Commit, commit_files, stage_files
 from app.hub.revisions import DEFAULT_BRANCH
 from app.storage.blobs import BlobStore
 
-_PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack"})
+PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack"})
 """Other forms of the weights; the pickled ones run code when they are opened."""
 
 
@@ -88,7 +88,7 @@ def inspect_model(directory: Path, *, root: Path | None = None) -> ModelDirector
     skipped: list[str] = []
     for path in _walk(directory, directory, root, skipped):
         name = path.relative_to(directory).as_posix()
-        if path.suffix.lower() in _PICKLES:
+        if path.suffix.lower() in PICKLES:
             skipped.append(name)
             continue
         try:

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from app.db.models import CommitRow, RepoRow
 from app.hub import directory, repository
 from app.hub.card import Card, model_tags
-from app.hub.errors import ProtectedBranch
+from app.hub.errors import ProtectedBranch, ReadOnlyCopy
 from app.hub.names import check_path, check_ref_name, check_repo_name
 from app.hub.objects import TreeFile, commit_oid, tree_oid
 from app.hub.revisions import DEFAULT_BRANCH
@@ -88,6 +88,7 @@ def commit_files(
     Raises:
         BadName: a name that the hub does not allow.
         ProtectedBranch: `main` of a repository that a job has published to, and no job publishes now.
+        ReadOnlyCopy: the repository is a copy of an upstream hub's.
         ValueError: nothing staged, or two files of one path.
     """
     check_repo_name(repo)
@@ -97,6 +98,8 @@ def commit_files(
     if not staged or len({check_path(file.path) for file in staged}) != len(staged):
         raise ValueError("a commit needs at least one file, and each path once")
     row = directory.lock_or_create_repo(session, repo, private=private, gated=gated, owner=owner)
+    if row.upstream is not None:
+        raise ReadOnlyCopy(repo, row.upstream)
     head = repository.commit_of_ref(session, row.id, "branch", ref or DEFAULT_BRANCH)
     if ref == DEFAULT_BRANCH and job_id is None:
         check_unprotected(session, row)

@@ -6,13 +6,13 @@ A commit and its files are written once and never changed; only refs move.
 from collections.abc import Collection, Iterable, Sequence
 from typing import Literal
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import Select, delete, exists, func, insert, literal, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased
 
 from app.db.clock import db_now
-from app.db.models import CommitFileRow, CommitRow, RefRow, RepoRow, UploadRow
+from app.db.models import BlobRow, CommitFileRow, CommitRemovalRow, CommitRow, RefRow, RepoRow, UploadRow
 from app.hub.objects import TreeFile
 from app.storage.register import name_blobs
 
@@ -73,6 +73,13 @@ def has_commit_of_a_job(session: Session, repo_id: int) -> bool:
 
 def history(session: Session, commit: CommitRow, *, limit: int) -> Sequence[CommitRow]:
     """The commit and its ancestors, newest first."""
+    # A parent is written before its children, so ids run along the chain.
+    query = select(CommitRow).where(CommitRow.id.in_(_chain(commit))).order_by(CommitRow.id.desc()).limit(limit)
+    return session.scalars(query).all()
+
+
+def _chain(commit: CommitRow) -> Select[tuple[int]]:
+    """The ids of the commit and its ancestors."""
     base = select(CommitRow.id, CommitRow.repo_id, CommitRow.parent).where(CommitRow.id == commit.id)
     chain = base.cte("chain", recursive=True)
     parent = aliased(CommitRow)
@@ -81,9 +88,7 @@ def history(session: Session, commit: CommitRow, *, limit: int) -> Sequence[Comm
             chain, (parent.repo_id == chain.c.repo_id) & (parent.oid == chain.c.parent)
         )
     )
-    # A parent is written before its children, so ids run along the chain.
-    query = select(CommitRow).join(chain, CommitRow.id == chain.c.id).order_by(CommitRow.id.desc()).limit(limit)
-    return session.scalars(query).all()
+    return select(chain.c.id)
 
 
 def files(session: Session, commit: CommitRow) -> list[TreeFile]:
@@ -147,13 +152,65 @@ def add_commit(
     row = CommitRow(repo_id=repo.id, oid=oid, parent=parent, message=message, author=author, job_id=job_id)
     session.add(row)
     session.flush()
-    session.add_all(
-        CommitFileRow(commit_id=row.id, path=file.path, size=file.size, sha256=file.sha256, git_oid=file.git_oid)
+    rows = [
+        {"commit_id": row.id, "path": file.path, "size": file.size, "sha256": file.sha256, "git_oid": file.git_oid}
         for file in files
-    )
-    session.flush()
+    ]
+    if rows:
+        session.execute(insert(CommitFileRow), rows)
+    _compare_with_parent(session, row)
     session.refresh(row)  # the database's clock has set the time
     return row
+
+
+def _compare_with_parent(session: Session, commit: CommitRow) -> None:
+    """Note which commit gave each path its content, and which paths are gone: no listing has to look back then."""
+    parent = None if commit.parent is None else find_commit(session, commit.repo_id, commit.parent)
+    of_parent = parent.id if parent else None
+    before = aliased(CommitFileRow)
+    unchanged = (
+        select(before.since)
+        .where(before.commit_id == of_parent, before.path == CommitFileRow.path, before.sha256 == CommitFileRow.sha256)
+        .scalar_subquery()
+    )
+    session.execute(
+        update(CommitFileRow)
+        .where(CommitFileRow.commit_id == commit.id)
+        .values(since=func.coalesce(unchanged, commit.id))
+        .execution_options(synchronize_session=False)
+    )
+    now = aliased(CommitFileRow)
+    gone = select(literal(commit.id), before.path).where(
+        before.commit_id == of_parent, ~exists().where(now.commit_id == commit.id, now.path == before.path)
+    )
+    session.execute(insert(CommitRemovalRow).from_select(["commit_id", "path"], gone))
+
+
+def files_since(session: Session, commit: CommitRow) -> list[tuple[str, int]]:
+    """(path, id of the commit that gave it its content) of every file of the commit."""
+    rows = session.execute(select(CommitFileRow.path, CommitFileRow.since).where(CommitFileRow.commit_id == commit.id))
+    return [(path, since or commit.id) for path, since in rows]
+
+
+def removals(session: Session, commit: CommitRow, *, limit: int) -> list[tuple[str, int]]:
+    """(path, id of the commit that removed it) of the commit and its ancestors, the newest `limit` of them."""
+    rows = session.execute(
+        select(CommitRemovalRow.path, CommitRemovalRow.commit_id)
+        .where(CommitRemovalRow.commit_id.in_(_chain(commit)))
+        .order_by(CommitRemovalRow.commit_id.desc())
+        .limit(limit)
+    )
+    return [(path, commit_id) for path, commit_id in rows]
+
+
+def commits(session: Session, ids: Collection[int]) -> dict[int, CommitRow]:
+    """The commits of these ids."""
+    found: dict[int, CommitRow] = {}
+    wanted = sorted(set(ids))
+    for start in range(0, len(wanted), _IN_BATCH):
+        batch = session.scalars(select(CommitRow).where(CommitRow.id.in_(wanted[start : start + _IN_BATCH])))
+        found.update({row.id: row for row in batch})
+    return found
 
 
 def move_ref_from(session: Session, repo: RepoRow, branch: str, old: CommitRow, new: CommitRow) -> bool:
@@ -197,7 +254,10 @@ def add_upload(session: Session, repo_id: int, *, sha256: str, size: int, git_oi
 
 
 def possessed(session: Session, repo_id: int, sha256s: Collection[str]) -> dict[str, TreeFile]:
-    """Of these contents, those that writers of the repository have sent or one of its commits holds (no path)."""
+    """Of these contents, those that writers of the repository have sent or one of its commits holds (no path).
+
+    What the store has lost is not among them, so that a client sends it again.
+    """
     found: dict[str, TreeFile] = {}
     wanted = list(dict.fromkeys(sha256s))
     for start in range(0, len(wanted), _IN_BATCH):
@@ -210,9 +270,17 @@ def possessed(session: Session, repo_id: int, sha256s: Collection[str]) -> dict[
             .join(CommitRow, CommitRow.id == CommitFileRow.commit_id)
             .where(CommitRow.repo_id == repo_id, CommitFileRow.sha256.in_(batch))
         )
+        lost = absent(session, batch)
         for sha256, size, git_oid in session.execute(sent.union(held)):
-            found[sha256] = TreeFile("", size, sha256, git_oid)
+            if sha256 not in lost:
+                found[sha256] = TreeFile("", size, sha256, git_oid)
     return found
+
+
+def absent(session: Session, sha256s: Collection[str]) -> set[str]:
+    """Of these blobs, those whose bytes are known not to be here."""
+    query = select(BlobRow.sha256).where(BlobRow.sha256.in_(sha256s), BlobRow.state != "kept")
+    return set(session.scalars(query))
 
 
 def touch_uploads(session: Session, repo_id: int, sha256s: Collection[str]) -> None:

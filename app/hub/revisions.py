@@ -11,7 +11,9 @@ from app.hub.names import check_path, check_ref_name, check_repo_name, is_commit
 from app.hub.objects import TreeFile
 
 DEFAULT_BRANCH = "main"
-_PREFIX = re.compile(r"[0-9a-f]{7,39}")
+SHORTEST_PREFIX = 7
+"""Digits of a commit that may stand for it."""
+_PREFIX = re.compile(rf"[0-9a-f]{{{SHORTEST_PREFIX},39}}")
 
 
 def repo_named(session: Session, name: str) -> RepoRow:

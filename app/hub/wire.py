@@ -2,7 +2,7 @@
 
 import base64
 import binascii
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
@@ -95,24 +95,29 @@ def tree_entry(entry: TreeEntry, last_commit: CommitRow | None = None) -> Json:
     return shown
 
 
-def last_commits(chain: Sequence[tuple[CommitRow, Iterable[TreeFile]]]) -> Mapping[str, CommitRow]:
-    """For every path of the newest commit, the commit that gave it its present content; `chain` is newest first."""
-    found: dict[str, CommitRow] = {}
-    undecided: dict[str, str] = {}
-    previous: CommitRow | None = None
-    for commit, files in chain:
-        entries = tree_entries(files)
-        if previous is None:
-            undecided = {path: entry.oid for path, entry in entries.items()}
-        else:
-            changed = [path for path, oid in undecided.items() if path not in entries or entries[path].oid != oid]
-            for path in changed:
-                found[path] = previous
-                del undecided[path]
-        previous = commit
-    if previous is not None:
-        found.update(dict.fromkeys(undecided, previous))
+def last_changes(since: Iterable[tuple[str, int]], removed: Iterable[tuple[str, int]]) -> dict[str, int]:
+    """For every path of a commit, directories too, the id of the commit that changed it last.
+
+    Args:
+        since: (path, id of the commit that gave it its content) of every file.
+        removed: (path, id of the commit that removed it) of files that have been there before.
+    """
+    found: dict[str, int] = {}
+    for path, commit_id in since:
+        found[path] = commit_id
+        for directory in _parents(path):
+            found[directory] = max(commit_id, found.get(directory, 0))
+    for path, commit_id in removed:
+        for directory in _parents(path):
+            if directory in found:
+                found[directory] = max(commit_id, found[directory])
     return found
+
+
+def _parents(path: str) -> Iterator[str]:
+    while "/" in path:
+        path = path.rpartition("/")[0]
+        yield path
 
 
 def refs(rows: Iterable[tuple[str, str, str]]) -> Json:

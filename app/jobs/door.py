@@ -1,7 +1,7 @@
 """What is checked at the door: a job that is refused here never costs a place in the queue.
 
-Three steps: gather the facts in one short read transaction, resolve the request against them, then look at the texts
-with no database connection held.
+Four steps: have what the request names here, copied from the upstream hub if need be; gather its rows in one short read
+transaction; read what they point to from the store, with no connection held; resolve the request against all that.
 """
 
 import difflib
@@ -27,6 +27,7 @@ from app.errors import (
     ConflictingFields,
     InvalidRequest,
     ModelNotAllowed,
+    ModelNotFetched,
     NoSafetensors,
     NotAvailable,
     TextTooShort,
@@ -35,12 +36,16 @@ from app.errors import (
     UnknownModel,
     UnknownRevision,
     UnreadableModel,
+    UpstreamTimeout,
+    UpstreamUnavailable,
 )
 from app.hub import catalog, directory
 from app.hub import errors as hub_errors
 from app.hub.access import Caller, check_as_closed, check_may_publish, readable
+from app.hub.catalog import Revision
 from app.hub.names import check_repo_name
 from app.hub.revisions import DEFAULT_BRANCH
+from app.hub.upstream.mirror import Mirror
 from app.jobs import resolution
 from app.jobs.resolution import ModelFacts, RivalFacts
 from app.jobs.spec import JobRequest, PlanRequest
@@ -58,7 +63,7 @@ class TextFacts:
     pointer: str
     name: str
     format: Format
-    path: Path
+    sha256: str
     sequences: int
     """Sequences that it must make."""
 
@@ -83,6 +88,16 @@ class Admitted:
     copies: Sequence[MirrorCopy]
 
 
+@dataclass(frozen=True)
+class _Rows:
+    """What a request names, as the database knows it."""
+
+    model: Revision
+    rivals: tuple[Revision, ...]
+    texts: tuple[TextFacts, ...]
+    tasks: tuple[TaskFacts, ...]
+
+
 class Door:
     """Refuses what cannot work, and resolves what can."""
 
@@ -91,12 +106,22 @@ class Door:
         read_sessions: sessionmaker[Session],
         store: BlobStore,
         *,
+        mirror: Mirror | None = None,
         vllm: bool | None = None,
         task_data: Path | None = None,
     ) -> None:
-        """`vllm` says whether the workers have vLLM, None where nobody here can know; `task_data` is the mirror."""
+        """Judge by these rows and bytes.
+
+        Args:
+            read_sessions: never wait for SQLite's one writer.
+            store: where files of models and data sets lie.
+            mirror: copies models that are not here from an upstream hub.
+            vllm: whether the workers have vLLM; None where nobody here can know.
+            task_data: directory with the files of evaluation tasks.
+        """
         self._sessions = read_sessions
         self._store = store
+        self._mirror = mirror
         self._vllm = vllm
         self._task_data = task_data
 
@@ -120,7 +145,7 @@ class Door:
         """
         if request.model.config is not None:
             with self._sessions() as session:
-                self._texts(session, request)
+                _texts(session, request)
                 tasks = tasks_of(session, self._task_data, request)
             facts = Facts(resolution.inline_facts(request.model.config), (), None, (), tasks)
         else:
@@ -138,7 +163,8 @@ class Door:
                 pointer="/benchmark/backend",
             )
         check_tasks(facts.tasks, self._store)
-        _check_texts(facts, length=spec["scoring"]["sequence_length"], column=spec["calibration"]["column"])
+        length, column = spec["scoring"]["sequence_length"], spec["calibration"]["column"]
+        _check_texts(facts, self._store, length=length, column=column)
         return spec
 
     def _check_output(self, repo: str, model: str, who: Caller) -> None:
@@ -150,42 +176,54 @@ class Door:
                 raise ModelNotAllowed(str(error), pointer="/output/repo") from None
 
     def _facts(self, request: JobRequest | PlanRequest, who: Caller, repo: str, revision: str | None) -> Facts:
+        rivals = [_rival_named(name, index) for index, name in enumerate(request.benchmark.rivals or ())]
+        with _named_by("/model/repo", repo, revision_pointer="/model/revision"):
+            self._copy(who, repo, revision)
+        for pointer, name, commit in rivals:
+            with _named_by(pointer, name):
+                self._copy(who, name, commit)
         with self._sessions() as session:
             with _named_by("/model/repo", repo, revision_pointer="/model/revision"):
                 readable(session, who, repo, files=True)
-                model = self._model(session, repo, revision or DEFAULT_BRANCH)
-                tokenizer = self._tokenizer(session, repo, model.commit or "")
-            names = request.benchmark.rivals or ()
-            rivals = tuple(
-                self._rival(session, who, name, f"/benchmark/rivals/{index}") for index, name in enumerate(names)
-            )
-            return Facts(
-                model,
-                self._texts(session, request),
-                tokenizer,
-                rivals,
-                tasks_of(session, self._task_data, request),
-            )
+                model = catalog.revision_of(session, repo, revision or DEFAULT_BRANCH)
+            found = tuple(_rival_revision(session, who, *rival) for rival in rivals)
+            rows = _Rows(model, found, _texts(session, request), tasks_of(session, self._task_data, request))
+        return self._read(rows)
 
-    def _rival(self, session: Session, who: Caller, name: str, pointer: str) -> RivalFacts:
-        repo, _, revision = name.partition("@")
-        with _named_by(pointer, repo):
-            readable(session, who, repo, files=True)
-            commit, config = catalog.config_of(session, self._store, repo, revision or DEFAULT_BRANCH)
-            if not catalog.tensor_headers_of(session, self._store, repo, commit):
-                raise NoSafetensors(f"{repo} at {commit[:12]} has no safetensors weights to time.", pointer=pointer)
+    def _copy(self, who: Caller, repo: str, revision: str | None) -> None:
+        if self._mirror is not None and who.may_read:
+            self._mirror.ensure(repo, revision)
+
+    def _read(self, rows: _Rows) -> Facts:
+        """The facts that lie in the store."""
+        with _named_by("/model/repo", rows.model.repo, revision_pointer="/model/revision"):
+            model = self._model(rows.model)
+            try:
+                tokenizer = catalog.tokenizer_path(self._store, rows.model)
+            except hub_errors.EntryNotFound:
+                tokenizer = None
+        rivals = tuple(self._rival(rival, f"/benchmark/rivals/{index}") for index, rival in enumerate(rows.rivals))
+        return Facts(model, rows.texts, tokenizer, rivals, rows.tasks)
+
+    def _rival(self, rival: Revision, pointer: str) -> RivalFacts:
+        with _named_by(pointer, rival.repo):
+            config = catalog.config_of(self._store, rival)
+            if not catalog.tensor_headers_of(self._store, rival):
+                raise NoSafetensors(
+                    f"{rival.repo} at {rival.commit[:12]} has no safetensors weights to time.", pointer=pointer
+                )
         try:
-            return RivalFacts(repo, commit, max_positions(config), own_code="auto_map" in config)
+            return RivalFacts(rival.repo, rival.commit, max_positions(config), own_code="auto_map" in config)
         except ArchitectureError as error:
             raise resolution.model_problem(error, pointer) from None
 
-    def _model(self, session: Session, repo: str, revision: str) -> ModelFacts:
-        commit, config = catalog.config_of(session, self._store, repo, revision)
-        headers = catalog.tensor_headers_of(session, self._store, repo, commit)
+    def _model(self, model: Revision) -> ModelFacts:
+        config = catalog.config_of(self._store, model)
+        headers = catalog.tensor_headers_of(self._store, model)
         if not headers:
             raise NoSafetensors(
-                f"{repo} at {commit[:12]} has no safetensors weights. Convert it: load it with transformers, save it "
-                "with save_pretrained(..., safe_serialization=True), and import that directory.",
+                f"{model.repo} at {model.commit[:12]} has no safetensors weights. Convert it: load it with "
+                "transformers, save it with save_pretrained(..., safe_serialization=True), and import that directory.",
                 pointer="/model/repo",
             )
         try:
@@ -197,51 +235,53 @@ class Door:
                 raise ArchitectureError(f"the weights hold no tensor of decoder layer {counts.per_layer.index(0)}")
         except ArchitectureError as error:
             raise resolution.model_problem(error, "/model/repo") from None
-        return ModelFacts(config, counts, repo=repo, commit=commit, dtype=_dtype(headers))
+        return ModelFacts(config, counts, repo=model.repo, commit=model.commit, dtype=_dtype(headers))
 
-    def _tokenizer(self, session: Session, repo: str, commit: str) -> Path | None:
-        try:
-            return catalog.tokenizer_path(session, self._store, repo, commit)
-        except hub_errors.EntryNotFound:
-            return None
 
-    def _texts(self, session: Session, request: JobRequest | PlanRequest) -> tuple[TextFacts, ...]:
-        """The data sets that the request names.
+def _rival_named(name: str, index: int) -> tuple[str, str, str | None]:
+    """Pointer, repository and revision of a rival of the benchmark, `repo` or `repo@revision`."""
+    repo, _, revision = name.partition("@")
+    return f"/benchmark/rivals/{index}", repo, revision or None
 
-        Raises:
-            UnknownDataset, UnknownColumn, ConflictingFields: as their docstrings say.
-        """
-        column = request.calibration.column or defaults.TEXT_COLUMN
-        dataset = request.calibration.dataset or defaults.SELF_TEXT
-        calibration = []
-        if dataset != defaults.SELF_TEXT:
-            needed = resolution.sequences_needed(request)
-            calibration.append(self._text(session, dataset, column, pointer="/calibration/dataset", sequences=needed))
-        judged: dict[str, TextFacts] = {}
-        for index, name in enumerate(request.evaluation.perplexity or ()):
-            pointer = f"/evaluation/perplexity/{index}"
-            if name in judged:  # the report has one entry per id
-                raise ConflictingFields(
-                    f"The evaluation data set {name} is named twice; name it once.", pointer=pointer
-                )
-            judged[name] = self._text(session, name, column, pointer=pointer, sequences=1)
-        return (*calibration, *judged.values())
 
-    def _text(self, session: Session, dataset: str, column: str, *, pointer: str, sequences: int) -> TextFacts:
-        row = datasets.get(session, dataset)
-        if row is None:
-            raise UnknownDataset(_nearest_datasets(session, dataset), pointer=pointer)
-        if row.format == "jsonl" and column not in row.columns:
-            raise UnknownColumn(
-                f"{row.name} ({row.id}) has no text in a column {column!r} of every row; there are: "
-                f"{', '.join(row.columns)}. Name one of them as calibration.column.",
-                pointer="/calibration/column",
-            )
-        try:
-            path = self._store.local_path(row.sha256)
-        except BlobNotFound as error:
-            raise UnknownDataset(f"{row.name}: {error}", pointer=pointer) from None
-        return TextFacts(pointer, row.name, "jsonl" if row.format == "jsonl" else "text", path, sequences)
+def _rival_revision(session: Session, who: Caller, pointer: str, repo: str, revision: str | None) -> Revision:
+    with _named_by(pointer, repo):
+        readable(session, who, repo, files=True)
+        return catalog.revision_of(session, repo, revision or DEFAULT_BRANCH)
+
+
+def _texts(session: Session, request: JobRequest | PlanRequest) -> tuple[TextFacts, ...]:
+    """The data sets that the request names.
+
+    Raises:
+        UnknownDataset, UnknownColumn, ConflictingFields: as their docstrings say.
+    """
+    column = request.calibration.column or defaults.TEXT_COLUMN
+    dataset = request.calibration.dataset or defaults.SELF_TEXT
+    calibration = []
+    if dataset != defaults.SELF_TEXT:
+        needed = resolution.sequences_needed(request)
+        calibration.append(_text(session, dataset, column, pointer="/calibration/dataset", sequences=needed))
+    judged: dict[str, TextFacts] = {}
+    for index, name in enumerate(request.evaluation.perplexity or ()):
+        pointer = f"/evaluation/perplexity/{index}"
+        if name in judged:  # the report has one entry per id
+            raise ConflictingFields(f"The evaluation data set {name} is named twice; name it once.", pointer=pointer)
+        judged[name] = _text(session, name, column, pointer=pointer, sequences=1)
+    return (*calibration, *judged.values())
+
+
+def _text(session: Session, dataset: str, column: str, *, pointer: str, sequences: int) -> TextFacts:
+    row = datasets.get(session, dataset)
+    if row is None:
+        raise UnknownDataset(_nearest_datasets(session, dataset), pointer=pointer)
+    if row.format == "jsonl" and column not in row.columns:
+        raise UnknownColumn(
+            f"{row.name} ({row.id}) has no text in a column {column!r} of every row; there are: "
+            f"{', '.join(row.columns)}. Name one of them as calibration.column.",
+            pointer="/calibration/column",
+        )
+    return TextFacts(pointer, row.name, "jsonl" if row.format == "jsonl" else "text", row.sha256, sequences)
 
 
 @contextmanager
@@ -260,6 +300,14 @@ def _named_by(pointer: str, repo: str, *, revision_pointer: str | None = None) -
         raise UnknownRevision(str(error), pointer=revision_pointer or pointer) from None
     except (hub_errors.UnreadableModel, hub_errors.EntryNotFound, BlobNotFound) as error:
         raise UnreadableModel(f"{error} Import it again.", pointer=pointer) from None
+    except hub_errors.PickledWeights as error:
+        raise NoSafetensors(str(error), pointer=pointer) from None
+    except hub_errors.UpstreamRefused as error:
+        raise ModelNotFetched(str(error), pointer=pointer) from None
+    except hub_errors.UpstreamTimeout as error:
+        raise UpstreamTimeout(str(error), pointer=pointer) from None
+    except hub_errors.UpstreamError as error:
+        raise UpstreamUnavailable(str(error), pointer=pointer) from None
 
 
 def _how_to_import(repo: str) -> str:
@@ -292,20 +340,25 @@ def _dtype(headers: Mapping[str, Header]) -> str | None:
     return _DTYPES.get(found.pop()) if len(found) == 1 else None
 
 
-def _check_texts(facts: Facts, *, length: int, column: str) -> None:
+def _check_texts(facts: Facts, store: BlobStore, *, length: int, column: str) -> None:
     """Refuse text that does not make the sequences that it has to make.
 
     Raises:
         TextTooShort: with the tokens that were found and needed.
+        UnknownDataset: the store has lost its bytes.
         UnreadableModel: the tokenizer is not one.
     """
-    if facts.tokenizer is None:
-        return
     for text in facts.texts:
+        try:
+            path = store.local_path(text.sha256)
+        except BlobNotFound as error:
+            raise UnknownDataset(f"{text.name}: {error}", pointer=text.pointer) from None
+        if facts.tokenizer is None:
+            continue
         needed = length * text.sequences
         try:
             found = count_tokens(
-                text.path,
+                path,
                 text.format,
                 column,
                 tokenizer=facts.tokenizer,

@@ -8,6 +8,7 @@ from app.hub import repository as commits
 from app.hub.access import Caller, readable
 from app.hub.errors import GatedRepository, RepositoryNotFound
 from app.jobs import repository
+from app.jobs.access import visible_to
 
 _MOST_GENERATIONS = 32
 
@@ -19,8 +20,8 @@ class Ancestor:
     repo: str | None
     """None where the caller may not know of it."""
     revision: str
-    job_id: str
-    """The job that made the younger model out of this one."""
+    job_id: str | None
+    """The job that made the younger model out of this one; None where the caller may not know of it."""
 
 
 def lineage(session: Session, who: Caller, job_id: str | None) -> list[Ancestor]:
@@ -39,6 +40,7 @@ def lineage(session: Session, who: Caller, job_id: str | None) -> list[Ancestor]
             ancestor_job = commit.job_id if commit else None
         except (RepositoryNotFound, GatedRepository):
             name = None
-        found.append(Ancestor(name, source["revision"], job_id))
+        shown = repository.get(session, job_id, where=visible_to(who)) is not None
+        found.append(Ancestor(name, source["revision"], job_id if shown else None))
         job_id = ancestor_job
     return found

@@ -5,14 +5,19 @@ Any number of reconcilers may run at once; every step is a compare-and-set.
 
 import threading
 from collections.abc import Callable
+from typing import Final
 
 import structlog
+from prometheus_client import Counter
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.jobs import repository
 
 log = structlog.get_logger(__name__)
+
+LEASES_EXPIRED: Final = Counter("streamline_leases_expired", "Jobs taken back from workers that had gone silent")
+ANNOUNCED_AGAIN: Final = Counter("streamline_announced_again", "Queued jobs whose message was sent by the reconciler")
 
 
 def reconcile_once(
@@ -29,6 +34,8 @@ def reconcile_once(
         announced = repository.unannounced(session, republish_seconds=republish_seconds)
     for job_id in announced:
         enqueue(job_id)
+    LEASES_EXPIRED.inc(len(expired))
+    ANNOUNCED_AGAIN.inc(len(announced))
     if expired or announced:
         log.info("reconciled", expired=expired, announced=announced)
     return expired, announced

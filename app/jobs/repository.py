@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self
 
-from sqlalchemy import Update, and_, case, func, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Update, and_, case, func, or_, select, true, tuple_, update
 from sqlalchemy.orm import Session, aliased
 
 from app.db.clock import db_now
@@ -29,6 +29,8 @@ class Claim:
     token: int
     attempt: int
     spec: dict[str, Any]
+    request_id: str = ""
+    """Of the request that made the job, for the log."""
 
 
 @dataclass(frozen=True)
@@ -75,15 +77,24 @@ def insert(session: Session, row: JobRow) -> None:
     session.refresh(row)
 
 
-def get(session: Session, job_id: str) -> JobRow | None:
-    """The job as it stands, or None."""
-    return session.get(JobRow, job_id, populate_existing=True)
+def get(session: Session, job_id: str, *, where: ColumnElement[bool] | None = None) -> JobRow | None:
+    """The job as it stands, or None: there is none, or it does not meet the condition `where`."""
+    query = select(JobRow).where(JobRow.id == job_id, true() if where is None else where)
+    return session.scalar(query.execution_options(populate_existing=True))
 
 
-def marks(session: Session, job_ids: Iterable[str]) -> dict[str, Mark]:
+def count_queued(session: Session, owner: str) -> int:
+    """How many jobs of this API key wait."""
+    query = select(func.count()).where(JobRow.owner == owner, JobRow.state == State.QUEUED)
+    return session.scalar(query) or 0
+
+
+def marks(session: Session, job_ids: Iterable[str], *, where: ColumnElement[bool] | None = None) -> dict[str, Mark]:
     """How far these jobs are: what everybody who waits for one of them asks for, in one query."""
     rows = session.execute(
-        select(JobRow.id, JobRow.version, JobRow.event_count, JobRow.state).where(JobRow.id.in_(list(job_ids)))
+        select(JobRow.id, JobRow.version, JobRow.event_count, JobRow.state).where(
+            JobRow.id.in_(list(job_ids)), true() if where is None else where
+        )
     )
     return {row.id: Mark(row.version, row.event_count, row.state in FINAL) for row in rows}
 
@@ -95,10 +106,19 @@ def page(
     model: str | None = None,
     labels: Mapping[str, str] | None = None,
     before: tuple[datetime, str] | None = None,
+    where: ColumnElement[bool] | None = None,
     limit: int,
 ) -> Sequence[JobRow]:
-    """Jobs, newest first, that are older than `before` (creation time and id of the last one seen)."""
-    query = select(JobRow).order_by(JobRow.created_at.desc(), JobRow.id.desc()).limit(limit)
+    """Jobs, newest first, that are older than `before` (creation time and id of the last one seen).
+
+    `where` is a condition on `JobRow` that all of them meet.
+    """
+    query = (
+        select(JobRow)
+        .where(true() if where is None else where)
+        .order_by(JobRow.created_at.desc(), JobRow.id.desc())
+        .limit(limit)
+    )
     if state:
         query = query.where(JobRow.state == state)
     if model:
@@ -126,12 +146,12 @@ def claim(session: Session, job_id: str, *, owner: str, lease_seconds: float) ->
             lease_expires_at=db_now(lease_seconds),
             started_at=func.coalesce(JobRow.started_at, db_now()),
         )
-        .returning(JobRow.fencing_token, JobRow.attempt, JobRow.spec)
+        .returning(JobRow.fencing_token, JobRow.attempt, JobRow.spec, JobRow.request_id)
     ).one_or_none()
     if row is None:
         return None
     append_events(session, job_id, [Event("state", {"state": State.RUNNING, "attempt": row.attempt})])
-    return Claim(job_id=job_id, token=row.fencing_token, attempt=row.attempt, spec=row.spec)
+    return Claim(job_id=job_id, token=row.fencing_token, attempt=row.attempt, spec=row.spec, request_id=row.request_id)
 
 
 def _held(job_id: str, token: int) -> Update:
@@ -226,8 +246,8 @@ def _of_interest(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: values[key] for key in ("verdict", "error") if values.get(key) is not None}
 
 
-def release(session: Session, job_id: str, token: int) -> None:
-    """Give the job back without spending an attempt: this worker is stopping.
+def release(session: Session, job_id: str, token: int, *, reason: str) -> None:
+    """Give the job back without spending an attempt: this worker is stopping, or may not begin yet.
 
     Raises:
         LeaseLostError: the job is no longer this worker's.
@@ -240,7 +260,7 @@ def release(session: Session, job_id: str, token: int) -> None:
     )
     if given is None:
         raise LeaseLostError(job_id)
-    append_events(session, job_id, [Event("state", {"state": State.QUEUED, "reason": "the worker is stopping"})])
+    append_events(session, job_id, [Event("state", {"state": State.QUEUED, "reason": reason})])
 
 
 def attempt_failed(session: Session, job_id: str, token: int, *, error: dict[str, Any], max_attempts: int) -> bool:
@@ -433,6 +453,14 @@ def events_after(session: Session, job_id: str, seq: int, *, limit: int) -> Sequ
         .order_by(JobEventRow.seq)
         .limit(limit)
     ).all()
+
+
+def queue_age_seconds(session: Session) -> float:
+    """How long the oldest queued job has waited since it was made, by the database's clock; 0 without one."""
+    oldest = select(JobRow.created_at).where(JobRow.state == State.QUEUED).order_by(JobRow.created_at).limit(1)
+    row = session.execute(select(oldest.scalar_subquery(), db_now())).one()
+    since: datetime | None = row[0]
+    return 0.0 if since is None else max(0.0, (row[1] - since).total_seconds())
 
 
 def state_counts(session: Session) -> dict[str, int]:

@@ -1,4 +1,7 @@
-"""What can be done with jobs, over the repository. Functions take the caller's session and never commit."""
+"""What can be done with jobs, over the repository. Functions take the caller's session and never commit.
+
+A job that the one who asks (`who`) may not know of does not exist for them; see `app.jobs.access`.
+"""
 
 import base64
 import binascii
@@ -6,16 +9,21 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy.orm import Session
 
+from app.auth import keys
 from app.db.models import JobRow
-from app.errors import InvalidRequest, JobIsFinal, JobNotFound, JobNotRetryable
+from app.errors import InvalidRequest, JobIsFinal, JobNotFound, JobNotRetryable, QuotaExceeded
+from app.hub.access import Caller
 from app.jobs import idempotency, repository
+from app.jobs.access import note_repositories, visible_to
 from app.jobs.idempotency import Reservation
 from app.jobs.repository import Mark
 from app.jobs.states import FINAL, State
+
+QUEUE_RETRY_AFTER_SECONDS: Final = 30
 
 
 @dataclass(frozen=True)
@@ -26,12 +34,21 @@ class Page:
     next_cursor: str | None
 
 
-def create(session: Session, spec: dict[str, Any], *, owner: str, reservation: Reservation | None = None) -> JobRow:
+def create(
+    session: Session,
+    spec: dict[str, Any],
+    *,
+    owner: str,
+    reservation: Reservation | None = None,
+    request_id: str = "",
+) -> JobRow:
     """Make a queued job of a resolved specification; with a reservation, its Idempotency-Key becomes the job's.
 
     Raises:
         IdempotencyKeyInFlight: the reservation has run out; nothing may be committed.
+        QuotaExceeded: the owner has as many queued jobs as it may have.
     """
+    _check_queue(session, owner)
     row = JobRow(
         id=uuid.uuid4().hex,
         state=State.QUEUED,
@@ -39,32 +56,34 @@ def create(session: Session, spec: dict[str, Any], *, owner: str, reservation: R
         labels=spec["labels"],
         model=spec["model"]["repo"],
         owner=owner,
+        request_id=request_id,
     )
     repository.insert(session, row)
+    note_repositories(session, row.id, spec)
     if reservation is not None:
         idempotency.bind(session, reservation, row.id)
     return row
 
 
-def find(session: Session, job_id: str) -> JobRow:
+def find(session: Session, job_id: str, who: Caller) -> JobRow:
     """The job.
 
     Raises:
         JobNotFound: there is none of this id.
     """
-    row = repository.get(session, job_id)
+    row = repository.get(session, job_id, where=visible_to(who))
     if row is None:
         raise _unknown(job_id)
     return row
 
 
-def mark(session: Session, job_id: str) -> Mark:
+def mark(session: Session, job_id: str, who: Caller) -> Mark:
     """How far the job is, without reading all of it.
 
     Raises:
         JobNotFound: there is none of this id.
     """
-    found = repository.marks(session, [job_id]).get(job_id)
+    found = repository.marks(session, [job_id], where=visible_to(who)).get(job_id)
     if found is None:
         raise _unknown(job_id)
     return found
@@ -72,6 +91,7 @@ def mark(session: Session, job_id: str) -> Mark:
 
 def page(
     session: Session,
+    who: Caller,
     *,
     state: str | None,
     model: str | None,
@@ -85,35 +105,42 @@ def page(
         InvalidRequest: the cursor is none that this service gave out.
     """
     before = _decode_cursor(cursor) if cursor else None
-    rows = repository.page(session, state=state, model=model, labels=labels, before=before, limit=limit + 1)
+    rows = repository.page(
+        session, state=state, model=model, labels=labels, before=before, where=visible_to(who), limit=limit + 1
+    )
     more = len(rows) > limit
     return Page(rows[:limit], _encode_cursor(rows[limit - 1]) if more else None)
 
 
-def cancel(session: Session, job_id: str) -> JobRow:
+def cancel(session: Session, job_id: str, who: Caller) -> JobRow:
     """Ask for the job to be cancelled; asking again changes nothing.
 
     Raises:
         JobNotFound: there is none of this id.
         JobIsFinal: it has ended.
     """
-    if not repository.request_cancel(session, job_id):
-        row = find(session, job_id)
+    find(session, job_id, who)
+    asked = repository.request_cancel(session, job_id)
+    row = find(session, job_id, who)
+    if not asked:
         raise JobIsFinal(f"Job {job_id} has {row.state} and can no longer be cancelled.")
-    return find(session, job_id)
+    return row
 
 
-def retry(session: Session, job_id: str) -> JobRow:
+def retry(session: Session, job_id: str, who: Caller) -> JobRow:
     """Queue a failed or cancelled job again; its finished stages are kept.
 
     Raises:
         JobNotFound: there is none of this id.
         JobNotRetryable: it has neither failed nor been cancelled.
+        QuotaExceeded: its owner has as many queued jobs as it may have.
     """
-    if not repository.retry(session, job_id):
-        row = find(session, job_id)
+    _check_queue(session, find(session, job_id, who).owner)
+    queued = repository.retry(session, job_id)
+    row = find(session, job_id, who)
+    if not queued:
         raise JobNotRetryable(f"Job {job_id} is {row.state}; only a failed or cancelled job can be tried again.")
-    return find(session, job_id)
+    return row
 
 
 def is_final(row: JobRow) -> bool:
@@ -124,6 +151,17 @@ def is_final(row: JobRow) -> bool:
 def etag(row: JobRow) -> str:
     """Strong: any change that a client can see counts the version up."""
     return f'"{row.id}-{row.version}"'
+
+
+def _check_queue(session: Session, owner: str) -> None:
+    """Hold the owner's key until the transaction ends, so that two requests at once do not both find the last place."""
+    key = keys.lock(session, owner) if owner else None
+    limit = key.max_queued_jobs if key else None
+    if limit is not None and repository.count_queued(session, owner) >= limit:
+        raise QuotaExceeded(
+            f"This key may have {limit:,} queued job(s) at a time and has them; wait for one to start, or cancel one.",
+            headers={"Retry-After": str(QUEUE_RETRY_AFTER_SECONDS)},
+        )
 
 
 def _unknown(job_id: str) -> JobNotFound:

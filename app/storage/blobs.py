@@ -95,11 +95,11 @@ class StorageFull(StorageError):  # noqa: N818 - named for what happened
 
 
 class StoreRefused(StorageError):  # noqa: N818 - named for what happened
-    """The object store does not let us in: credentials or permissions."""
+    """The store does not let us in: credentials, permissions, a disk that has become read-only."""
 
 
 class StoreUnavailable(StorageError):  # noqa: N818 - named for what happened
-    """The object store does not answer, or answers with a fault of its own; the same may work in a moment."""
+    """The store does not answer, or answers with a fault of its own; the same may work in a moment."""
 
 
 class BlobStore(Protocol):
@@ -142,6 +142,8 @@ class BlobStore(Protocol):
 
     def read(self, sha256: str, start: int, end: int) -> Iterator[bytes]:
         """The bytes from `start` to `end` (exclusive) in pieces of a few MiB, the first one fetched when asked for.
+
+        An empty piece says that the next ones are still on their way here.
 
         Raises:
             BlobNotFound: there is no such blob; raised by the call itself.

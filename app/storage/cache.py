@@ -10,15 +10,30 @@ from pathlib import Path
 from typing import BinaryIO
 
 from app.storage.blobs import BlobCorrupt, check_sha256
-from app.storage.staging import flush_to_disk, free_bytes, require_space, show
+from app.storage.staging import flush_to_disk, free_bytes, locked_file, require_space, show
 
 KEEP_SECONDS = 600.0
 """A file that was asked for so recently is kept whatever the budget: whoever asked may not have opened it yet."""
 
 _CHUNK_BYTES = 1 << 20
+_COMPLETE = 0o444
+"""Mode of a file whose bytes have the right hash; one that is being written can be written to."""
 
 Read = Callable[[int, int], Iterator[bytes]]
 """(start, end) -> the blob's bytes there, in pieces."""
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """A file that another thread or process may be writing at this moment."""
+
+    file: BinaryIO
+
+    def look(self) -> tuple[int, bool, bool]:
+        """How many bytes there are, whether that is all and their hash is right, whether they have been given up."""
+        status = os.fstat(self.file.fileno())
+        complete = not status.st_mode & 0o222
+        return status.st_size, complete, not complete and status.st_nlink == 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,34 +68,35 @@ class BlobCache:
         final = self._files / check_sha256(sha256)
         if _used_now(final):
             return final
-        with self._locked(sha256) as partial:
-            if _used_now(final):  # downloaded while we waited
-                (self._partial / sha256).unlink()
-                return final
-            have = os.fstat(partial.fileno()).st_size
-            self._make_room(size - min(have, size))
-            require_space(self._partial, size - min(have, size))
-            for _ in range(2):  # what a kill or a power cut left may be damaged: then from the beginning
+        for _ in range(2):  # what a kill or a power cut left may be damaged: then from the beginning
+            with locked_file(self._partial / sha256) as partial:
+                if _used_now(final):  # downloaded while we waited
+                    (self._partial / sha256).unlink()
+                    return final
+                have = os.fstat(partial.fileno()).st_size
+                self._make_room(size - min(have, size))
+                require_space(self._partial, size - min(have, size))
                 if _download(partial, size, read) == sha256:
                     flush_to_disk(partial)
-                    os.fchmod(partial.fileno(), 0o444)
+                    os.fchmod(partial.fileno(), _COMPLETE)
                     show(self._partial / sha256, final)
                     return final
-                partial.truncate(0)
+                # A new file next time: whoever follows this one must not be given the halves of two.
+                (self._partial / sha256).unlink()
         raise BlobCorrupt(sha256)
 
-    def _locked(self, sha256: str) -> BinaryIO:
-        """The partial file, locked; the lock goes when it is closed, or with the process."""
-        path = self._partial / sha256
-        while True:
-            file = path.open("a+b")
-            fcntl.flock(file, fcntl.LOCK_EX)
+    def follow(self, sha256: str) -> "Followed | None":
+        """The blob's file, or what has come of it so far; None where nothing has."""
+        for directory in (self._files, self._partial, self._files):  # shown while we looked
             try:
-                if os.fstat(file.fileno()).st_ino == path.stat().st_ino:
-                    return file
-            except FileNotFoundError:  # shown or evicted while we waited
-                pass
-            file.close()
+                return Followed((directory / sha256).open("rb"))
+            except FileNotFoundError:
+                continue
+        return None
+
+    def forget(self, sha256: str) -> None:
+        """Remove the blob's file, if it is there; who has it open goes on reading."""
+        (self._files / check_sha256(sha256)).unlink(missing_ok=True)
 
     def _make_room(self, needed: int) -> None:
         """Remove what was not asked for the longest, until `needed` more bytes fit the budget and the disk."""
@@ -143,7 +159,7 @@ def _download(partial: BinaryIO, size: int, read: Read) -> str:
     for piece in read(have, size):
         digest.update(piece)
         partial.write(piece)
-    partial.flush()
+        partial.flush()  # for who follows
     return digest.hexdigest()
 
 

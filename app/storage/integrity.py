@@ -30,6 +30,8 @@ class Findings:
     """Sha256s of blobs that neither a commit nor a data set names: the collection's, when they are old enough."""
     set_aside: list[str] = field(default_factory=list)
     """Where damaged blobs have been moved to."""
+    damaged: list[str] = field(default_factory=list)
+    """Their sha256s."""
 
     @property
     def clean(self) -> bool:
@@ -69,6 +71,7 @@ def check(
             findings.corrupt.append(sha256)
             if repair:
                 findings.set_aside.append(store.set_aside(sha256))
+                findings.damaged.append(sha256)
         if sha256 not in before:
             findings.unreferenced.append(sha256)
     # What is named since may have been put since: asked for one by one, and what is not named any more may go.

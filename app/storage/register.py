@@ -7,24 +7,39 @@ row as `gone`. So whoever puts a blob finds its bytes complete or missing and no
 that was condemned in between is told so instead of publishing a hole. The grace that the collection gives a fresh blob
 only spares publishers that second try.
 
+A blob that is named and whose bytes are not here is `absent`: a copy of an upstream hub names files before anybody has
+asked for their bytes, and a damaged blob was moved aside. Putting it ends that.
+
 Functions take the caller's session and never commit, but for `register_in`.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Select, delete, exists, select, union_all, update
+from sqlalchemy import Boolean, ColumnElement, Select, delete, exists, literal_column, select, union_all, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.db.clock import db_now
-from app.db.models import Base, BlobHoldRow, BlobRow, CommitFileRow, DatasetRow, JobRow, UploadRow
+from app.db.models import (
+    Base,
+    BlobHoldRow,
+    BlobRow,
+    CommitFileRow,
+    CommitRow,
+    DatasetRow,
+    JobRow,
+    RepoRow,
+    UploadRow,
+)
 from app.jobs.states import State
 from app.storage.blobs import Blob, BlobCollected, Register
 
 _BATCH = 500
 _NAMED_IN = (CommitFileRow.sha256, DatasetRow.sha256, UploadRow.sha256)
 """Columns whose blobs are kept for as long as the row is there."""
+
+_MAY_BE_NAMED = literal_column("blobs.state IN ('kept', 'absent')", Boolean)
 
 _OPEN = (State.QUEUED, State.RUNNING)
 
@@ -53,6 +68,24 @@ def name_blobs(session: Session, sizes: Mapping[str, int]) -> None:
         raise BlobCollected(lost[0])
 
 
+def expect(session: Session, sizes: Mapping[str, int]) -> None:
+    """Let the caller's transaction name blobs (sha256 -> bytes) whose bytes are still to come."""
+    ordered = sorted(sizes.items())
+    for start in range(0, len(ordered), _BATCH):
+        fresh = _insert(session, BlobRow)
+        expected = fresh.on_conflict_do_update(
+            index_elements=[BlobRow.sha256],
+            set_={"touched_at": fresh.excluded.touched_at, "state": fresh.excluded.state},
+            where=~_MAY_BE_NAMED,
+        )
+        session.execute(expected, _rows(ordered[start : start + _BATCH], state="absent"))
+
+
+def mark_absent(session: Session, sha256s: Collection[str]) -> None:
+    """Note that the bytes of these blobs are not here (any more), so that whoever has them is asked to send them."""
+    session.execute(update(BlobRow).where(BlobRow.sha256.in_(sha256s)).values(state="absent", touched_at=db_now()))
+
+
 def hold_for_job(session: Session, job_id: str, sizes: Mapping[str, int]) -> None:
     """Keep the blobs until the job has ended, also where their repository is removed meanwhile.
 
@@ -63,7 +96,7 @@ def hold_for_job(session: Session, job_id: str, sizes: Mapping[str, int]) -> Non
     rows = [{"job_id": job_id, "sha256": sha256} for sha256 in sorted(sizes)]
     for start in range(0, len(rows), _BATCH):
         batch = rows[start : start + _BATCH]
-        session.execute(_insert(session, BlobHoldRow).values(batch).on_conflict_do_nothing())
+        session.execute(_insert(session, BlobHoldRow).on_conflict_do_nothing(), batch)
 
 
 def release_ended_jobs(session: Session) -> None:
@@ -74,7 +107,7 @@ def release_ended_jobs(session: Session) -> None:
 
 def add_found(session: Session, found: Iterable[tuple[str, int]]) -> None:
     """Give the blobs that the store was found to have a row, as if they were put now; those with one are left alone."""
-    session.execute(_insert(session, BlobRow).values(_rows(sorted(found))).on_conflict_do_nothing())
+    session.execute(_insert(session, BlobRow).on_conflict_do_nothing(), _rows(sorted(found)))
 
 
 def unneeded(
@@ -88,14 +121,17 @@ def unneeded(
     query = (
         select(BlobRow.sha256, BlobRow.size)
         .where(BlobRow.state == "kept", BlobRow.touched_at <= db_now(-grace_seconds), BlobRow.sha256 > after)
-        .where(*(~exists().where(column == BlobRow.sha256) for column in _NAMED_IN))
-        .where(~exists().where(BlobHoldRow.sha256 == BlobRow.sha256))
+        .where(*_unnamed())
         .order_by(BlobRow.sha256)
         .limit(limit)
     )
     if lock:
         query = query.with_for_update(skip_locked=True, of=BlobRow)
     return [(sha256, size) for sha256, size in session.execute(query)]
+
+
+def _unnamed() -> Iterator[ColumnElement[bool]]:
+    return (~exists().where(column == BlobRow.sha256) for column in (*_NAMED_IN, BlobHoldRow.sha256))
 
 
 def condemn(session: Session, sha256s: Collection[str]) -> set[str]:
@@ -128,15 +164,31 @@ def mark_gone(session: Session, sha256: str) -> None:
 
 
 def forget_gone(session: Session, *, older_than_seconds: float) -> None:
-    """Remove the rows of blobs that have been gone for so long that no publisher from before can be alive."""
-    old = BlobRow.touched_at <= db_now(-older_than_seconds)
-    session.execute(delete(BlobRow).where(BlobRow.state == "gone", old))
+    """Remove the rows of blobs without bytes that nothing has named for so long that no publisher of them is alive."""
+    session.execute(
+        delete(BlobRow)
+        .where(BlobRow.state.in_(("gone", "absent")), BlobRow.touched_at <= db_now(-older_than_seconds))
+        .where(*_unnamed())
+        .execution_options(synchronize_session=False)
+    )
 
 
 def named(session: Session) -> Iterator[tuple[str, int]]:
-    """Sha256 and bytes of every blob that a commit or a data set names, some of them several times."""
-    for table in (CommitFileRow, DatasetRow):
-        for row in session.execute(select(table.sha256, table.size).distinct()):
+    """Sha256 and bytes of every blob that a commit or a data set names, some of them several times.
+
+    Without those that a copy of an upstream hub names and nobody has asked for: they have never been here.
+    """
+    copied = (
+        exists()
+        .where(CommitRow.id == CommitFileRow.commit_id, RepoRow.id == CommitRow.repo_id, RepoRow.upstream.is_not(None))
+        .correlate(CommitFileRow)
+    )
+    absent = exists().where(BlobRow.sha256 == CommitFileRow.sha256, BlobRow.state == "absent").correlate(CommitFileRow)
+    for query in (
+        select(CommitFileRow.sha256, CommitFileRow.size).where(~(copied & absent)).distinct(),
+        select(DatasetRow.sha256, DatasetRow.size).distinct(),
+    ):
+        for row in session.execute(query):
             yield row.sha256, row.size
 
 
@@ -147,21 +199,19 @@ def _references(sha256s: Collection[str]) -> Select[tuple[str]]:
 
 
 def _upsert(session: Session, blobs: Iterable[tuple[str, int]], *, revive: bool) -> Sequence[str]:
-    """Touch the rows, made where they are missing; returns those that are kept now."""
-    touched = (
-        _insert(session, BlobRow)
-        .values(_rows(blobs))
-        .on_conflict_do_update(
-            index_elements=[BlobRow.sha256],
-            set_={"touched_at": db_now(), "state": "kept"},
-            where=None if revive else BlobRow.state == "kept",
-        )
+    """Touch the rows, made where they are missing; returns those that may be named now."""
+    fresh = _insert(session, BlobRow)
+    touched = fresh.on_conflict_do_update(
+        index_elements=[BlobRow.sha256],
+        set_={"touched_at": fresh.excluded.touched_at} | ({"state": fresh.excluded.state} if revive else {}),
+        where=None if revive else _MAY_BE_NAMED,
     )
-    return session.scalars(touched.returning(BlobRow.sha256)).all()
+    return session.scalars(touched.returning(BlobRow.sha256), _rows(blobs)).all()
 
 
-def _rows(blobs: Iterable[tuple[str, int]]) -> list[dict[str, Any]]:
-    return [{"sha256": sha256, "size": size, "state": "kept", "touched_at": db_now()} for sha256, size in blobs]
+def _rows(blobs: Iterable[tuple[str, int]], *, state: str = "kept") -> list[dict[str, Any]]:
+    # The time is the column's own default. As parameters, not as VALUES: a statement of any length is compiled once.
+    return [{"sha256": sha256, "size": size, "state": state} for sha256, size in blobs]
 
 
 def _insert(session: Session, table: type[Base]) -> postgresql.Insert | sqlite.Insert:

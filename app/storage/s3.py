@@ -8,7 +8,7 @@ import functools
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import BinaryIO
@@ -18,6 +18,7 @@ from app.storage.artefacts import MANIFEST, ArtefactFile, ArtefactNotFound, chec
 from app.storage.blobs import Blob, BlobNotFound, Register, SourceChanged, check_sha256, unregistered
 from app.storage.bucket import Bucket, ContentChangedError
 from app.storage.cache import BlobCache, place
+from app.storage.ranged_file import RangedFile
 from app.storage.staging import collect_abandoned
 
 _CHUNK_BYTES = 1 << 20
@@ -85,7 +86,7 @@ class S3BlobStore:
     def open(self, sha256: str) -> BinaryIO:
         """The blob from its first byte (see BlobStore)."""
         read = functools.partial(self._read_once, sha256)
-        return io.BufferedReader(_RemoteFile(read, self.size(sha256)), _CHUNK_BYTES)
+        return io.BufferedReader(RangedFile(read, self.size(sha256)), _CHUNK_BYTES)
 
     def read(self, sha256: str, start: int, end: int) -> Iterator[bytes]:
         """A part of the blob in pieces (see BlobStore)."""
@@ -217,7 +218,7 @@ class S3ArtefactStore:
         size = self._bucket.size(key)
         if size is None:
             raise ArtefactNotFound(job_id, name)
-        return io.BufferedReader(_RemoteFile(functools.partial(self._bucket.get, key), size), _CHUNK_BYTES)
+        return io.BufferedReader(RangedFile(functools.partial(self._bucket.get, key), size), _CHUNK_BYTES)
 
     def _entry(self, job_id: str, name: str) -> tuple[str, ArtefactFile]:
         entry = self.manifest(job_id).get(name)
@@ -230,40 +231,6 @@ class S3ArtefactStore:
         for key, _ in self._bucket.keys("jobs/"):
             if key.endswith(f"/{MANIFEST}"):
                 yield key.split("/")[1]
-
-
-class _RemoteFile(io.RawIOBase):
-    """An object as a seekable file; each read is one request for just its bytes."""
-
-    def __init__(self, read: Callable[[int, int], bytes], size: int) -> None:
-        self._read, self._size, self._at = read, size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        end = min(self._at + len(buffer), self._size)
-        content = self._read(self._at, end)
-        buffer[: len(content)] = content
-        self._at += len(content)
-        return len(content)
-
-    def readall(self) -> bytes:  # the inherited one asks for 8 KiB at a time
-        content = b"".join(
-            self._read(at, min(at + _READ_BYTES, self._size)) for at in range(self._at, self._size, _READ_BYTES)
-        )
-        self._at = max(self._at, self._size)
-        return content
 
 
 def _key(sha256: str) -> str:

@@ -9,14 +9,16 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 from uuid import uuid4
 
-from app.storage.blobs import StorageFull
+from app.storage.blobs import StorageFull, StoreRefused, StoreUnavailable
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
+_NOT_ALLOWED = {errno.EROFS, errno.EACCES, errno.EPERM}
+_PASSING = {errno.EMFILE, errno.ENFILE, errno.EIO, errno.ESTALE}
 
 
 @contextmanager
@@ -27,11 +29,14 @@ def staged_file(directory: Path, *, needed: int) -> Iterator[tuple[Path, BinaryI
 
     Raises:
         StorageFull: fewer than `needed` bytes are free at the start, or the disk fills up on the way.
+        StoreRefused: the directory is read-only.
+        StoreUnavailable: this machine has no file handles left, or the disk has an error.
     """
     require_space(directory, needed)
-    path, file = _create_locked(directory)
+    with _typed_errors(directory):
+        path, file = _create_locked(directory)
     try:
-        with file:
+        with _typed_errors(directory), file:
             yield path, file
     except OSError as error:
         if error.errno in _NO_ROOM:
@@ -39,7 +44,21 @@ def staged_file(directory: Path, *, needed: int) -> Iterator[tuple[Path, BinaryI
             raise StorageFull(directory, needed=needed, available=free_bytes(directory)) from error
         raise
     finally:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # on a disk that has become read-only the half stays, locked by nobody
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _typed_errors(directory: Path) -> Iterator[None]:
+    """What is wrong with the disk or with this process, told from what is wrong with a file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _NOT_ALLOWED:
+            raise StoreRefused(f"{directory} cannot be written to: {error.strerror}.") from error
+        if error.errno in _PASSING:
+            raise StoreUnavailable(f"{directory} cannot be written to at the moment: {error.strerror}.") from error
+        raise
 
 
 def _create_locked(directory: Path) -> tuple[Path, BinaryIO]:
@@ -50,6 +69,23 @@ def _create_locked(directory: Path) -> tuple[Path, BinaryIO]:
         if os.fstat(file.fileno()).st_nlink:
             return path, file
         file.close()  # a collector was quicker than our lock
+
+
+def locked_file(path: Path) -> BinaryIO:
+    """The file at `path`, made if it is missing, under an exclusive lock.
+
+    The lock goes when the file is closed, or with the process. Whoever waited for somebody that removed or renamed the
+    file meanwhile gets a new one.
+    """
+    while True:
+        file = path.open("a+b")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            if os.fstat(file.fileno()).st_ino == path.stat().st_ino:
+                return file
+        except FileNotFoundError:
+            pass
+        file.close()
 
 
 def collect_abandoned(directory: Path) -> int:

@@ -9,7 +9,7 @@ import httpx
 
 from app.cli.serve import free_port
 from app.client import Streamline
-from tests.service_process import QUICK_JOB, REPOSITORY, running_service, wait_until
+from tests.service_process import QUICK_JOB, REPOSITORY, Stages, running_service, wait_until
 
 
 def test_a_weights_file_that_broke_after_the_submit_fails_the_job_at_fetch_by_name(
@@ -59,6 +59,22 @@ def test_a_full_disk_fails_the_job_with_both_numbers_and_leaves_no_repo(tmp_path
     finally:
         service.terminate()
         service.wait(timeout=60)
+
+
+def test_an_engine_that_hangs_is_found_killed_and_its_job_goes_on(environment: dict[str, str], tmp_path: Path) -> None:
+    impatient = environment | {"STREAMLINE_HANG_SECONDS": "3"}
+    with running_service(tmp_path / "data", impatient) as service, service.client() as client:
+        job_id = client.submit(QUICK_JOB | {"replacement": {"kind": "none", "tokens": 4096}})["id"]
+        stages = Stages(client, job_id)
+        wait_until(lambda: stages.look() == "score", what="scoring begins")
+        hung = service.engines(job_id)
+        for process in hung:
+            process.suspend()
+        wait_until(lambda: not any(process.is_running() for process in hung), seconds=30, what="they are killed")
+        job = client.wait(job_id, timeout=240)
+        reasons = [event["data"].get("reason") or "" for event in client.events(job_id)]
+    assert (job["state"], job["attempt"]) == ("succeeded", 2), job["error"]
+    assert [reason[:30] for reason in reasons if "hung" in reason] == ["The engine hung: it sent no ev"]
 
 
 def test_a_poison_job_fails_after_its_attempts_with_the_engines_last_words(

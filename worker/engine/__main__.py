@@ -80,6 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check(recipe)
         if options.processes is not None and options.processes < 1:
             raise EngineError("bad_usage", f"--processes is {options.processes} but must be at least 1")
+        if options.activation_bytes is not None and options.activation_bytes < 0:
+            raise EngineError("bad_usage", f"--activation-bytes is {options.activation_bytes} but must be at least 0")
         if not options.recipe:
             check_texts(recipe)
     except EngineError as error:
@@ -107,6 +109,7 @@ def _run(recipe: Recipe, options: argparse.Namespace, stream: TextIO) -> int:
                 emit=emit,
                 device=resolved,
                 processes=options.processes or device.count(resolved),
+                activation_bytes=options.activation_bytes,
             )
             report = pipeline.run_pipeline(context)
         except Exception as error:  # whatever happens, the reader gets a last event

@@ -27,14 +27,22 @@ SHARD_BYTES = 256 << 20
 _SHARD = "activations-{}.bin"
 
 
-def disk_full(path: Path, needed: int) -> EngineError:
-    """Return the error for a full disk: bytes needed and bytes free at `path`."""
-    free = shutil.disk_usage(next(place for place in (path, *path.parents) if place.exists())).free
-    return EngineError(
-        "disk_full",
-        f"{needed} bytes are needed in {path} and {free} are free; free some space, or lower replacement.tokens",
-        permanent=True,
-    )
+def disk_full(path: Path, needed: int, allowed: int | None = None) -> EngineError:
+    """Return the error for a full disk: bytes needed and bytes free at `path`, or the fewer that are allowed."""
+    if allowed is None:
+        free = shutil.disk_usage(next(place for place in (path, *path.parents) if place.exists())).free
+        what = f"{free} are free; free some space, or lower replacement.tokens"
+    else:
+        what = (
+            f"{allowed} may be taken by hidden states (--activation-bytes, STREAMLINE_ACTIVATION_BYTES); raise that, "
+            "or lower replacement.tokens"
+        )
+    return EngineError("disk_full", f"{needed} bytes are needed in {path} and {what}", permanent=True)
+
+
+def stored_bytes(decoder: LayeredModel, windows: Tensor) -> int:
+    """Return what the pairs of token windows [sequences, length] take on disk."""
+    return 2 * windows.numel() * hidden_size(decoder.config) * decoder.stored_dtype.itemsize
 
 
 class ActivationStore:
@@ -43,6 +51,8 @@ class ActivationStore:
     A shard is one file of consecutive sequences, h_start of all and then h_end of all, [2, sequences, length, hidden]:
     a streamed model has the former long before the latter.
     """
+
+    reads_ahead = True
 
     def __init__(self, maps: list[mmap.mmap], shards: list[Tensor], device: torch.device, dtype: torch.dtype) -> None:
         self._maps, self._shards = maps, shards
@@ -106,7 +116,7 @@ class ActivationStore:
         began = time.monotonic()
         hidden = hidden_size(decoder.config)
         state_bytes = windows.shape[1] * hidden * decoder.stored_dtype.itemsize
-        needed = len(windows) * 2 * state_bytes
+        needed = stored_bytes(decoder, windows)
         if needed > shutil.disk_usage(directory).free:
             raise disk_full(directory, needed)
         # Whole batches, so that none is in two files.
@@ -121,7 +131,7 @@ class ActivationStore:
                     number, row = divmod(first, per_shard)
                     file, side = files[number], int(place == end)
                     file.seek((side * counts[number] + row) * state_bytes)
-                    write_states(file, _checked(state, place, decoder.stored_dtype))
+                    write_states(file, as_stored(state, place, decoder.stored_dtype))
                     if side and progress:
                         progress(first + len(state), len(windows))
 
@@ -143,8 +153,12 @@ class ActivationStore:
         return cls(maps, shards, decoder.device, torch.float32)
 
 
-def _checked(state: Tensor, place: int, dtype: torch.dtype) -> Tensor:
-    # As stored: a float16 file has no room for what float32 still holds.
+def as_stored(state: Tensor, place: int, dtype: torch.dtype) -> Tensor:
+    """Return h_place in the dtype of the model's weights.
+
+    Raises:
+        EngineError: `not_finite` where it is NaN or infinite there: float16 has no room for what float32 still holds.
+    """
     converted = state.to(dtype)
     if not torch.isfinite(converted).all():
         stored = str(dtype).removeprefix("torch.")

@@ -51,6 +51,7 @@ from worker.engine.surgery import (
     Stored,
     layout,
     read_tensor,
+    stored_in,
     usual_dtype,
     write_files,
 )
@@ -273,7 +274,7 @@ def _settle_tied_head(
     embedding = names.stored(f"{names.family.embedding}.weight")
     if not heads or not tied_embeddings(config) or embedding not in checkpoint.tensor_file:
         return frozenset()
-    if _same_bytes(_stored(checkpoint, heads[0]), _stored(checkpoint, embedding)):
+    if _same_bytes(stored_in(checkpoint, heads[0]), stored_in(checkpoint, embedding)):
         return frozenset(heads)
     new_config["tie_word_embeddings"] = False
     return frozenset()
@@ -310,7 +311,7 @@ def _plan(
             block_dtype = wanted or _usual_dtype(checkpoint)
             for new_name, (layer, rest) in sorted(insertion.copied.items()):
                 stored_name = names.stored(f"{names.family.layers}.{layer}.{rest}")
-                pieces.append(piece(new_name, _stored(checkpoint, stored_name)))
+                pieces.append(piece(new_name, stored_in(checkpoint, stored_name)))
             pieces += [Piece(name, tensor, block_dtype) for name, tensor in sorted(insertion.tensors.items())]
         if pieces:
             shards.append(pieces)
@@ -336,14 +337,6 @@ def _usual_dtype(checkpoint: Checkpoint) -> str:
     if dtype is None:
         raise EngineError("corrupt_model", "the weights hold no floating point tensor; quantised models cannot be cut")
     return dtype
-
-
-def _stored(checkpoint: Checkpoint, name: str) -> Stored:
-    if name not in checkpoint.tensor_file:
-        raise EngineError("corrupt_model", f"the weights lack {name}; fetch the model again")
-    file = next(file for file in checkpoint.files if file.name == checkpoint.tensor_file[name])
-    entry = file.header.tensors[name]
-    return Stored(file.path, file.header.data_offset + entry.start, entry.dtype, entry.shape)
 
 
 def _same_bytes(a: Stored, b: Stored) -> bool:

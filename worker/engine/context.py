@@ -32,6 +32,7 @@ class StageContext:
         device: ``cpu`` or ``cuda``, already resolved.
         save_every_seconds: wall time between two states of a training run on disk.
         processes: how many train together, this one among them.
+        activation_bytes: room on disk for hidden states to train on; half of what is free where None.
         home: the workspace where what was found out about the dense model lies; this one where None.
         previous: the workspace of the round before, whose checkpoint is this round's model; None in the first.
         memo: objects worth keeping in memory from one stage to the next (the loaded decoder); never a source of truth.
@@ -44,6 +45,7 @@ class StageContext:
     device: str
     save_every_seconds: float = 60.0
     processes: int = 1
+    activation_bytes: int | None = None
     home: Path | None = None
     previous: Path | None = None
     memo: dict[str, Any] = field(default_factory=dict)

@@ -101,6 +101,17 @@ def shared_model(context: StageContext, *, beside: bool = False) -> LayeredModel
     return model
 
 
+def weightless_model(context: StageContext) -> LayeredModel:
+    """Return the dense model for what its layers look like and are given: read layer by layer where its files allow it,
+    so that a process that only trains a block holds no second copy of the weights."""
+    try:
+        return _streamed(context, context.model)
+    except EngineError as error:
+        if error.code != "cannot_stream":
+            raise
+        return shared_model(context, beside=True)
+
+
 def _opened(context: StageContext, choice: Choice) -> tuple[LayeredModel, Choice]:
     wanted = context.recipe.execution
     if choice.kind == "streamed":

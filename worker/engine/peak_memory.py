@@ -29,6 +29,11 @@ def peak_growth(device: torch.device, work: Callable[[], object]) -> int:
     return max(0, _peak_resident() - before)
 
 
+def gpu_peak_bytes(device: str) -> int | None:
+    """The most bytes that the allocator has held on the GPU since it was last asked to forget; None on a CPU."""
+    return int(torch.cuda.max_memory_allocated()) if device == "cuda" else None
+
+
 def _return_free_memory() -> None:
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):  # glibc only

@@ -24,6 +24,7 @@ from worker.engine.evaluation import stage as evaluation
 from worker.engine.healing import stage as healing
 from worker.engine.healing.updates import UPDATES
 from worker.engine.ledger import Entry, Ledger, sha256_of_file
+from worker.engine.peak_memory import gpu_peak_bytes
 from worker.engine.recipe import Recipe, Text
 from worker.engine.report import REPORT_FILE, write_report
 from worker.engine.steps import CHECKPOINT, Stage, Step, first_step, further_steps
@@ -231,6 +232,8 @@ class _Run:
             skipped = step.key in settled and entry is not None and entry.inputs == inputs
             if not skipped:
                 entry = self._run(step, inputs)
+                if (held := gpu_peak_bytes(step.context.device)) is not None:
+                    step.context.emit.metric(gpu_memory_bytes=held)
             assert entry is not None
             self._hashes |= entry.hashes
             self.seconds[name] = round(self.seconds.get(name, 0.0) + entry.seconds, 3)

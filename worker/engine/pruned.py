@@ -35,8 +35,9 @@ def pruned(context: StageContext, decoder: LayeredModel) -> Iterator[None]:
         if updates:
             if not isinstance(decoder, Decoder):
                 raise EngineError("needs_resident", "a healed model has to be whole in memory to be compared with")
-            layers = discover(decoder.config, {n: e.shape for n, e in read_checkpoint(context.model).entries()}).layers
-            until_done.enter_context(healed(decoder, updates, layers, written_dtype(context, decoder)))
+            checkpoint = read_checkpoint(context.model)
+            layers = discover(decoder.config, {name: entry.shape for name, entry in checkpoint.entries()}).layers
+            until_done.enter_context(healed(decoder, updates, layers, written_dtype(context, decoder), checkpoint))
         blocks = trained_blocks(context, decoder, updates)
         if rounded:
             until_done.enter_context(decoder.rounded(dtype_of(rounded)))

@@ -66,6 +66,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     run.add_argument("--json", action="store_true", help="print events as JSON lines on stdout")
     run.add_argument("--leashed", action="store_true", help="end when standard input ends: with the parent")
     run.add_argument(
+        "--activation-bytes", type=int, metavar="N",
+        help="disk for hidden states to train on; more are computed anew in each pass (default: half of what is free)",
+    )  # fmt: skip
+    run.add_argument(
         "--processes", type=int, metavar="N", help="train with N processes (default: one per CUDA device, else 1)"
     )
     run.add_argument(

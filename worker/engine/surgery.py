@@ -38,7 +38,8 @@ CONVERTIBLE = frozenset({"F64", "F32", "F16", "BF16"})
 # transformers writes this and readers such as safetensors' own expect it; nothing else may make the bytes differ.
 METADATA: Mapping[str, str] = {"format": "pt"}
 
-_CHUNK_BYTES = 8 << 20
+# What is converted at a time: with its copies in both dtypes, times the files at once, a few tens of megabytes.
+_CHUNK_BYTES = 1 << 20
 # What one system call copies: progress is told in between.
 _COPY_CALL_BYTES = 64 << 20
 _FILES_AT_ONCE = 4
@@ -111,6 +112,19 @@ def layout(pieces: Sequence[Piece]) -> tuple[list[Piece], bytes]:
         entries[piece.name] = TensorEntry(piece.dtype, piece.shape, position, position + piece.nbytes)
         position += piece.nbytes
     return ordered, encode_header(entries, METADATA)
+
+
+def stored_in(checkpoint: Checkpoint, name: str) -> Stored:
+    """Return where a tensor of a checkpoint lies.
+
+    Raises:
+        EngineError: `corrupt_model` where it is not there.
+    """
+    if name not in checkpoint.tensor_file:
+        raise EngineError("corrupt_model", f"the weights lack {name}; fetch the model again")
+    file = next(file for file in checkpoint.files if file.name == checkpoint.tensor_file[name])
+    entry = file.header.tensors[name]
+    return Stored(file.path, file.header.data_offset + entry.start, entry.dtype, entry.shape)
 
 
 def read_tensor(stored: Stored) -> torch.Tensor:

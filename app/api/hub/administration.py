@@ -11,7 +11,14 @@ from app.api.hub.routing import CallerOf, Context, RepoName, RepoRoutes, base_ur
 from app.db.models import RepoRow
 from app.hub import directory, repository, wire
 from app.hub.access import administered, writable
-from app.hub.errors import AlreadyExists, BadRequest, InvalidCredentials, NotAllowed, RevisionNotFound
+from app.hub.errors import (
+    AlreadyExists,
+    BadRequest,
+    InvalidCredentials,
+    NotAllowed,
+    ReadOnlyCopy,
+    RevisionNotFound,
+)
 from app.hub.names import check_ref_name, check_repo_name
 from app.hub.publishing import JOB_TAG, begin_repo, check_unprotected
 from app.hub.raw_path import decode_segment
@@ -104,6 +111,8 @@ def move_repo(asked: RepoMove, request: Request, context: Context, who: CallerOf
     _check_type(asked.type)
     with context.sessions.begin() as session:
         repo = administered(session, who, asked.fromRepo)
+        if repo.upstream is not None:  # under another name it could not be fetched further
+            raise ReadOnlyCopy(repo.name, repo.upstream)
         target = check_repo_name(asked.toRepo)
         url = f"{base_url(request, context)}/{target}"
         if target != repo.name and not directory.rename_repo(session, repo, target):

@@ -69,7 +69,10 @@ def preupload(asked: Preupload, context: Context, who: CallerOf, name: RepoName,
         repo = writable(session, who, name)
         if decode_segment(rev) == DEFAULT_BRANCH:
             check_unprotected(session, repo)  # before the client sends gigabytes
-        held = {file.path: file for file in repository.files(session, resolve(session, repo, decode_segment(rev)))}
+        named = {file.path: file for file in repository.files(session, resolve(session, repo, decode_segment(rev)))}
+        asked_for = [named[file.path] for file in asked.files if file.path in named]
+        lost = repository.absent(session, [file.sha256 for file in asked_for])
+        held = {file.path: file for file in asked_for if file.sha256 not in lost}
     answers = []
     for file in asked.files:
         there = held.get(file.path)

@@ -32,6 +32,10 @@ from app.hub.errors import (
     RevisionNotFound,
     StaleParent,
     TooLarge,
+    UpstreamDamaged,
+    UpstreamRefused,
+    UpstreamTimeout,
+    UpstreamUnavailable,
 )
 from app.storage.blobs import StorageError, StorageFull
 
@@ -96,6 +100,14 @@ def _status_and_code(error: HubError, *, has_token: bool) -> tuple[int, str | No
             return 409, None
         case StaleParent():
             return 412, None
+        case UpstreamRefused():
+            return 403, "UpstreamRefused"
+        case UpstreamDamaged():
+            return 502, "UpstreamDamaged"
+        case UpstreamTimeout():
+            return 504, "UpstreamTimeout"
+        case UpstreamUnavailable():
+            return 502, "UpstreamUnavailable"
         case TooLarge():
             return 413, None
         case BadFile() | ContentMismatch():
@@ -103,7 +115,7 @@ def _status_and_code(error: HubError, *, has_token: bool) -> tuple[int, str | No
         case InvalidCredentials():
             return 401, None
         case BadName() | BadRequest() | BadXetObject() | ForbiddenPullRequest():
-            return 400, None
+            return 400, "BadRequest"
         case _:
             return 500, None
 

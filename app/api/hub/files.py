@@ -35,8 +35,9 @@ def resolve_file(
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
     """A file of a revision, whole or a range of it; HEAD tells its commit, ETag and length."""
-    with reading(context, who, name, files=True) as (session, repo):
-        commit = resolve(session, repo, decode_segment(rev))
+    revision = decode_segment(rev)
+    with reading(context, who, name, revision, files=True) as (session, repo):
+        commit = resolve(session, repo, revision)
         file = file_at(session, repo, commit, decode_segment(path))
     etag = f'"{file.etag}"'
     headers = {"X-Repo-Commit": commit.oid, "ETag": etag, "Accept-Ranges": "bytes"}

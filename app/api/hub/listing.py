@@ -1,6 +1,7 @@
 """What a repository holds: trees, paths, branches and tags, commits."""
 
 import json
+from collections.abc import Iterable
 from typing import Annotated
 from urllib.parse import parse_qs, quote
 
@@ -22,8 +23,8 @@ from app.hub.revisions import resolve
 TREE_PAGE = 1000
 COMMIT_PAGE = 1000
 MAX_PATHS = 10_000
-_SEARCHED_COMMITS = 1000
-"""How far back the last commit of a path is looked for."""
+_REMOVALS = 10_000
+"""Removed files that are looked at for when their directories changed last: the newest ones."""
 
 routes = RepoRoutes()
 
@@ -43,9 +44,9 @@ def list_tree(
     limit: Annotated[int, Query(ge=1, le=TREE_PAGE)] = TREE_PAGE,
 ) -> Response:
     """Files and directories of a revision, below `path`, in path order; `expand` adds each one's last commit."""
-    directory = decode_segment(path).strip("/")
-    with reading(context, who, name, files=True) as (session, repo):
-        commit = resolve(session, repo, decode_segment(rev))
+    directory, revision = decode_segment(path).strip("/"), decode_segment(rev)
+    with reading(context, who, name, revision, files=True) as (session, repo):
+        commit = resolve(session, repo, revision)
         files = repository.files(session, commit)
         entries = wire.tree_listing(files, directory, recursive=recursive)
         if entries is None:
@@ -53,7 +54,7 @@ def list_tree(
         if cursor is not None:
             behind = wire.decode_cursor(cursor)
             entries = [entry for entry in entries if entry.path > behind]
-        changed = _last_commits(session, commit) if expand else {}
+        changed = _last_commits(session, commit, [entry.path for entry in entries[:limit]]) if expand else {}
     shown = [wire.tree_entry(entry, changed.get(entry.path)) for entry in entries[:limit]]
     headers = {"X-Repo-Commit": commit.oid}
     if len(entries) > limit:
@@ -68,9 +69,13 @@ def list_tree(
     return JSONResponse(shown, headers=headers)
 
 
-def _last_commits(session: Session, commit: CommitRow) -> dict[str, CommitRow]:
-    chain = repository.history(session, commit, limit=_SEARCHED_COMMITS)
-    return dict(wire.last_commits([(row, repository.files(session, row)) for row in chain]))
+def _last_commits(session: Session, commit: CommitRow, paths: Iterable[str]) -> dict[str, CommitRow]:
+    """For each of these paths the commit that changed it last."""
+    removed = repository.removals(session, commit, limit=_REMOVALS)
+    ids = wire.last_changes(repository.files_since(session, commit), removed)
+    wanted = {path: ids[path] for path in paths if path in ids}
+    rows = repository.commits(session, wanted.values())
+    return {path: rows[commit_id] for path, commit_id in wanted.items()}
 
 
 @routes.route("/api/models/{repo}/paths-info/{rev}", "POST")
@@ -104,11 +109,11 @@ async def _asked_paths(request: Request) -> tuple[list[str], bool]:
 def _paths_info(
     context: HubContext, who: Caller, name: str, revision: str, paths: list[str], expand: bool
 ) -> JSONResponse:
-    with reading(context, who, name, files=True) as (session, repo):
+    with reading(context, who, name, revision, files=True) as (session, repo):
         commit = resolve(session, repo, revision)
         entries = tree_entries(repository.files(session, commit))
-        changed = _last_commits(session, commit) if expand else {}
-    wanted = dict.fromkeys(path.strip("/") for path in paths)
+        wanted = dict.fromkeys(path.strip("/") for path in paths)
+        changed = _last_commits(session, commit, wanted) if expand else {}
     shown = [wire.tree_entry(entries[path], changed.get(path)) for path in wanted if path and path in entries]
     return JSONResponse(shown, headers={"X-Repo-Commit": commit.oid})
 
@@ -131,8 +136,9 @@ def list_commits(
     limit: Annotated[int, Query(ge=1, le=COMMIT_PAGE)] = COMMIT_PAGE,
 ) -> Response:
     """A revision and its ancestors, newest first."""
-    with reading(context, who, name, files=True) as (session, repo):
-        rows = repository.history(session, resolve(session, repo, decode_segment(rev)), limit=limit + 1)
+    revision = decode_segment(rev)
+    with reading(context, who, name, revision, files=True) as (session, repo):
+        rows = repository.history(session, resolve(session, repo, revision), limit=limit + 1)
     headers = {}
     if len(rows) > limit:  # the next page is the history of its first commit
         where = f"/api/models/{repo.name}/commits/{rows[limit].oid}"

@@ -3,7 +3,7 @@
 import base64
 import binascii
 import json
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -18,6 +18,7 @@ from app.hub.access import writable
 from app.hub.card import Card, model_tags, read_card
 from app.hub.directory import Behind, Order
 from app.hub.errors import BadRequest, InvalidCredentials
+from app.hub.names import check_repo_name
 from app.hub.raw_path import decode_segment
 from app.hub.revisions import DEFAULT_BRANCH, resolve
 
@@ -52,11 +53,12 @@ def model_info(
     expand: Annotated[list[str], Query()] = [],  # noqa: B006 - FastAPI copies it
 ) -> Response:
     """A repository at a revision (default: `main`, or no files where nothing has been published there yet)."""
-    with reading(context, who, name, files=False) as (session, repo):
-        if rev is None:
+    revision = None if rev is None else decode_segment(rev)
+    with reading(context, who, name, revision, files=False) as (session, repo):
+        if revision is None:
             commit = repository.commit_of_ref(session, repo.id, "branch", DEFAULT_BRANCH)
         else:
-            commit = resolve(session, repo, decode_segment(rev))
+            commit = resolve(session, repo, revision)
         files = repository.files(session, commit) if commit else []
         indexed = directory.tags_of(session, [repo.id])[repo.id] if rev is None else []
     card = read_card(context.store, files)
@@ -144,11 +146,23 @@ def _decode_cursor(cursor: str, order: Order) -> Behind:
     try:
         text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
         of, value, repo_id = json.loads(text)
-        if of == order and isinstance(value, str) and isinstance(repo_id, int) and "\0" not in value:
-            return Behind(value if order == "name" else datetime.fromisoformat(value), repo_id)
-    except (binascii.Error, ValueError, TypeError, RecursionError):
+        if of == order and isinstance(value, str) and type(repo_id) is int and 0 < repo_id < 1 << 63:
+            return Behind(check_repo_name(value) if order == "name" else _moment(value), repo_id)
+    except (binascii.Error, ValueError, TypeError, OverflowError, RecursionError):
         pass
     raise BadRequest("The cursor is not one of this list; begin again without it.")
+
+
+def _moment(text: str) -> datetime:
+    """A time of the database's.
+
+    Raises:
+        ValueError, OverflowError: it is none.
+    """
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(text)
+    return moment.astimezone(UTC)
 
 
 @routes.route("/api/models/{repo}/auth-check")

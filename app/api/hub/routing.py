@@ -82,8 +82,15 @@ RepoName = Annotated[str, Depends(repo_name)]
 
 
 @contextmanager
-def reading(context: HubContext, who: Caller, name: str, *, files: bool) -> Iterator[tuple[Session, RepoRow]]:
-    """A short read transaction, ended before the first byte of the answer leaves, on a repository that may be read."""
+def reading(
+    context: HubContext, who: Caller, name: str, revision: str | None = None, *, files: bool
+) -> Iterator[tuple[Session, RepoRow]]:
+    """A short read transaction, ended before the first byte of the answer leaves, on a repository that may be read.
+
+    What is not here is copied from the upstream hub first: at this revision (default: `main`).
+    """
+    if context.mirror is not None and who.may_read:
+        context.mirror.ensure(name, revision)
     with context.read_sessions() as session:
         yield session, readable(session, who, name, files=files)
 

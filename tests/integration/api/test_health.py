@@ -2,7 +2,8 @@
 
 import shutil
 
-from tests.integration.api.conftest import Service
+from app.jobs import repository
+from tests.integration.api.conftest import JOB, Service
 
 
 def test_a_ready_service_names_its_parts(service: Service) -> None:
@@ -28,6 +29,27 @@ def test_readiness_names_the_part_that_is_away(service: Service) -> None:
 def test_metrics_count_the_jobs_of_each_state(service: Service) -> None:
     service.submit()
     assert 'streamline_jobs{state="queued"} 1.0' in service.http.get("/metrics").text
+
+
+def test_metrics_tell_how_long_requests_and_the_queue_take_by_routes_and_not_by_paths(service: Service) -> None:
+    job = service.submit()["id"]
+    service.http.get(f"/v1/jobs/{job}")
+    service.http.get("/nothing/at/all/here")
+    text = service.http.get("/metrics").text
+    lines = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    assert float(lines["streamline_queue_age_seconds"]) >= 0
+    assert float(lines['streamline_request_seconds_count{method="GET",route="/v1/jobs/{job_id}",status="200"}']) >= 1
+    assert float(lines['streamline_served_bytes_total{route="/v1/jobs/{job_id}"}']) > 100
+    assert "streamline_leases_expired_total" in lines
+    assert job not in text
+
+
+def test_a_job_keeps_the_id_of_the_request_that_made_it(service: Service) -> None:
+    made = service.http.post("/v1/jobs", json=JOB, headers={"X-Request-ID": "ci-8"}).json()["id"]
+    with service.sessions.begin() as session:
+        claim = repository.claim(session, made, owner="worker", lease_seconds=60)
+    assert claim is not None
+    assert claim.request_id == "ci-8"
 
 
 def test_a_request_keeps_the_id_that_a_client_gave_it(service: Service) -> None:

@@ -1,9 +1,13 @@
 """Each row of the error table raises the client's own exception over plain http."""
 
+import base64
+import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.integration.hub.conftest import MODEL, Hub
 
@@ -116,3 +120,32 @@ def test_a_cursor_that_is_not_ours_is_a_bad_request(hub: Hub) -> None:
     answer = hub.http.get(f"/api/models/{MODEL}/tree/main", params={"cursor": "!"})
     assert answer.status_code == 400
     assert "begin again" in answer.json()["error"]
+    assert answer.headers["X-Error-Code"] == "BadRequest"
+
+
+FORGED = [
+    ["name", "\0", 1],
+    ["name", "\ud800", 1],
+    ["name", "a", True],
+    ["name", "a", 1 << 63],
+    ["name", "a", -1],
+    ["name", 1, 1],
+    ["name", "../a", 1],
+    ["last_modified", "2026-01-01T00:00:00", 1],
+    ["last_modified", "0001-01-01T00:00:00+14:00", 1],
+    ["last_modified", "9999-12-31T23:59:59-14:00", 1],
+    ["last_modified", "yesterday", 1],
+    ["last_modified"],
+    {"a": 1, "b": 2, "c": 3},
+    None,
+]
+
+
+@given(st.sampled_from(FORGED) | st.recursive(st.none() | st.integers() | st.text(), st.lists))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_forged_list_cursor_is_a_bad_request(hub: Hub, content: Any) -> None:
+    cursor = base64.urlsafe_b64encode(json.dumps(content).encode()).decode().rstrip("=")
+    for sort in (None, "lastModified", "createdAt"):
+        answer = hub.http.get("/api/models", params={"cursor": cursor} | ({"sort": sort} if sort else {}))
+        assert answer.status_code == 400
+        assert answer.headers["X-Error-Code"] == "BadRequest"

@@ -16,8 +16,10 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from app.core.discovery import layer_of
+from app.core.safetensors_file import Checkpoint
 from worker.engine.context import REPLACEMENT, StageContext, write_bytes
 from worker.engine.decoder import Decoder
+from worker.engine.surgery import read_tensor, stored_in
 
 UPDATES = "healing.safetensors"
 _OF_REPLACEMENT = "replacement."
@@ -70,25 +72,31 @@ def updated_replacement(context: StageContext, window: int, updates: Updates) ->
 
 
 @contextmanager
-def healed(decoder: Decoder, updates: Updates, layers: str, dtype: torch.dtype) -> Iterator[None]:
+@torch.no_grad()
+def healed(
+    decoder: Decoder, updates: Updates, layers: str, dtype: torch.dtype, checkpoint: Checkpoint
+) -> Iterator[None]:
     """Compute with the updated weights of the dense model's layers until the context ends.
+
+    No weight is kept twice: afterwards those that were updated are read from the model's files again.
 
     Args:
         decoder: the dense model.
         updates: those of a replacement do not concern it.
         layers: the stored path of the decoder layers.
         dtype: what the written weights are rounded to.
+        checkpoint: the dense model's files.
     """
-    originals: list[tuple[Tensor, Tensor]] = []
+    changed: dict[str, Tensor] = {}
     try:
         for name, update in updates.items():
             layer, rest = layer_of(layers, name)
             if layer is None:
                 continue
             weight: Tensor = decoder.layers[layer].get_parameter(rest)
-            originals.append((weight, weight.data))
-            weight.data = update.applied(weight).to(dtype).to(weight.dtype)
+            changed[name] = weight
+            weight.copy_(update.applied(weight).to(dtype))
         yield
     finally:
-        for weight, data in originals:
-            weight.data = data
+        for name, weight in changed.items():
+            weight.copy_(read_tensor(stored_in(checkpoint, name)))

@@ -21,8 +21,12 @@ from worker.engine.losses.objective import Batch, Objective, Tail
 from worker.engine.recipe import Divergence
 
 __all__ = [
-    "Batch", "CosineDistance", "Distillation", "MeanSquaredError", "NextToken", "Objective", "Tail", "objective_of",
+    "OF_STATES", "Batch", "CosineDistance", "Distillation", "MeanSquaredError", "NextToken", "Objective", "Tail",
+    "objective_of",
 ]  # fmt: skip
+
+OF_STATES = frozenset({"mse", "cosine"})
+"""Losses that need no more than the states around the window."""
 
 
 def objective_of(loss: str, tail: Tail, divergence: Divergence) -> Objective:

@@ -45,7 +45,7 @@ def refit(block: nn.Module, down: nn.Module, pairs: Pairs, arguments: Arguments,
         EngineError: `replacement_refused` where the projection's output is not added to the residual stream as it is.
     """
     block.eval()
-    one, _ = pairs.store.batch([pairs.train[0]])
+    one, _ = pairs.states.batch([pairs.train[0]])
     share = added_share(lambda: hidden_of(block(one, **arguments(1))), down)
     if share is None:
         raise EngineError(
@@ -56,7 +56,7 @@ def refit(block: nn.Module, down: nn.Module, pairs: Pairs, arguments: Arguments,
     equations = NormalEquations()
     for sums, rows in ((equations.fitted, pairs.train), (equations.held_out, pairs.held_out)):
         for begin in range(0, len(rows), batch_size):
-            before, after = pairs.store.batch(list(rows[begin : begin + batch_size]))
+            before, after = pairs.states.batch(list(rows[begin : begin + batch_size]))
             with _inputs(down) as inputs:
                 wrong = after - hidden_of(block(before, **arguments(len(before))))
             features = inputs[0].reshape(*wrong.shape[:2], -1)

@@ -55,7 +55,7 @@ class History:
     held_out: list[dict[str, float]] = field(default_factory=list)
     seconds: float = 0.0
     data_wait_seconds: float = 0.0
-    """Time in which the step waited for its batch."""
+    """Time in which the step waited for its batch to be read; computing states anew is work, and no waiting."""
     micro_batch: int = 0
     """Sequences that went through the block at once at the end; fewer than the batch where memory ran out."""
     diverged: bool = False
@@ -247,7 +247,7 @@ class _Fit:
     def _batches(self, done: int) -> Iterator[tuple[Batch, int]]:
         """Yield this process's share of each batch from step `done` on, and the size of the whole.
 
-        The next one is read while the last is computed with.
+        The next one is read while the last is computed with, where the data allow it.
         """
         indices = (
             order[begin : begin + self._plan.batch_size]
@@ -256,6 +256,9 @@ class _Fit:
             for begin in range(0, len(order), self._plan.batch_size)
             if epoch * self._per_epoch + begin // self._plan.batch_size >= done
         )
+        if not self._pairs.reads_ahead:
+            yield from ((self._pairs.batch(self._group.own(i)), len(i)) for i in indices)
+            return
         with ThreadPoolExecutor(1, thread_name_prefix="batches") as reader:
             waiting = [(reader.submit(self._pairs.batch, self._group.own(i)), len(i)) for i in _first(indices)]
             while waiting:

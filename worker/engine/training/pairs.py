@@ -5,12 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from worker.engine.activation_store import ActivationStore
 from worker.engine.device import autocast
 from worker.engine.losses import Batch, MeanSquaredError, Objective
 from worker.engine.stand_ins import hidden_of
@@ -38,6 +37,11 @@ class Examples(ABC):
 
     train: tuple[int, ...]
     held_out: tuple[int, ...]
+
+    @property
+    def reads_ahead(self) -> bool:
+        """Whether a batch may be read in a thread of its own while the one before is computed with."""
+        return True
 
     @property
     @abstractmethod
@@ -89,32 +93,56 @@ class Examples(ABC):
         return total
 
 
+class States(Protocol):
+    """Hidden states around the window, of numbered sequences: `ActivationStore`, or computed anew each time."""
+
+    reads_ahead: bool
+
+    def __len__(self) -> int: ...
+
+    @property
+    def length(self) -> int:
+        """Tokens per sequence."""
+
+    @property
+    def stored_dtype(self) -> torch.dtype:
+        """The dtype that they are stored in, or rounded to."""
+
+    def batch(self, indices: list[int]) -> tuple[Tensor, Tensor]:
+        """Return (h_start, h_end) of some sequences, which may be none, each [batch, sequence, hidden] in float32."""
+
+
 @dataclass(frozen=True)
 class Pairs(Examples):
-    """Stored hidden states around the window.
+    """Hidden states around the window.
 
-    `input_ids` [sequences, length] are the tokens behind the stored states, in the same order.
+    `input_ids` [sequences, length] are the tokens behind the states, in the same order.
     """
 
-    store: ActivationStore
+    states: States
     input_ids: Tensor
     train: tuple[int, ...]
     held_out: tuple[int, ...]
 
     @classmethod
-    def split(cls, store: ActivationStore, input_ids: Tensor) -> Pairs:
-        """Split the sequences of a store; see `split`."""
-        return cls(store, input_ids, *split(len(store)))
+    def split(cls, states: States, input_ids: Tensor) -> Pairs:
+        """Split the sequences; see `split`."""
+        return cls(states, input_ids, *split(len(states)))
+
+    @property
+    def reads_ahead(self) -> bool:
+        """What is computed anew has the model to itself."""
+        return self.states.reads_ahead
 
     @property
     def length(self) -> int:
         """Tokens per sequence."""
-        return self.store.length
+        return self.states.length
 
     def batch(self, indices: list[int]) -> Batch:
         """Return some sequences on the store's device."""
-        before, after = self.store.batch(indices)
-        return Batch(before, after, self.input_ids[indices].to(before.device), self.store.stored_dtype)
+        before, after = self.states.batch(indices)
+        return Batch(before, after, self.input_ids[indices].to(before.device), self.states.stored_dtype)
 
 
 @dataclass(frozen=True)

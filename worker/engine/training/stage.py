@@ -14,14 +14,14 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from app.core.architectures import FITTED_KINDS
-from worker.engine.activation_store import ActivationStore
+from worker.engine.activation_store import ActivationStore, disk_full, stored_bytes
 from worker.engine.code_version import code_version
 from worker.engine.context import REPLACEMENT, StageContext, sha256_of, write_bytes
 from worker.engine.device import dtype_of, sequences_at_once
 from worker.engine.events import finite
-from worker.engine.execution import precision, resident_model, shared_model, within_memory
+from worker.engine.execution import precision, resident_model, shared_model, weightless_model, within_memory
 from worker.engine.hidden_states import LayeredModel
-from worker.engine.losses import objective_of
+from worker.engine.losses import OF_STATES, objective_of
 from worker.engine.replacements import build, linear_merged, linear_residual
 from worker.engine.replacements.least_squares import Solution, held_out_rows
 from worker.engine.replacements.refit import down_projection, refit
@@ -30,20 +30,24 @@ from worker.engine.stages import SELECTION
 from worker.engine.text import calibration_windows
 from worker.engine.training.group import Group
 from worker.engine.training.loop import Plan, fit
-from worker.engine.training.pairs import Arguments, Pairs
+from worker.engine.training.pairs import Arguments, Pairs, split
 from worker.engine.training.peers import joined, shared_by
+from worker.engine.training.recomputed import RecomputedStates
 from worker.engine.training.state import Keeper
 
 TRAINING = "training.json"
 STATES = "training"
 """Where a run that is killed in the middle of training left its state; gone when the stage is done."""
+HELD_OUT = "held_out"
+"""Where in the scratch directory the held-out states lie while the others are computed anew."""
 
 
 def train(context: StageContext) -> None:
     """Write `replacement.safetensors` (none for `none`) and `training.json`.
 
     Raises:
-        EngineError: `disk_full` before the activations are written where they cannot fit.
+        EngineError: `disk_full` before the activations are written where they do not fit, and the model, which is
+            streamed, cannot do without.
     """
     recipe = context.recipe
     start, end = _window(context)
@@ -56,22 +60,9 @@ def train(context: StageContext) -> None:
         _fit_in_closed_form(context, windows, start, end)
         return
 
-    def captured(model: LayeredModel, size: int) -> ActivationStore:
-        return ActivationStore.capture(
-            model,
-            windows,
-            start,
-            end,
-            context.temporary,
-            batch_size=size,
-            progress=lambda done, total: context.emit.progress(done, total, "captured sequences"),
-        )
-
-    with precision(context):
-        store = within_memory(context, sequences_at_once(context.device, windows.shape[1]), captured)
+    pairs, seconds = _captured(context, windows)
     decoder = shared_model(context)
-    pairs = Pairs.split(store, windows)
-    arguments = block_arguments(decoder, start, store.length, replacement.layers if replacement.kind == "layer" else 0)
+    arguments = block_arguments(decoder, start, pairs.length, replacement.layers if replacement.kind == "layer" else 0)
     batch = replacement.batch_size
 
     def error(candidate: nn.Module) -> float:
@@ -93,7 +84,8 @@ def train(context: StageContext) -> None:
         {
             "kind": replacement.kind,
             "sequences": {"train": len(pairs.train), "held_out": len(pairs.held_out)},
-            "tokens": len(pairs.train) * store.length,
+            "tokens": len(pairs.train) * pairs.length,
+            "activations": "stored" if isinstance(pairs.states, ActivationStore) else "recomputed",
             "phases": phases,
             "mse": {"cut": finite(cut), "start": finite(untrained), "trained": finite(trained)},
             # 1 is the plain cut, 0 the dense model.
@@ -101,7 +93,7 @@ def train(context: StageContext) -> None:
             "kept": "trained" if any(phase["kept"] == "trained" for phase in phases) else "start",
             "diverged": any(phase["diverged"] for phase in phases),
             "processes": shared_by(context, "train"),
-            "seconds": {"capture": store.seconds, "fit": sum(phase["seconds"] for phase in phases)},
+            "seconds": {"capture": seconds, "fit": sum(phase["seconds"] for phase in phases)},
         },
     )
     shutil.rmtree(context.workspace / STATES, ignore_errors=True)
@@ -113,12 +105,82 @@ def _window(context: StageContext) -> tuple[int, int]:
     return window["start"], window["end"]
 
 
+def _captured(context: StageContext, windows: Tensor) -> tuple[Pairs, float]:
+    """Return the pairs to train with, and the seconds that it took to store those that are stored."""
+    start, end = _window(context)
+
+    def captured(model: LayeredModel, size: int) -> ActivationStore:
+        return ActivationStore.capture(
+            model,
+            windows[list(split(len(windows))[1])] if anew else windows,
+            start,
+            end,
+            place,
+            batch_size=size,
+            progress=lambda done, total: context.emit.progress(done, total, "captured sequences"),
+        )
+
+    while True:
+        anew = _computed_anew(context, windows)
+        place = context.temporary / HELD_OUT if anew else context.temporary
+        place.mkdir(exist_ok=True)
+        with precision(context):
+            store = within_memory(context, sequences_at_once(context.device, windows.shape[1]), captured)
+        # Memory may have run out meanwhile: what is streamed now cannot compute anew.
+        if not anew or shared_model(context).execution == "resident":
+            return _pairs(context, shared_model(context), windows), store.seconds
+        shutil.rmtree(place)
+
+
+def _computed_anew(context: StageContext, windows: Tensor) -> bool:
+    """Tell whether the states to train on are computed for each batch instead of being stored.
+
+    That is so for one pass over them, which costs about the same, and where there is no room for them; a model that is
+    streamed would read all its layers for each batch. Where processes share a processor, one model is enough for them
+    as long as there is room.
+
+    Raises:
+        EngineError: `disk_full` where such a model's states may not take the room that they need.
+    """
+    replacement, model = context.recipe.replacement, shared_model(context)
+    needed, allowed = stored_bytes(model, windows), context.activation_bytes
+    if model.execution == "streamed":
+        if allowed is not None and needed > allowed:
+            raise disk_full(context.temporary, needed, allowed)
+        return False
+    # The state of the training and the checkpoint want some too.
+    room = shutil.disk_usage(context.temporary).free // 2
+    room = room if allowed is None else min(room, allowed)
+    passes = replacement.epochs + (replacement.second_epochs if "+" in replacement.loss else 0)
+    passes += replacement.init == "closed_form"
+    if passes > 1 and needed > room:
+        context.emit.log(
+            f"the hidden states take {needed:,} bytes and there is room for {room:,}: they are computed anew in each "
+            f"of {passes} passes"
+        )
+    one_model_each = context.device == "cuda" or shared_by(context, "train") == 1
+    return needed > room or (passes == 1 and one_model_each)
+
+
+def _pairs(context: StageContext, model: LayeredModel, windows: Tensor) -> Pairs:
+    """Return the pairs out of what was captured: all of them, or those held out and the others computed anew."""
+    length, held_out = windows.shape[1], context.temporary / HELD_OUT
+    if not held_out.is_dir():
+        return Pairs.split(ActivationStore.opened(model, length, context.temporary), windows)
+    store = ActivationStore.opened(model, length, held_out)
+    return Pairs.split(RecomputedStates(model, windows, _window(context), store, split(len(windows))[1]), windows)
+
+
 def assist(context: StageContext, joining: AbstractContextManager[Group]) -> None:
     """Train along with another process that is in `train` and has captured: same data, same loop, nothing written."""
     replacement, (start, end) = context.recipe.replacement, _window(context)
-    decoder = shared_model(context, beside=True)
+    anew = (context.temporary / HELD_OUT).is_dir()
+    of_states = OF_STATES.issuperset(replacement.loss.split("+")) and not anew
+    decoder = weightless_model(context) if of_states else shared_model(context, beside=True)
+    if anew:
+        resident_model(context, "computing hidden states anew for each batch")
     windows = calibration_windows(context, decoder.tokenizer)
-    pairs = Pairs.split(ActivationStore.opened(decoder, windows.shape[1], context.temporary), windows)
+    pairs = _pairs(context, decoder, windows)
     layers = replacement.layers if replacement.kind == "layer" else 0
     arguments = block_arguments(decoder, start, windows.shape[1], layers)
     # Its form alone counts: the weights come from the other.
@@ -151,6 +213,8 @@ def _phase(
         "recipe": recipe.to_json(),
         "selection": selection,
         "ids": _sha256(pairs.input_ids),
+        # Stored and computed anew they differ in their last bits: no training goes on with the other.
+        "stored": isinstance(pairs.states, ActivationStore),
         "code": code_version(),
         "device": context.device,
     }

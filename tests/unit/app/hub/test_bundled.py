@@ -15,7 +15,7 @@ def test_the_bundled_model_is_imported_at_the_first_start_only(
     assert first is not None
     assert import_bundled(sessions, store) is None
     with sessions() as session:
-        assert catalog.config_of(session, store, BUNDLED_REPO, "main")[0] == first.oid
+        assert catalog.revision_of(session, BUNDLED_REPO, "main").commit == first.oid
 
 
 def test_two_processes_that_start_at_once_make_one_commit(

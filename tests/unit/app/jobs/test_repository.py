@@ -62,7 +62,7 @@ def test_a_worker_whose_lease_ran_out_can_write_nothing_more(sessions: Sessions,
         "advance": {"stage": "fetch", "progress": 0.5, "events": [Event("log", {})]},
         "succeed": {"verdict": "pass", "gates": [], "result": {}},
         "fail": {"error": {"code": "x", "detail": "y", "stage": "fetch"}},
-        "release": {},
+        "release": {"reason": "the worker is stopping"},
         "attempt_failed": {"error": {"code": "x", "detail": "y", "stage": "fetch"}, "max_attempts": 3},
         "cancelled": {},
     }
@@ -111,7 +111,7 @@ def test_a_released_job_spends_no_attempt(sessions: Sessions) -> None:
     for _ in range(5):
         taken = claim(sessions)
         with sessions.begin() as session:
-            repository.release(session, "j1", taken.token)
+            repository.release(session, "j1", taken.token, reason="the worker is stopping")
     with sessions() as session:
         row = repository.get(session, "j1")
         assert row is not None

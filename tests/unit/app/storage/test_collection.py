@@ -4,6 +4,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,9 @@ from sqlalchemy import delete, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.db.clock import db_now
-from app.db.models import Base, BlobRow, CommitRow, DatasetRow, JobRow, RepoRow
+from app.db.models import Base, BlobRow, CommitRow, DatasetRow, JobRow, RepoRow, UploadRow
 from app.db.session import connect, session_factory
+from app.hub import directory, repository
 from app.hub.publishing import StagedFile, commit_files
 from app.jobs.states import State
 from app.storage import register
@@ -167,7 +169,7 @@ Commits = list[list[int]]
     ),
     rounds=st.integers(1, 4),
 )
-def test_collections_that_race_publishers_lose_nothing(
+def test_collections_that_race_publishers_and_uploads_lose_nothing(
     sessions: Sessions, tmp_path_factory: pytest.TempPathFactory, publishers: list[Commits], rounds: int
 ) -> None:
     """Without any grace: every file of every commit is there in the end, and whoever came too late was told."""
@@ -177,6 +179,8 @@ def test_collections_that_race_publishers_lose_nothing(
     failures: list[BaseException] = []
 
     def run(work: list[int] | Commits, number: int) -> None:
+        # Every other one goes the way of a client that uploads: what it has sent is noted, and named by a commit later.
+        through = upload_until_through if number % 2 else publish_until_through
         try:
             start.wait()
             if number < 0:
@@ -184,7 +188,7 @@ def test_collections_that_race_publishers_lose_nothing(
                     collect_now(sessions, store)
                 return
             for commit in work:
-                publish_until_through(sessions, store, [CONTENTS[i] for i in commit], f"team/{number}")  # type: ignore[union-attr]
+                through(sessions, store, [CONTENTS[i] for i in commit], f"team/{number}")  # type: ignore[union-attr]
         except BaseException as error:
             failures.append(error)
 
@@ -196,9 +200,11 @@ def test_collections_that_race_publishers_lose_nothing(
         thread.join()
     assert failures == []
     with sessions() as session:
-        named = {sha256 for sha256, _ in register.named(session)}
+        named = {name for name, _ in register.named(session)}
     stored = {sha256 for sha256, _ in store.blobs()}
     assert named <= stored
+    with sessions.begin() as session:
+        session.execute(delete(UploadRow))
     collect_now(sessions, store)
     assert {sha256 for sha256, _ in store.blobs()} == named
 
@@ -206,6 +212,25 @@ def test_collections_that_race_publishers_lose_nothing(
 def publish_until_through(sessions: Sessions, store: BlobStore, contents: list[bytes], repo: str) -> None:
     while True:
         blobs = [store.put_bytes(content) for content in contents]
+        try:
+            return publish(sessions, blobs, repo)
+        except BlobCollected:
+            continue
+
+
+def upload_until_through(sessions: Sessions, store: BlobStore, contents: list[bytes], repo: str) -> None:
+    """What a client and the routes do: ask what is here, send what is not, name all of it in a commit."""
+    blobs = [Blob(sha256(content).hexdigest(), len(content), "0" * 40) for content in contents]
+    with sessions.begin() as session:
+        repo_id = directory.lock_or_create_repo(session, repo, private=False, owner="").id
+    while True:
+        with sessions() as session:
+            held = repository.possessed(session, repo_id, [blob.sha256 for blob in blobs])
+        for content, blob in zip(contents, blobs, strict=True):
+            if blob.sha256 not in held:
+                store.put_bytes(content)
+                with sessions.begin() as session:
+                    repository.add_upload(session, repo_id, sha256=blob.sha256, size=blob.size, git_oid=blob.git_oid)
         try:
             return publish(sessions, blobs, repo)
         except BlobCollected:

@@ -43,7 +43,7 @@ def make_pairs(decoder: Decoder, directory: Path, sequences: int = 24) -> Pairs:
 
 
 def start(decoder: Decoder, pairs: Pairs, kind: BlockKind) -> tuple[nn.Module, Arguments]:
-    arguments = block_arguments(decoder, START, pairs.store.length, kind == "layer")
+    arguments = block_arguments(decoder, START, pairs.states.length, kind == "layer")
     block = build(kind, Start(decoder, START, END, "best", 0, lambda made: pairs.error(made, arguments, 4)))
     assert block is not None
     return block, arguments
@@ -105,7 +105,7 @@ def test_the_best_state_is_a_copy_that_later_steps_do_not_change(llama: Decoder,
             value = original(block, *rest)
             return value if calls <= 3 else value + 1e6
 
-    spoiled = Spoiled(pairs.store, pairs.input_ids, pairs.train, pairs.held_out)
+    spoiled = Spoiled(pairs.states, pairs.input_ids, pairs.train, pairs.held_out)
     history = fit(block, spoiled, arguments, Plan(4, 3e-3, 4, 0))
     assert original(block, arguments, 4) == pytest.approx(history.best)
     assert history.best_step == history.held_out[2]["step"]
@@ -154,7 +154,7 @@ def test_the_learning_rate_warms_up_to_its_peak_and_falls_to_its_floor(steps: in
 
 def test_the_plain_cut_is_the_error_of_no_block(llama: Decoder, tmp_path: Path) -> None:
     pairs = make_pairs(llama, tmp_path)
-    before, after = pairs.store.batch(list(pairs.held_out))
+    before, after = pairs.states.batch(list(pairs.held_out))
     expected: Tensor = (before - after).square().mean()
     assert pairs.error(None, lambda _: {}, 4) == pytest.approx(expected.item())
 

@@ -100,7 +100,9 @@ def test_a_healed_checkpoint_is_the_model_in_memory_in_its_stock_form(
     assert all(tensors[name].ndim == 2 for name in changed)
 
 
-def test_the_update_is_what_the_library_would_merge(llama: Decoder, ids: torch.Tensor) -> None:
+def test_the_update_is_what_the_library_would_merge(
+    llama: Decoder, tiny_directory: Callable[[str], Path], ids: torch.Tensor
+) -> None:
     def logits(tokens: torch.Tensor) -> torch.Tensor:
         found: torch.Tensor = llama.model(input_ids=tokens.long(), use_cache=False).logits
         return found
@@ -120,7 +122,7 @@ def test_the_update_is_what_the_library_would_merge(llama: Decoder, ids: torch.T
                 parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)) * 0.2)
         adapted, updates = adapters(ids).detach(), adapters.updates()
     assert torch.equal(logits(ids), before), "the model is what it was"
-    with healed(llama, updates, path, torch.float32):
+    with healed(llama, updates, path, torch.float32, read_checkpoint(tiny_directory("llama"))):
         assert torch.allclose(logits(ids), adapted, atol=1e-4)
     assert not torch.allclose(adapted, before, atol=1e-2)
     assert torch.equal(logits(ids), before)

@@ -1,0 +1,97 @@
+"""Per-key quotas on every route, the hub's too: 429 with `Retry-After` before the request is looked at."""
+
+from collections.abc import Mapping
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session, sessionmaker
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.api.problems import problem_response
+from app.auth.holders import Holder, Holders
+from app.auth.quotas import Usage, charge
+from app.errors import QuotaExceeded
+
+log = structlog.get_logger(__name__)
+
+
+class QuotaMiddleware:
+    """Pure ASGI. A request counts when it comes; its body by its Content-Length, or, without one, when it was read."""
+
+    def __init__(self, app: ASGIApp, *, holders: Holders, sessions: sessionmaker[Session]) -> None:
+        self._app = app
+        self._holders = holders
+        self._sessions = sessions
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or answer that its key has used up its quota."""
+        holder = await self._limited_holder(scope)
+        if holder is None:
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        declared = _declared(headers)
+        refusal = await run_in_threadpool(self._take, holder, declared)
+        if refusal is not None:
+            await problem_response(refusal)(scope, receive, send)
+            return
+        read = 0
+
+        async def counted() -> Message:
+            nonlocal read
+            message = await receive()
+            read += len(message.get("body", b""))
+            return message
+
+        try:
+            await self._app(scope, counted, send)
+        finally:
+            if holder.max_bytes_per_day is not None and read > declared:
+                await run_in_threadpool(self._add_bytes, holder, read - declared)
+
+    async def _limited_holder(self, scope: Scope) -> Holder | None:
+        if scope["type"] != "http":
+            return None
+        headers = Headers(scope=scope)
+        holder = self._holders.remembered(headers)
+        if holder is None:
+            try:
+                holder = await run_in_threadpool(self._holders.find, headers)
+            except SQLAlchemyError:
+                return None  # the route will say that the database is away
+        limits = (holder.max_requests_per_minute, holder.max_bytes_per_day)
+        return None if limits == (None, None) else holder
+
+    def _take(self, holder: Holder, body_bytes: int) -> QuotaExceeded | None:
+        wanted = (
+            (Usage.REQUESTS, 1, holder.max_requests_per_minute, "requests per minute"),
+            (Usage.BYTES, body_bytes, holder.max_bytes_per_day, "bytes of request bodies per day"),
+        )
+        with self._sessions.begin() as session:
+            for kind, amount, limit, unit in wanted:
+                if limit is None or (kind is Usage.BYTES and amount == 0):
+                    continue
+                if (seconds := charge(session, holder.key_id, kind, amount, limit)) is not None:
+                    return _exceeded(
+                        f"This key may use {limit:,} {unit}; send the request again in {seconds} s.", seconds
+                    )
+        return None
+
+    def _add_bytes(self, holder: Holder, amount: int) -> None:
+        try:
+            with self._sessions.begin() as session:
+                charge(session, holder.key_id, Usage.BYTES, amount, None)
+        except SQLAlchemyError as error:
+            log.warning("bytes_not_counted", key=holder.key_id, amount=amount, error=type(error).__name__)
+
+
+def _exceeded(detail: str, seconds: int) -> QuotaExceeded:
+    # The hub's clients read the header, everybody else the problem document.
+    return QuotaExceeded(detail, headers={"Retry-After": str(seconds), "X-Error-Message": detail})
+
+
+def _declared(headers: Mapping[str, str]) -> int:
+    length = headers.get("content-length", "0")
+    return int(length) if length.isdigit() else 0

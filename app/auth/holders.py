@@ -1,0 +1,76 @@
+"""Who holds the key of a request, for what is done with every request: quotas and the audit log.
+
+Remembered for a few seconds, so that a client that polls costs one query now and then. Whether the key is good is
+decided elsewhere, for each request anew (`app/auth/callers.py`).
+"""
+
+import hashlib
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy.orm import Session, sessionmaker
+
+from app.auth import keys
+
+_REMEMBERED_SECONDS: Final = 5.0
+_REMEMBERED_KEYS: Final = 10_000
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A key's id and name (both empty: no valid key), and its limits (None: none)."""
+
+    key_id: str = ""
+    name: str = ""
+    max_requests_per_minute: int | None = None
+    max_bytes_per_day: int | None = None
+
+
+NOBODY: Final = Holder()
+
+
+class Holders:
+    """Finds holders; safe for threads."""
+
+    def __init__(self, sessions: sessionmaker[Session]) -> None:
+        """Look keys up through `sessions`, which may be read-only."""
+        self._sessions = sessions
+        self._lock = threading.Lock()
+        self._known: dict[str, tuple[float, Holder]] = {}
+
+    def remembered(self, headers: Mapping[str, str]) -> Holder | None:
+        """The holder without asking the database; None: it has to be asked."""
+        token = _token(headers)
+        if not token:
+            return NOBODY
+        with self._lock:
+            until, holder = self._known.get(_digest(token), (0.0, NOBODY))
+        return holder if until > time.monotonic() else None
+
+    def find(self, headers: Mapping[str, str]) -> Holder:
+        """The holder as the database has it now."""
+        token = _token(headers)
+        if not token:
+            return NOBODY
+        with self._sessions() as session:
+            row = keys.find(session, token)
+        holder = NOBODY
+        if row is not None:
+            holder = Holder(row.id, row.name, row.max_requests_per_minute, row.max_bytes_per_day)
+        with self._lock:
+            if len(self._known) >= _REMEMBERED_KEYS:  # somebody tries keys out
+                self._known.clear()
+            self._known[_digest(token)] = (time.monotonic() + _REMEMBERED_SECONDS, holder)
+        return holder
+
+
+def _token(headers: Mapping[str, str]) -> str:
+    kind, _, token = headers.get("authorization", "").partition(" ")
+    return token.strip() if kind.lower() == "bearer" else ""
+
+
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()  # the keys themselves stay out of memory dumps

@@ -1,0 +1,156 @@
+"""Every fault that a machine, a network or a server can have, put into a service at work: nothing lost, nothing twice.
+
+Each test prints a line with what was done and what came of it. All share one deployment, as a week of bad luck would.
+"""
+
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.chaos.deployment import JOB, LEASE_SECONDS, Deployment, running_deployment, suspend
+from tests.service_process import wait_until
+
+pytestmark = [pytest.mark.chaos, pytest.mark.xdist_group("chaos"), pytest.mark.timeout(300)]
+
+Verdict = Callable[[str, list[str]], None]
+
+
+@pytest.fixture(scope="module")
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    with running_deployment(tmp_path_factory.mktemp("chaos") / "data") as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def undisturbed(deployment: Deployment) -> str:
+    """The checkpoint's hash of a job that nobody disturbs."""
+    (digest,) = deployment.outcome(deployment.submit(1))["hashes"]
+    return str(digest)
+
+
+@pytest.fixture
+def verdict(
+    deployment: Deployment, undisturbed: str, record_property: Callable[[str, object], None]
+) -> Iterator[Verdict]:
+    """Holds what came of the jobs against the promises, and writes the line."""
+    before = deployment.faults
+    began = time.monotonic()
+
+    def check(promise: str, job_ids: list[str]) -> None:
+        found: dict[str, Any] = deployment.outcome(job_ids)
+        faults = deployment.faults - before
+        record_property(
+            "promise",
+            f"{promise}: {faults} faults, {found['jobs']} jobs, {found['lost']} lost, {found['doubled']} doubled, "
+            f"{time.monotonic() - began:.0f} s",
+        )
+        assert faults > 0
+        assert (found["lost"], found["doubled"]) == (0, 0)
+        assert found["hashes"] == {undisturbed}, "the same checkpoint as undisturbed"
+
+    yield check
+    for proxy in (deployment.database, deployment.broker, deployment.lonely):
+        proxy.mend()
+
+
+def test_an_api_that_dies_between_commit_and_publish_makes_one_job(deployment: Deployment, verdict: Verdict) -> None:
+    key = uuid.uuid4().hex
+    body = JOB | {"output": {"repo": f"chaos/{key}"}, "labels": {"key": key}}
+
+    def send() -> None:
+        with pytest.raises(httpx.HTTPError):
+            httpx.post(f"{deployment.replicas[1].url}/v1/jobs", json=body, headers={"Idempotency-Key": key}, timeout=30)
+
+    def committed() -> bool:
+        return bool(httpx.get(f"{deployment.service.url}/v1/jobs", params={"label": f"key={key}"}).json()["items"])
+
+    deployment.broker.silence()  # the announcement that follows the commit hangs
+    sender = threading.Thread(target=send)
+    sender.start()
+    wait_until(committed, what="the job is committed")
+    deployment.replicas[1].api.kill()  # type: ignore[union-attr]
+    sender.join()
+    deployment.broker.mend()
+    deployment.kill_api(1)
+    job_id = deployment.submit_one(key)
+    made = httpx.get(f"{deployment.service.url}/v1/jobs", params={"label": f"key={key}"}).json()["items"]
+    assert [job["id"] for job in made] == [job_id]
+    verdict("API killed between commit and publish", [job_id])
+
+
+def test_killed_engines_and_workers_cost_nothing(deployment: Deployment, verdict: Verdict) -> None:
+    jobs = deployment.submit(2)
+    for job_id in jobs:
+        deployment.wait_for_engine(job_id)
+    deployment.kill_engine(jobs[0])
+    wait_until(lambda: deployment.worker_of(jobs[1]) is not None, what="the second job has a worker")
+    deployment.kill_worker(deployment.worker_of(jobs[1]) or 0)
+    verdict("engines and workers killed", jobs)
+
+
+def test_a_broker_that_forgets_everything_loses_no_job(deployment: Deployment, verdict: Verdict) -> None:
+    import redis
+
+    jobs = deployment.submit(1)
+    with redis.Redis(port=deployment.redis.port) as broker:
+        broker.flushall()
+    jobs += deployment.submit(1)
+    deployment.redis.restart()
+    deployment.broker.cut()
+    jobs += deployment.submit(1)
+    time.sleep(1)
+    deployment.broker.mend()
+    deployment.faults += 3
+    verdict("Redis emptied, restarted and cut off", jobs)
+
+
+def test_a_database_that_restarts_and_drops_connections_in_the_middle_of_the_finish_loses_no_job(
+    deployment: Deployment, verdict: Verdict
+) -> None:
+    jobs = deployment.submit(1)
+    deployment.wait_for_engine(jobs[0])
+    deployment.postgres.restart(signal.SIGQUIT)
+    deployment.faults += 1
+    for before_commit in (True, False):
+        for proxy in (deployment.database, deployment.lonely):
+            proxy.cut_in_transaction(b"succeeded", before_commit=before_commit)
+        jobs += deployment.submit(1)
+        wait_until(
+            lambda: not (deployment.database.trap_is_set and deployment.lonely.trap_is_set),
+            seconds=120,
+            what="a job finishes",
+        )
+        deployment.faults += 1
+    verdict("Postgres restarted, and cut off before and after the finishing COMMIT", jobs)
+
+
+def test_a_worker_cut_off_or_suspended_beyond_its_lease_works_on_no_job_that_another_has(
+    deployment: Deployment, verdict: Verdict
+) -> None:
+    jobs = deployment.submit(4)
+    for job_id in jobs:
+        deployment.wait_for_engine(job_id)
+    victim = deployment.worker_of(jobs[0])
+    assert victim is not None
+    suspend(deployment.service.workers[victim].pid)
+    deployment.lonely.silence()
+    deployment.database.slow_down(0.05)
+    deployment.faults += 3
+    time.sleep(1.5 * LEASE_SECONDS)
+    deployment.lonely.mend()
+    deployment.database.mend()
+    deployment.service.workers[victim].send_signal(signal.SIGCONT)
+    verdict("a worker suspended, one cut off, the others slowed down, for longer than a lease", jobs)
+
+
+def test_a_machine_that_dies_goes_on_where_it_was(deployment: Deployment, verdict: Verdict) -> None:
+    jobs = deployment.submit(2)
+    deployment.wait_for_engine(jobs[0])
+    deployment.kill_machine()
+    verdict("API, workers, engines, Redis and Postgres killed at once", jobs)

@@ -1,0 +1,72 @@
+"""Requests made up from the OpenAPI document, with every check of schemathesis, for each scope and for nobody.
+
+No answer is a server's error, and none is another than the document says. `make fuzz` goes on for longer.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from app.auth import keys
+from app.auth.scopes import Scope
+from app.jobs import repository
+from tests.integration.api.conftest import Service, jsonl, running, settings_for
+
+SECONDS = int(os.environ.get("STREAMLINE_TEST_FUZZ_SECONDS", "10"))
+# Some rules are between fields, or about what is in the hub: such requests are refused although each field is right.
+BEYOND_SCHEMAS = "positive_data_acceptance"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(SECONDS + 120)
+@pytest.mark.parametrize("scope", [None, *Scope], ids=lambda scope: scope or "nobody")
+def test_no_request_breaks_the_service_or_is_answered_in_an_undocumented_way(
+    scope: Scope | None, tmp_path: Path
+) -> None:
+    with running(settings_for(tmp_path / "data", None)) as service:
+        config = tmp_path / "schemathesis.toml"
+        config.write_text(_known_ids(service))
+        headers = []
+        with service.sessions.begin() as session:
+            _, operator = keys.create(session, "operator", Scope.ADMIN)
+            if scope is not None:
+                headers = ["--header", f"Authorization: Bearer {keys.create(session, scope, scope)[1]}"]
+        done = subprocess.run(
+            [
+                *(str(Path(sys.executable).with_name("schemathesis")), "--config-file", str(config)),
+                *("run", f"{service.url}/openapi.json", "--max-time", str(SECONDS), "--continue-on-failure"),
+                *(
+                    "--request-timeout",
+                    "20",
+                    "--checks",
+                    "all",
+                    "--exclude-checks",
+                    BEYOND_SCHEMAS,
+                    *headers,
+                    "--no-color",
+                ),
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=tmp_path,
+        )
+        assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+        assert service.http.get("/v1/jobs", headers={"Authorization": f"Bearer {operator}"}).status_code == 200
+
+
+def _known_ids(service: Service) -> str:
+    """Names of things that are there, so that requests reach more than the answer that nothing is.
+
+    The job has succeeded, which no request can change: the stream of its events ends.
+    """
+    job, dataset = service.submit()["id"], service.upload(jsonl("Once upon a time."))["id"]
+    with service.sessions.begin() as session:
+        claim = repository.claim(session, job, owner="worker", lease_seconds=60)
+        assert claim is not None
+        result = {"repo": "demo/out", "revision": "0" * 40, "removed_layers": [9, 10], "metrics": {}}
+        repository.succeed(session, job, claim.token, verdict="pass", gates=[], result=result)
+    return f'[parameters]\njob_id = "{job}"\ndataset_id = "{dataset}"\n'
