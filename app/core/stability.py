@@ -158,8 +158,9 @@ def stability(confidences: Floats, dense_right: Bools, pruned_right: Bools) -> f
         dense_right: whether the dense model has each question right [questions].
         pruned_right: the same of the pruned model.
     """
-    # Rounding can carry the sum of all weights past 1.
-    return min(1.0, float(weights(confidences)[dense_right == pruned_right].sum()))
+    weight = weights(confidences)
+    # Over the same sum, and in the same order, so that all questions together are 1 and not a rounding beside it.
+    return float((weight * (dense_right == pruned_right)).sum() / weight.sum())
 
 
 def compare(dense: Sequence[Answer], pruned: Sequence[Answer], *, seed: int = 0) -> Comparison:

@@ -81,6 +81,14 @@ class Facts:
 
 
 @dataclass(frozen=True)
+class Admitted:
+    """A job that may be queued: its specification, and what has to be in the database with it."""
+
+    spec: dict[str, Any]
+    copies: Sequence[MirrorCopy]
+
+
+@dataclass(frozen=True)
 class _Rows:
     """What a request names, as the database knows it."""
 
@@ -88,14 +96,6 @@ class _Rows:
     rivals: tuple[Revision, ...]
     texts: tuple[TextFacts, ...]
     tasks: tuple[TaskFacts, ...]
-
-
-@dataclass(frozen=True)
-class Admitted:
-    """A job that may be queued: its specification, and what has to be in the database with it."""
-
-    spec: dict[str, Any]
-    copies: Sequence[MirrorCopy]
 
 
 class Door:

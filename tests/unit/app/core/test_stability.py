@@ -165,3 +165,11 @@ def test_groups_by_confidence_are_of_equal_size_and_say_how_often_the_models_agr
     assert [(group.questions, group.agreement) for group in groups] == [(10, 0.0), (10, 1.0)]
     assert groups[0].confidence == pytest.approx(np.mean([spread / 2 for spread in range(10)]))
     assert compare(dense[:19], pruned[:19]).by_confidence == (), "too few for two groups"
+
+
+@pytest.mark.parametrize("count", [2, 3, 7, 49, 500])
+def test_models_that_agree_everywhere_have_exactly_one_within_their_interval(count: int) -> None:
+    answers = [Answer(1.0, (0.0, 0.1 + place / 7), (1.0, 0.0)) for place in range(count)]
+    found = compare(answers, answers).stability
+    assert found is not None
+    assert (found.low, found.value, found.high) == (1.0, 1.0, 1.0)
