@@ -1,6 +1,6 @@
 """Broken models and full disks: a typed failure with what to do, and nothing half-visible."""
 
-import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -31,28 +31,21 @@ def test_a_weights_file_that_broke_after_the_submit_fails_the_job_at_fetch_by_na
 
 
 def test_a_full_disk_fails_the_job_with_both_numbers_and_leaves_no_repo(tmp_path: Path) -> None:
-    """The whole service on a disk of 48 MB, and a job whose activations alone take 77 MB."""
-    small, text, port = tmp_path / "small", tmp_path / "text.jsonl", free_port("127.0.0.1")
+    """The whole service on a disk of 16 MB, of which its model takes 11, and a checkpoint of 9 MB."""
+    small, port = tmp_path / "small", free_port("127.0.0.1")
     small.mkdir()
-    story = "Once upon a time there was a little girl who liked to play in the park with her big red ball. " * 10
-    text.write_text("".join(json.dumps({"text": f"{story}{n}"}) + "\n" for n in range(700)))
     up = f"exec {sys.executable} -m app.cli up --port {port} --data {small}/data"
-    script = f"mount -t tmpfs -o size=48m tmpfs {small} && {up}"
+    script = f"mount -t tmpfs -o size=16m tmpfs {small} && {up}"
     service = subprocess.Popen(["unshare", "-rm", "sh", "-c", script], cwd=REPOSITORY)
     try:
         with Streamline(f"http://127.0.0.1:{port}") as client:
             wait_until(client.ready, what="the service on the small disk is up")
-            dataset = client.upload_dataset(text)["id"]
-            request = QUICK_JOB | {
-                "replacement": {"kind": "layer", "tokens": 150_000},
-                "calibration": {"dataset": dataset},
-                "evaluation": {"perplexity": [dataset]},
-            }
+            request = QUICK_JOB | {"target": {"layers": 3}, "replacement": {"kind": "none", "tokens": 4096}}
             job = client.wait(client.submit(request)["id"], timeout=240)
             assert job["state"] == "failed"
-            assert (job["error"]["code"], job["error"]["stage"]) == ("disk_full", "train")
-            needed, available = (int(word) for word in job["error"]["detail"].split() if word.isdigit())
-            assert needed > 70_000_000 > available
+            assert (job["error"]["code"], job["error"]["stage"]) == ("disk_full", "assemble")
+            needed, available = (int(word) for word in re.findall(r"\d{6,}", job["error"]["detail"].split(" at ")[0]))
+            assert needed > 9_000_000 > available
             repos = httpx.get(f"{client.url}/api/models").json()
             assert [repo["id"] for repo in repos] == ["demo/stories-24l"]
             assert client.ready(), "the service still answers"
