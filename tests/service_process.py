@@ -27,7 +27,7 @@ QUICK_JOB: dict[str, Any] = {
 }
 
 
-def wait_until(true: Callable[[], Any], *, seconds: float = 60, what: str) -> Any:
+def wait_until(true: Callable[[], Any], *, seconds: float = 180, what: str) -> Any:
     """Poll until `true()` is; fails with `what` after the time."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

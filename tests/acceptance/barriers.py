@@ -55,7 +55,7 @@ class Barriers:
 
     def wait(self, stage: str) -> None:
         """Until a process stands in front of the end of this stage."""
-        wait_until((self.directory / f"{stage}.reached").exists, seconds=90, what=f"the end of {stage} is reached")
+        wait_until((self.directory / f"{stage}.reached").exists, seconds=600, what=f"the end of {stage} is reached")
 
     def open(self, stage: str) -> None:
         """Let everyone pass, those that wait and those to come."""

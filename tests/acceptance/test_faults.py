@@ -23,7 +23,7 @@ def test_a_weights_file_that_broke_after_the_submit_fails_the_job_at_fetch_by_na
         blob.chmod(0o644)
         blob.write_bytes(blob.read_bytes()[:-1000])
         service.start_worker()
-        job = client.wait(job_id, timeout=120)
+        job = client.wait(job_id, timeout=600)
     assert job["state"] == "failed"
     assert (job["error"]["code"], job["error"]["stage"]) == ("corrupt_model", "fetch")
     assert "model.safetensors" in job["error"]["detail"]
@@ -41,7 +41,7 @@ def test_a_full_disk_fails_the_job_with_both_numbers_and_leaves_no_repo(tmp_path
         with Streamline(f"http://127.0.0.1:{port}") as client:
             wait_until(client.ready, what="the service on the small disk is up")
             request = QUICK_JOB | {"target": {"layers": 3}, "replacement": {"kind": "none", "tokens": 4096}}
-            job = client.wait(client.submit(request)["id"], timeout=240)
+            job = client.wait(client.submit(request)["id"], timeout=600)
             assert job["state"] == "failed"
             assert (job["error"]["code"], job["error"]["stage"]) == ("disk_full", "assemble")
             needed, available = (int(word) for word in re.findall(r"\d{6,}", job["error"]["detail"].split(" at ")[0]))
@@ -51,7 +51,7 @@ def test_a_full_disk_fails_the_job_with_both_numbers_and_leaves_no_repo(tmp_path
             assert client.ready(), "the service still answers"
     finally:
         service.terminate()
-        service.wait(timeout=60)
+        service.wait(timeout=600)
 
 
 def test_an_engine_that_hangs_is_found_killed_and_its_job_goes_on(environment: dict[str, str], tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_an_engine_that_hangs_is_found_killed_and_its_job_goes_on(environment: d
         for process in hung:
             process.suspend()
         wait_until(lambda: not any(process.is_running() for process in hung), seconds=30, what="they are killed")
-        job = client.wait(job_id, timeout=240)
+        job = client.wait(job_id, timeout=600)
         reasons = [event["data"].get("reason") or "" for event in client.events(job_id)]
     assert (job["state"], job["attempt"]) == ("succeeded", 2), job["error"]
     assert [reason[:30] for reason in reasons if "hung" in reason] == ["The engine hung: it sent no ev"]
@@ -86,7 +86,7 @@ def test_a_poison_job_fails_after_its_attempts_with_the_engines_last_words(
     with running_service(tmp_path / "data", environment, workers=0) as service, service.client() as client:
         worker = subprocess.Popen([sys.executable, "-c", worker_code], env=service.environment, cwd=service.data_dir)
         try:
-            job = client.wait(client.submit(QUICK_JOB)["id"], timeout=120)
+            job = client.wait(client.submit(QUICK_JOB)["id"], timeout=600)
         finally:
             worker.terminate()
             worker.wait(timeout=30)

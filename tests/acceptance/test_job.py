@@ -77,7 +77,7 @@ def test_a_job_is_compressed_proved_published_and_pulled(shared_service: Service
     with shared_service.client() as client:
         job = client.submit(QUICK_JOB | {"gates": {"max_perplexity_ratio": 100.0}, "output": {"repo": "team/main-way"}})
         assert job["state"] == "queued"
-        job = client.wait(job["id"], timeout=240)
+        job = client.wait(job["id"], timeout=600)
         assert (job["state"], job["verdict"], job["error"]) == ("succeeded", "pass", None)
         assert job["progress"] == 1.0
         metrics = job["result"]["metrics"]
@@ -116,7 +116,7 @@ def test_replacements_without_attention_load_in_the_stock_client(
             "replacement": {"kind": kind, "tokens": 4096},
             "output": {"repo": f"team/{kind}-{fmt}", "format": fmt},
         }
-        job = client.wait(client.submit(request)["id"], timeout=240)
+        job = client.wait(client.submit(request)["id"], timeout=600)
         assert job["state"] == "succeeded", job["error"]
     pulled = pull(shared_service, job, tmp_path / "home", trust=fmt == "auto")
     assert pulled["difference"] < 1e-4
@@ -135,7 +135,7 @@ def test_a_missed_gate_fails_the_verdict_and_moves_no_main(shared_service: Servi
             "gates": {"max_perplexity_ratio": 0.5, "min_stability": 0.01, "tasks": {own: {"max_flip_rate": 1}}},
             "output": {"repo": "team/missed"},
         }
-        job = client.wait(client.submit(request)["id"], timeout=240)
+        job = client.wait(client.submit(request)["id"], timeout=600)
     assert (job["state"], job["verdict"], job["error"]) == ("succeeded", "fail", None)
     assert [gate["name"] for gate in job["gates"]] == ["perplexity_ratio", "stability", f"flip_rate/{own}"]
     assert not job["gates"][0]["passed"]

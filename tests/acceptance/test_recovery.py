@@ -28,7 +28,7 @@ def finished_twice(client: Streamline, job_id: str) -> list[str]:
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The checkpoint's hash of a run that nobody disturbs: the same on every backend."""
     with running_service(tmp_path_factory.mktemp("undisturbed"), {}) as service, service.client() as client:
-        job = client.wait(client.submit(QUICK_JOB)["id"], timeout=240)
+        job = client.wait(client.submit(QUICK_JOB)["id"], timeout=600)
     assert job["state"] == "succeeded", job["error"]
     digest: str = job["result"]["checkpoint_sha256"]
     return digest
@@ -78,7 +78,7 @@ def test_a_process_killed_at_each_stage_changes_nothing_in_the_end(
             if stage in stages:
                 kill(service, job_id)
             barriers.open(stage)
-        job = client.wait(job_id, timeout=120)
+        job = client.wait(job_id, timeout=600)
         assert job["state"] == "succeeded", job["error"]
         assert job["result"]["checkpoint_sha256"] == undisturbed
         # Every kill of what computes costs one attempt, and no more.
@@ -98,7 +98,7 @@ def test_a_message_delivered_fifty_times_makes_one_attempt(service: ServiceProce
         job_id = client.submit(QUICK_JOB | {"replacement": {"kind": "none", "tokens": 4096}})["id"]
         for _ in range(50):
             enqueue(celery, job_id)
-        job = client.wait(job_id, timeout=240)
+        job = client.wait(job_id, timeout=600)
         assert (job["state"], job["attempt"]) == ("succeeded", 1)
 
 
@@ -114,7 +114,7 @@ def test_a_job_whose_message_was_lost_runs_all_the_same(environment: dict[str, s
             for message in (tmp_path / "data" / "broker" / "queue").iterdir():
                 message.unlink()
         service.start_worker()
-        assert client.wait(job_id, timeout=240)["state"] == "succeeded"
+        assert client.wait(job_id, timeout=600)["state"] == "succeeded"
 
 
 def test_a_stopping_worker_gives_its_job_back_and_another_goes_on(service: ServiceProcesses) -> None:
@@ -127,7 +127,7 @@ def test_a_stopping_worker_gives_its_job_back_and_another_goes_on(service: Servi
         assert client.job(job_id)["state"] == "queued"
         assert not service.engines(job_id)
         service.start_worker()
-        job = client.wait(job_id, timeout=240)
+        job = client.wait(job_id, timeout=600)
         assert (job["state"], job["attempt"]) == ("succeeded", 2)
         assert finished_twice(client, job_id) == []
 
@@ -153,7 +153,7 @@ def test_up_stops_cleanly_and_goes_on_at_the_next_start(tmp_path: Path) -> None:
         assert not service.engines(str(service.port)), "no process is left behind"
         up = start_up()
         with service.client() as client:
-            job = client.wait(job_id, timeout=240)
+            job = client.wait(job_id, timeout=600)
             assert job["state"] == "succeeded"
             assert finished_twice(client, job_id) == []
     finally:

@@ -48,7 +48,7 @@ def test_a_store_that_became_read_only_refuses_uploads_and_takes_them_again_when
             assert http.get("/readyz").status_code == 200
     finally:
         service.terminate()
-        service.wait(timeout=60)
+        service.wait(timeout=600)
 
 
 def test_a_service_out_of_file_handles_answers_again_once_it_has_some(tmp_path: Path) -> None:

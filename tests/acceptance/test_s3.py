@@ -19,7 +19,7 @@ def test_a_job_over_a_bucket_is_published_and_every_byte_can_be_verified(s3_endp
         "STREAMLINE_GC_GRACE_SECONDS": "0",
     }
     with running_service(tmp_path / "data", environment) as service, service.client() as client:
-        job = client.wait(client.submit(QUICK_JOB)["id"], timeout=120)
+        job = client.wait(client.submit(QUICK_JOB)["id"], timeout=600)
         assert job["state"] == "succeeded", job["error"]
         report = httpx.get(f"{service.url}/v1/jobs/{job['id']}/report").json()
         assert report["removed_layers"] == job["result"]["removed_layers"]

@@ -106,7 +106,7 @@ class Deployment:
                 assert answer.status_code in {409, 503}, answer.text
             return False
 
-        wait_until(accepted, seconds=60, what="a replica accepts the job")
+        wait_until(accepted, seconds=600, what="a replica accepts the job")
         return found[0]
 
     def client(self) -> Streamline:
@@ -117,7 +117,7 @@ class Deployment:
             return bool(client.job(job_id)["state"] == "running")
 
     def wait_for_engine(self, job_id: str) -> None:
-        wait_until(lambda: self.service.engines(job_id), seconds=90, what=f"job {job_id} has an engine")
+        wait_until(lambda: self.service.engines(job_id), seconds=600, what=f"job {job_id} has an engine")
 
     # --- faults ------------------------------------------------------------------------------------------------------
 
@@ -174,7 +174,7 @@ class Deployment:
 
     # --- what must hold ----------------------------------------------------------------------------------------------
 
-    def outcome(self, job_ids: list[str], *, seconds: float = 240) -> dict[str, Any]:
+    def outcome(self, job_ids: list[str], *, seconds: float = 600) -> dict[str, Any]:
         """Wait for the jobs, and count what was lost and what was done twice; the hashes of their checkpoints."""
         lost, doubled, hashes = 0, 0, set()
         with self.client() as client:

@@ -123,7 +123,7 @@ def test_a_database_that_restarts_and_drops_connections_in_the_middle_of_the_fin
         jobs += deployment.submit(1)
         wait_until(
             lambda: not (deployment.database.trap_is_set and deployment.lonely.trap_is_set),
-            seconds=120,
+            seconds=600,
             what="a job finishes",
         )
         deployment.faults += 1

@@ -112,7 +112,7 @@ def _migrating(url: str) -> "subprocess.Popen[bytes]":
 def test_of_migrations_that_start_at_once_one_runs_and_the_others_find_it_done(url: str, engine: Engine) -> None:
     processes = [_migrating(url) for _ in range(3)]
     for process in processes:
-        said, _ = process.communicate(timeout=60)
+        said, _ = process.communicate(timeout=180)
         assert process.returncode == 0, said.decode()
     with engine.connect() as connection:
         assert len(connection.execute(text("SELECT version_num FROM alembic_version")).all()) == 1
@@ -130,6 +130,6 @@ def test_a_migration_waits_for_one_under_way(postgres_url: str) -> None:
             wait_until(lambda: watcher.scalar(waiting), what="the second migration waits")
             assert not inspect(watcher).get_table_names()
         first.execute(text(f"SELECT pg_advisory_unlock({lock})"))
-        said, _ = second.communicate(timeout=60)
+        said, _ = second.communicate(timeout=180)
     assert second.returncode == 0, said.decode()
     engine.dispose()
