@@ -186,6 +186,9 @@ class Mirror:
         except RevisionNotFound:
             with self._sessions.begin() as session:
                 rows.forget_ref(session, name, revision)
+            # A copy of another revision says that the repository is there, and for whom.
+            if revision != DEFAULT_BRANCH and not self._known(name, revision).exists:
+                self._look_up(name, DEFAULT_BRANCH)
         except (UpstreamRefused, GatedRepository) as error:
             self._remember(name, revision, error)
             raise
