@@ -240,7 +240,7 @@ def test_a_rival_takes_its_turns_beside_the_two(finished: StageContext) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"backend": "vllm"}, "vllm, which is not installed"),
+        ({"backend": "vllm"}, "ffn ends in a checkpoint with code of its own"),
         ({"rivals": [{"path": "/nowhere", "name": "pruned", "revision": ""}]}, "need different names"),
         ({"rivals": [{"path": "/nowhere", "name": "x", "revision": ""}]}, "/nowhere"),
         ({"prompt_tokens": []}, "must each name at least one"),
@@ -251,6 +251,14 @@ def test_a_benchmark_that_cannot_be_run_is_refused(finished: StageContext, chang
     recipe = Recipe.from_json(data | {"benchmark": data["benchmark"] | changes})
     with pytest.raises(EngineError, match=said):
         request.check(recipe)
+
+
+def test_a_backend_that_is_not_installed_is_refused(finished: StageContext) -> None:
+    data = finished.recipe.to_json()
+    changes = {"benchmark": data["benchmark"] | {"backend": "vllm"}, "replacement": data["replacement"]}
+    changes["replacement"] |= {"kind": "layer"}
+    with pytest.raises(EngineError, match="vllm, which is not installed"):
+        request.check(Recipe.from_json(data | changes))
 
 
 def test_the_report_has_the_contracts_names(finished: StageContext) -> None:
