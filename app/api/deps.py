@@ -62,6 +62,11 @@ def services(request: Request) -> Services:
     return found
 
 
+async def _parts(request: Request) -> Services:
+    """As a coroutine: FastAPI gives each plain function among the dependencies a turn in its threads."""
+    return services(request)
+
+
 # Only described in OpenAPI by this; the check itself has to look at the database first.
 _bearer = HTTPBearer(auto_error=False, description="An API key (`streamline keys create`). Needed once keys exist.")
 
@@ -91,7 +96,7 @@ def require(scope: Scope) -> Callable[..., Caller]:
     return check
 
 
-Parts = Annotated[Services, Depends(services)]
+Parts = Annotated[Services, Depends(_parts)]
 Reader = Annotated[Caller, Depends(require(Scope.READ))]
 Submitter = Annotated[Caller, Depends(require(Scope.SUBMIT))]
 Admin = Annotated[Caller, Depends(require(Scope.ADMIN))]

@@ -198,28 +198,34 @@ async def get_job(
     With `wait`, the answer comes as soon as the job differs from what `If-None-Match` names (or, without it, from what
     it is now), and at the latest after that many seconds. A final job is answered at once.
     """
-    row, mark = await run_in_threadpool(_look, parts, job_id, hub_caller(caller))
-    known = if_none_match is None or etag_matches(if_none_match, service.etag(row))
-    if wait and known and not mark.final and await parts.watcher.wait(job_id, mark, wait):
-        row, _ = await run_in_threadpool(_look, parts, job_id, hub_caller(caller))
-    if etag_matches(if_none_match, service.etag(row)):
-        return Response(status_code=304, headers=_headers(row))
-    return _answer(row, 200)
+    who = hub_caller(caller)
+    # Nearly every poll finds nothing new, and then the whole job is not read.
+    mark = await run_in_threadpool(_mark, parts, job_id, who)
+    if wait and not mark.final and (if_none_match is None or etag_matches(if_none_match, mark.etag)):
+        await parts.watcher.wait(job_id, mark, wait)
+        mark = await run_in_threadpool(_mark, parts, job_id, who)
+    if etag_matches(if_none_match, mark.etag):
+        return Response(status_code=304, headers=_headers(mark))
+    return _answer(await run_in_threadpool(_row, parts, job_id, who), 200)
 
 
-def _look(parts: Services, job_id: str, who: HubCaller) -> tuple[JobRow, Mark]:
+def _mark(parts: Services, job_id: str, who: HubCaller) -> Mark:
     with parts.read_sessions() as session:
-        row = service.find(session, job_id, who)
-    return row, Mark.of(row)
+        return service.mark(session, job_id, who)
 
 
-def _headers(row: JobRow) -> dict[str, str]:
-    headers = {"ETag": service.etag(row), "Cache-Control": "no-cache"}
-    return headers if service.is_final(row) else headers | {"Retry-After": str(RETRY_AFTER_SECONDS)}
+def _row(parts: Services, job_id: str, who: HubCaller) -> JobRow:
+    with parts.read_sessions() as session:
+        return service.find(session, job_id, who)
+
+
+def _headers(mark: Mark) -> dict[str, str]:
+    headers = {"ETag": mark.etag, "Cache-Control": "no-cache"}
+    return headers if mark.final else headers | {"Retry-After": str(RETRY_AFTER_SECONDS)}
 
 
 def _answer(row: JobRow, status: int, headers: dict[str, str] | None = None) -> JSONResponse:
-    return JSONResponse(Job.of(row).model_dump(mode="json"), status, headers=_headers(row) | (headers or {}))
+    return JSONResponse(Job.of(row).model_dump(mode="json"), status, headers=_headers(Mark.of(row)) | (headers or {}))
 
 
 @router.post(

@@ -37,6 +37,7 @@ class Claim:
 class Mark:
     """How far a job is: it has changed for a client exactly if its mark differs."""
 
+    job_id: str
     version: int
     events: int
     final: bool
@@ -44,7 +45,12 @@ class Mark:
     @classmethod
     def of(cls, row: JobRow) -> Self:
         """The mark of a row that has just been read."""
-        return cls(row.version, row.event_count, row.state in FINAL)
+        return cls(row.id, row.version, row.event_count, row.state in FINAL)
+
+    @property
+    def etag(self) -> str:
+        """Strong: any change that a client can see counts the version up."""
+        return f'"{self.job_id}-{self.version}"'
 
 
 @dataclass(frozen=True)
@@ -96,7 +102,7 @@ def marks(session: Session, job_ids: Iterable[str], *, where: ColumnElement[bool
             JobRow.id.in_(list(job_ids)), true() if where is None else where
         )
     )
-    return {row.id: Mark(row.version, row.event_count, row.state in FINAL) for row in rows}
+    return {row.id: Mark(row.id, row.version, row.event_count, row.state in FINAL) for row in rows}
 
 
 def page(

@@ -21,7 +21,7 @@ from app.jobs import idempotency, repository
 from app.jobs.access import note_repositories, visible_to
 from app.jobs.idempotency import Reservation
 from app.jobs.repository import Mark
-from app.jobs.states import FINAL, State
+from app.jobs.states import State
 
 QUEUE_RETRY_AFTER_SECONDS: Final = 30
 
@@ -141,16 +141,6 @@ def retry(session: Session, job_id: str, who: Caller) -> JobRow:
     if not queued:
         raise JobNotRetryable(f"Job {job_id} is {row.state}; only a failed or cancelled job can be tried again.")
     return row
-
-
-def is_final(row: JobRow) -> bool:
-    """Whether nothing but a retry can change the job."""
-    return row.state in FINAL
-
-
-def etag(row: JobRow) -> str:
-    """Strong: any change that a client can see counts the version up."""
-    return f'"{row.id}-{row.version}"'
 
 
 def _check_queue(session: Session, owner: str) -> None:

@@ -9,7 +9,7 @@ from sqlalchemy.exc import OperationalError
 from app.jobs.repository import Mark
 from app.jobs.watching import Watcher
 
-OLD, NEW = Mark(1, 1, False), Mark(2, 2, False)
+OLD, NEW = Mark("a", 1, 1, False), Mark("a", 2, 2, False)
 
 
 def test_a_change_wakes_those_who_wait_for_it_and_nobody_else() -> None:
