@@ -186,8 +186,8 @@ def main() -> None:
         peak, growth, limit = (result[f"anonymous_bytes_{name}"] / 1e6 for name in ("peak", "growth", "limit"))
         converting = result["anonymous_bytes_peak_converting"] / 1e6
         print(
-            f"anonymous memory {peak:.0f} MB (grew by {growth:.0f} MB), {converting:.0f} MB when it turns bfloat16 into "
-            f"float16; limit {limit:.0f} MB"
+            f"anonymous memory {peak:.0f} MB (grew by {growth:.0f} MB), {converting:.0f} MB when it turns "
+            f"bfloat16 into float16; limit {limit:.0f} MB"
         )
     sys.exit(0 if result["passed"] else 1)
 
