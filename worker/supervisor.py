@@ -20,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 from structlog.contextvars import bound_contextvars
 
+from app.core.redaction import Redaction, without_stack
 from app.hub.errors import HubError, NotAllowed, UpstreamDamaged, UpstreamTimeout, UpstreamUnavailable
 from app.hub.upstream.store import PullThroughStore
 from app.jobs import repository
@@ -168,8 +169,15 @@ def _code_of(failure: Exception) -> str:
             return "model_unavailable"
 
 
+def _redaction(context: WorkerContext, job_id: str) -> Redaction:
+    """What clients are told names no place of this machine."""
+    settings = context.settings
+    return Redaction(workspace=settings.work_dir / job_id, data=settings.data_dir)
+
+
 def _record_failure(error: dict[str, Any], lease: Lease, context: WorkerContext, *, permanent: bool) -> Outcome:
     job_id, token = lease.claim.job_id, lease.claim.token
+    error = _redaction(context, job_id).of_values(error)
     with context.sessions.begin() as session:
         if permanent:
             repository.fail(session, job_id, token, error=error)
@@ -183,6 +191,7 @@ def _record_failure(error: dict[str, Any], lease: Lease, context: WorkerContext,
 def _run_engine(
     arguments: list[str], workspace: Path, lease: Lease, progress: Progress, context: WorkerContext
 ) -> None:
+    redacted = _redaction(context, lease.claim.job_id).of_values
     engine = EngineProcess(arguments, log_file=workspace / "engine.log")
     pulse = Pulse(engine.pid, context.settings.hang_seconds)
     failed: dict[str, Any] | None = None
@@ -196,6 +205,7 @@ def _run_engine(
                 if event is None:
                     break
                 pulse.heard()
+                event = redacted(event)
                 metrics.note(event)
                 if event.get("event") == "failed":
                     failed = event
@@ -257,7 +267,7 @@ def _check_alive(pulse: Pulse, engine: EngineProcess, progress: Progress, contex
 
 
 def _with_last_words(sentence: str, engine: EngineProcess) -> str:
-    said = engine.last_output()
+    said = without_stack(engine.last_output())
     return f"{sentence} Its last words: {said}" if said else sentence
 
 

@@ -376,7 +376,7 @@ def _require_space(out: Path, needed: int) -> None:
     if needed > free:
         raise EngineError(
             "disk_full",
-            f"the checkpoint needs {needed} bytes, {free} are free at {out.parent}; free the difference and retry",
+            f"the checkpoint needs {needed} bytes, {free} are free in the workspace; free the difference and retry",
             permanent=True,
         )
 
