@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sqlalchemy.orm import Session
 
-from app.core.safetensors_file import CorruptSafetensors, read_checkpoint, read_header
+from app.core.safetensors_file import PICKLES, CorruptSafetensors, read_checkpoint, read_header
 from app.hub.card import model_tags, read_card
 from app.hub.catalog import CONFIG_FILE, MAX_CONFIG_BYTES, parse_config
 from app.hub.errors import BadName, DirectoryNotAllowed, ModelRefused, NoSafetensors
@@ -15,9 +15,6 @@ from app.hub.names import check_path, check_repo_name
 from app.hub.publishing import Commit, commit_files, stage_files
 from app.hub.revisions import DEFAULT_BRANCH
 from app.storage.blobs import BlobStore
-
-PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack"})
-"""Other forms of the weights; the pickled ones run code when they are opened."""
 
 
 @dataclass(frozen=True, slots=True)
