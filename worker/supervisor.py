@@ -38,6 +38,7 @@ from app.storage.blobs import (
     StoreRefused,
     StoreUnavailable,
 )
+from app.tracing import attempt_span, job_ended, stage_spans
 from worker import metrics
 from worker.engine_process import EngineProcess
 from worker.fetching import fetch_model
@@ -51,6 +52,8 @@ from worker.pulse import Pulse
 log = structlog.get_logger(__name__)
 
 _POLL_SECONDS = 0.2
+_ENDS = frozenset({Outcome.SUCCEEDED, Outcome.FAILED, Outcome.CANCELLED})
+"""Outcomes of an attempt that are the job's."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,11 @@ def run_job(job_id: str, context: WorkerContext) -> None:
     lease = Lease(
         context.sessions, claim, heartbeat_seconds=settings.heartbeat_seconds, lease_seconds=settings.lease_seconds
     )
-    with bound_contextvars(job_id=job_id, attempt=claim.attempt, request_id=claim.request_id):
+    names = {"streamline__job_id": job_id, "streamline__attempt": claim.attempt}
+    with (
+        bound_contextvars(job_id=job_id, attempt=claim.attempt, request_id=claim.request_id),
+        attempt_span(claim.trace, **names) as span,
+    ):
         log.info("claimed")
         try:
             with lease:
@@ -99,12 +106,20 @@ def run_job(job_id: str, context: WorkerContext) -> None:
             outcome = Outcome.LEASE_LOST
         metrics.ATTEMPTS.labels(outcome=outcome).inc()
         log.info("attempt_ended", outcome=outcome)
+        bad = outcome in {Outcome.FAILED, Outcome.RETRIED, Outcome.LEASE_LOST}
+        span.describe(failed=str(outcome) if bad else None, streamline__outcome=str(outcome))
+    if outcome in _ENDS and claim.created_at is not None:
+        job_ended(claim.trace, job_id, began=claim.created_at, state=str(outcome))
 
 
 def _attempt(lease: Lease, context: WorkerContext) -> Outcome:
+    workspace = context.settings.work_dir / lease.claim.job_id
+    with stage_spans() as watch:
+        return _watched_attempt(lease, context, workspace, Progress(watch))
+
+
+def _watched_attempt(lease: Lease, context: WorkerContext, workspace: Path, progress: Progress) -> Outcome:
     job_id, token, settings = lease.claim.job_id, lease.claim.token, context.settings
-    workspace = settings.work_dir / job_id
-    progress = Progress()
     try:
         if context.upstream is not None:
             fetch_model(lease.claim, context.read_sessions, context.upstream, _Fetching(lease, progress, context))
