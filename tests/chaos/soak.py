@@ -94,16 +94,14 @@ class Footprint:
         """As it is now."""
         replicas = [psutil.Process(replica.api.pid) for replica in deployment.replicas if replica.api]
         data = deployment.service.data_dir
-        begun = [
-            path for path in ("store/staging", "uploads/staging", "uploads/parts", "work") if (data / path).is_dir()
-        ]
+        places = [data / name for name in ("store/staging", "uploads/staging", "uploads/parts", "work")]
         with psycopg.connect(port=deployment.postgres.port, host="127.0.0.1", user="postgres") as server:
             row = server.execute("SELECT count(*) FROM pg_stat_activity WHERE client_port IS NOT NULL").fetchone()
         return cls(
             processes=len(_processes(data)),
             handles=sum(process.num_fds() for process in replicas),
             connections=row[0] - 1 if row else 0,  # our own
-            files=sum(len(list((data / path).iterdir())) for path in begun),
+            files=sum(len(list(place.iterdir())) for place in places if place.is_dir()),
         )
 
     def grown(self, since: "Footprint") -> bool:
