@@ -24,7 +24,7 @@ $(STAMP): pyproject.toml requirements.lock
 	@test -n "$(PYTHON)" || { echo "Python 3.11 is needed; set PYTHON=/path/to/python3.11"; exit 1; }
 	@echo "Installing into $(VENV) (the first time: a few minutes) ..."
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --disable-pip-version-check --constraint requirements.lock --editable '.[worker,s3,dev]' 2>$(VENV)/pip.log \
+	@$(BIN)/pip install --disable-pip-version-check --constraint requirements.lock --editable '.[worker,s3,otel,dev]' 2>$(VENV)/pip.log \
 		| sed -u -n -E 's/^ *(Downloading|Using cached|Processing) ([^ ]+).*/  \2/p; s/^Installing collected.*/  unpacking .../p' \
 		|| { cat $(VENV)/pip.log; exit 1; }
 	@touch $@

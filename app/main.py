@@ -39,6 +39,7 @@ from app.settings import EMBEDDED_BROKER, Settings
 from app.storage.blobs import StorageError
 from app.storage.collection import run_collector
 from app.storage.opening import open_stores
+from app.tracing import configure_tracing
 from app.web import models as model_pages
 from app.web import pages
 
@@ -51,6 +52,7 @@ log = structlog.get_logger(__name__)
 def create_app(settings: Settings) -> FastAPI:
     """Make the application; nothing is connected to before its first request or its lifespan."""
     configure_logging()
+    configure_tracing("streamline-api")
     engine = connect(settings.database)
     services = _services(settings, session_factory(engine), session_factory(engine, read_only=True))
 

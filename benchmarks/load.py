@@ -1,11 +1,11 @@
 """The API under many clients: polling against a bare route, waiting clients, a long queue. SQLite, one API process.
 
-    python -m benchmarks.load [--seconds 5]
+    python -m benchmarks.load [--seconds 5] [--until-it-breaks]
 
 Limits: `GET /v1/jobs/{id}` with an ETag at least 0.5 x the requests per second of an empty route that does one indexed
 read in the same server; with 500 long-polls and 200 event streams open, a poll's p99 under 250 ms and the process under
 300 MB; with 10,000 jobs queued, a submit's p99 at most 1.5 x that of an empty queue, and a claim under 20 ms. Exits 1
-where one is missed.
+where one is missed. With --until-it-breaks see `benchmarks.load_limits`.
 """
 
 import argparse
@@ -201,6 +201,7 @@ def long_queue(verdict: Verdict, url: str, sessions: sessionmaker[Session], empt
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=5.0, help="of each round of polling")
+    parser.add_argument("--until-it-breaks", action="store_true", help="more and more load, instead of these figures")
     options = parser.parse_args()
     verdict = Verdict()
     with tempfile.TemporaryDirectory() as directory:
@@ -215,6 +216,11 @@ def main() -> int:
         with process(["-m", "app.cli", "api", "--port", str(port)], port, "/readyz", **data) as server:
             url = f"http://127.0.0.1:{port}"
             empty, ids = submits(url, 200)
+            if options.until_it_breaks:
+                from benchmarks.load_limits import Served, until_it_breaks
+
+                until_it_breaks(Served(server, port, sessions, ids, options.seconds, p99(empty)))
+                return 0
             with process(["-c", FLOOR, str(floor_port), database], floor_port, "/x"):
                 polling(verdict, port, floor_port, ids[0], options.seconds)
             waiting(verdict, server, port, ids, options.seconds)

@@ -1,8 +1,8 @@
 """A real S3 server (moto's) in a process of its own, and what a test may want from its bad days.
 
-`python -m tests.s3_server` prints its port. Two things are added to moto's application: buckets whose names begin with
-`full-` take nothing, as MinIO says it, and multipart uploads are listed with the time they were begun (moto has a
-constant).
+`python -m tests.s3_server` prints its port. Three things are added to moto's application: buckets whose names begin
+with `full-` take nothing, as MinIO says it; others fill up and have room again as `make_full` says; and multipart
+uploads are listed with the time they were begun (moto has a constant).
 """
 
 import re
@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import parse_qs
 from urllib.request import Request, urlopen
 
 ACCESS_KEY, SECRET_KEY = "AKIATESTTESTTESTTEST", "a-secret-that-must-not-be-seen"
@@ -24,6 +25,7 @@ CREDENTIALS = {
 }
 _FULL = b"<Error><Code>XMinioStorageFull</Code><Message>Storage backend has reached its limit</Message></Error>"
 _REFUSED = b"<Error><Code>SignatureDoesNotMatch</Code><Message>%s</Message></Error>"
+_CONTROL = "/streamline-test/full/"
 _MOTOS_TIME = "2010-11-10T20:48:33.000Z"
 
 
@@ -46,17 +48,50 @@ def make_bucket(endpoint: str, name: str) -> str:
     return f"s3://{name}"
 
 
+def make_full(endpoint: str, url: str, code: str | None = "XMinioStorageFull", *, from_part: int = 0) -> None:
+    """Let the bucket take nothing more, with this error, or anything again (None).
+
+    Args:
+        endpoint: the server.
+        url: the bucket's.
+        code: what S3 servers say: MinIO has XMinioStorageFull and XMinioAdminBucketQuotaExceeded, Ceph QuotaExceeded.
+        from_part: the bucket is full only from this part of a multipart upload on.
+    """
+    name = url.removeprefix("s3://").partition("/")[0]
+    urlopen(Request(f"{endpoint}{_CONTROL}{name}?code={code or ''}&from={from_part}", method="PUT")).close()
+
+
+def uploads_under_way(endpoint: str, url: str) -> int:
+    """How many multipart uploads of a bucket have neither been completed nor aborted."""
+    name = url.removeprefix("s3://").partition("/")[0]
+    with urlopen(f"{endpoint}/{name}?uploads") as answer:
+        return int(answer.read().count(b"<Upload>"))
+
+
 def _application() -> Callable[..., Iterable[bytes]]:
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
     moto = DomainDispatcherApplication(create_backend_app)
     begun: dict[str, str] = {}
+    full: dict[str, tuple[str, int]] = {}
 
     def application(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
         bucket = environ["PATH_INFO"].split("/")[1]
+        if environ["PATH_INFO"].startswith(_CONTROL):
+            asked = parse_qs(environ["QUERY_STRING"], keep_blank_values=True)
+            name = environ["PATH_INFO"].removeprefix(_CONTROL)
+            full.pop(name, None)
+            if asked["code"][0]:
+                full[name] = asked["code"][0], int(asked["from"][0])
+            start("200 OK", [("Content-Length", "0")])
+            return []
         writes = environ["REQUEST_METHOD"] in {"PUT", "POST"} and environ["PATH_INFO"].strip("/") != bucket
         if bucket.startswith("full-") and writes:
             return _refuse(environ, start, "507 Insufficient Storage", _FULL)
+        if writes and bucket in full and _comes_too_late(environ, full[bucket][1]):
+            code = full[bucket][0]
+            status = "507 Insufficient Storage" if code.startswith("XMinio") else "403 Forbidden"
+            return _refuse(environ, start, status, _FULL.replace(b"XMinioStorageFull", code.encode()))
         if bucket.startswith("refused-") and environ["PATH_INFO"].strip("/") != bucket:
             said = environ.get("HTTP_AUTHORIZATION", "").encode()  # real servers quote what they were sent
             return _refuse(environ, start, "403 Forbidden", _REFUSED % said)
@@ -75,6 +110,14 @@ def _application() -> Callable[..., Iterable[bytes]]:
         return [body.encode()]
 
     return application
+
+
+def _comes_too_late(environ: dict[str, Any], from_part: int) -> bool:
+    """Whether a write is one that a full bucket refuses: all, or parts from a number on."""
+    if not from_part:
+        return True
+    asked = parse_qs(environ.get("QUERY_STRING", ""), keep_blank_values=True)
+    return "partNumber" in asked and int(asked["partNumber"][0]) >= from_part
 
 
 def _dated(upload: str, begun: dict[str, str]) -> str:

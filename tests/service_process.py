@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 
 from app.cli.serve import free_port
@@ -35,6 +36,15 @@ def wait_until(true: Callable[[], Any], *, seconds: float = 180, what: str) -> A
             return value
         time.sleep(0.02)
     raise AssertionError(f"not within {seconds} s: {what}")
+
+
+def told_of(url: str, job_id: str) -> str:
+    """Everything that a client is told of a job: itself, its events, and the files that it leaves behind."""
+    job = f"{url}/v1/jobs/{job_id}"
+    files = httpx.get(f"{job}/files").json()
+    texts = [file["path"] for file in files.get("items", ()) if not file["path"].endswith(".safetensors")]
+    parts = [httpx.get(job), httpx.get(f"{job}/events", headers={"Accept": "application/json"})]
+    return "\n".join(part.text for part in [*parts, *(httpx.get(f"{job}/files/{path}") for path in texts)])
 
 
 class ServiceProcesses:

@@ -5,6 +5,7 @@ import sys
 
 from app.logs import configure_logging
 from app.settings import SettingsError, load_settings
+from app.tracing import configure_tracing
 from worker import metrics
 from worker.celery_app import run_worker
 
@@ -20,6 +21,7 @@ def main() -> int:
         print(error, file=sys.stderr)  # noqa: T201
         return 64
     configure_logging()
+    configure_tracing("streamline-worker")
     metrics.serve(settings.worker_metrics)
     run_worker(settings, leashed=arguments.leashed)
     return 0

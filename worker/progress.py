@@ -1,7 +1,7 @@
 """The engine's events turned into a job's stage, its progress from 0 to 1, and rows for the event log."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from app.jobs.repository import Event
@@ -25,7 +25,9 @@ _EVERY_SECONDS = 0.5
 class Progress:
     """Collects events and says when they are worth a write: at once at a stage's ends, else twice a second."""
 
-    def __init__(self) -> None:
+    def __init__(self, watch: Callable[[Mapping[str, Any]], None] = lambda _: None) -> None:
+        """Begin; `watch` is told of every event too."""
+        self._watch = watch
         self.stage: str | None = None
         self.fraction = 0.0
         self._begin, self._share = 0.0, 0.0
@@ -36,6 +38,7 @@ class Progress:
 
     def take(self, event: Mapping[str, Any]) -> None:
         """Note one event of the engine."""
+        self._watch(event)
         kind = str(event.get("event", ""))
         stage = str(event["stage"]) if "stage" in event else self.stage
         if kind == "stage_started":

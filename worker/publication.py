@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from app.auth import keys
 from app.core.gates import judge
+from app.core.redaction import Redaction
 from app.core.windows import in_words
 from app.datasets import repository as datasets
 from app.db.models import RepoRow
@@ -45,6 +46,8 @@ _ARTEFACTS = (
     "ledger.json",
     "engine.log",
 )
+_WITH_PLACES = frozenset({"report.json", "recipe.json", "engine.log"})
+"""Of those the files that name directories of this machine."""
 
 
 def publish(
@@ -71,6 +74,7 @@ def publish(
     began = time.monotonic()
     progress.take({"event": "stage_started", "stage": "publish", "time": time.time()})
     lease.advance(**progress.drain())
+    _name_no_place(workspace)
     report = json.loads((workspace / "report.json").read_text())
     verdict, gates = judge(spec["gates"], report["metrics"])
     beside = workspace / "card"  # not among the checkpoint's files, which the ledger knows by their hashes
@@ -126,6 +130,19 @@ def check_access(session: Session, owner: str, source: RepoRow | None, output: s
     who = Caller(has_token=True, key=owner, scope=keys.scope_of(session, owner)) if owner else Caller()
     check_may_publish(session, who, output)
     check_as_closed(session, source, output)
+
+
+def _name_no_place(workspace: Path) -> None:
+    """Take this machine's directories out of the files that clients get; none of them is an output in the ledger."""
+    redaction = Redaction(workspace=workspace)
+    for name in _artefacts(workspace):
+        file = workspace / name
+        if file.name in _WITH_PLACES:
+            text = file.read_text(encoding="utf-8", errors="replace")
+            if (told := redaction.of_places(text)) != text:
+                staged = file.with_name(f"{file.name}.staged")
+                staged.write_text(told, encoding="utf-8")
+                staged.replace(file)
 
 
 def _artefacts(workspace: Path) -> list[str]:

@@ -20,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 from structlog.contextvars import bound_contextvars
 
+from app.core.redaction import Redaction, without_stack
 from app.hub.errors import HubError, NotAllowed, UpstreamDamaged, UpstreamTimeout, UpstreamUnavailable
 from app.hub.upstream.store import PullThroughStore
 from app.jobs import repository
@@ -37,6 +38,7 @@ from app.storage.blobs import (
     StoreRefused,
     StoreUnavailable,
 )
+from app.tracing import attempt_span, job_ended, stage_spans
 from worker import metrics
 from worker.engine_process import EngineProcess
 from worker.fetching import fetch_model
@@ -50,6 +52,8 @@ from worker.pulse import Pulse
 log = structlog.get_logger(__name__)
 
 _POLL_SECONDS = 0.2
+_ENDS = frozenset({Outcome.SUCCEEDED, Outcome.FAILED, Outcome.CANCELLED})
+"""Outcomes of an attempt that are the job's."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,11 @@ def run_job(job_id: str, context: WorkerContext) -> None:
     lease = Lease(
         context.sessions, claim, heartbeat_seconds=settings.heartbeat_seconds, lease_seconds=settings.lease_seconds
     )
-    with bound_contextvars(job_id=job_id, attempt=claim.attempt, request_id=claim.request_id):
+    names = {"streamline__job_id": job_id, "streamline__attempt": claim.attempt}
+    with (
+        bound_contextvars(job_id=job_id, attempt=claim.attempt, request_id=claim.request_id),
+        attempt_span(claim.trace, **names) as span,
+    ):
         log.info("claimed")
         try:
             with lease:
@@ -98,12 +106,20 @@ def run_job(job_id: str, context: WorkerContext) -> None:
             outcome = Outcome.LEASE_LOST
         metrics.ATTEMPTS.labels(outcome=outcome).inc()
         log.info("attempt_ended", outcome=outcome)
+        bad = outcome in {Outcome.FAILED, Outcome.RETRIED, Outcome.LEASE_LOST}
+        span.describe(failed=str(outcome) if bad else None, streamline__outcome=str(outcome))
+    if outcome in _ENDS and claim.created_at is not None:
+        job_ended(claim.trace, job_id, began=claim.created_at, state=str(outcome))
 
 
 def _attempt(lease: Lease, context: WorkerContext) -> Outcome:
+    workspace = context.settings.work_dir / lease.claim.job_id
+    with stage_spans() as watch:
+        return _watched_attempt(lease, context, workspace, Progress(watch))
+
+
+def _watched_attempt(lease: Lease, context: WorkerContext, workspace: Path, progress: Progress) -> Outcome:
     job_id, token, settings = lease.claim.job_id, lease.claim.token, context.settings
-    workspace = settings.work_dir / job_id
-    progress = Progress()
     try:
         if context.upstream is not None:
             fetch_model(lease.claim, context.read_sessions, context.upstream, _Fetching(lease, progress, context))
@@ -168,8 +184,15 @@ def _code_of(failure: Exception) -> str:
             return "model_unavailable"
 
 
+def _redaction(context: WorkerContext, job_id: str) -> Redaction:
+    """What clients are told names no place of this machine."""
+    settings = context.settings
+    return Redaction(workspace=settings.work_dir / job_id, data=settings.data_dir)
+
+
 def _record_failure(error: dict[str, Any], lease: Lease, context: WorkerContext, *, permanent: bool) -> Outcome:
     job_id, token = lease.claim.job_id, lease.claim.token
+    error = _redaction(context, job_id).of_values(error)
     with context.sessions.begin() as session:
         if permanent:
             repository.fail(session, job_id, token, error=error)
@@ -183,6 +206,7 @@ def _record_failure(error: dict[str, Any], lease: Lease, context: WorkerContext,
 def _run_engine(
     arguments: list[str], workspace: Path, lease: Lease, progress: Progress, context: WorkerContext
 ) -> None:
+    redacted = _redaction(context, lease.claim.job_id).of_values
     engine = EngineProcess(arguments, log_file=workspace / "engine.log")
     pulse = Pulse(engine.pid, context.settings.hang_seconds)
     failed: dict[str, Any] | None = None
@@ -196,6 +220,7 @@ def _run_engine(
                 if event is None:
                     break
                 pulse.heard()
+                event = redacted(event)
                 metrics.note(event)
                 if event.get("event") == "failed":
                     failed = event
@@ -257,7 +282,7 @@ def _check_alive(pulse: Pulse, engine: EngineProcess, progress: Progress, contex
 
 
 def _with_last_words(sentence: str, engine: EngineProcess) -> str:
-    said = engine.last_output()
+    said = without_stack(engine.last_output())
     return f"{sentence} Its last words: {said}" if said else sentence
 
 

@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.auth import audit
 from app.auth.holders import Holders
+from app.core.redaction import without_keys
 
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -38,7 +39,12 @@ class AuditMiddleware:
         await self._app(scope, receive, recorded)
 
     def _record(self, scope: Scope, status: int, request_id: str) -> None:
-        entry = {"action": scope["method"][:16], "target": scope["path"], "status": status, "request_id": request_id}
+        entry = {
+            "action": scope["method"][:16],
+            "target": without_keys(scope["path"]),
+            "status": status,
+            "request_id": request_id,
+        }
         try:
             headers = Headers(scope=scope)
             holder = self._holders.remembered(headers) or self._holders.find(headers)

@@ -1,5 +1,6 @@
 """`POST /v1/imports`: take a model directory of this machine into the hub."""
 
+from pathlib import Path
 from typing import Annotated
 
 import structlog
@@ -115,19 +116,19 @@ def import_model(
         raise errors.UnreadableModel(str(error), pointer="/path") from None
     except FileNotFoundError as error:
         raise errors.UnreadableModel(
-            f"{error.filename} went away while the directory was read; wait until its writer has finished and send the "
-            "request again.",
+            f"{_named(error, wanted)} went away while the directory was read; wait until its writer has "
+            "finished and send the request again.",
             pointer="/path",
         ) from None
     except PermissionError as error:
         raise errors.UnreadableModel(
-            f"{error.filename} cannot be read by the service's user; give it permission.", pointer="/path"
+            f"{_named(error, wanted)} cannot be read by the service's user; give it permission.", pointer="/path"
         ) from None
     except OSError as error:
         log.warning("import_unreadable", path=wanted.path, error=str(error))
         raise errors.UnreadableModel(
-            f"{error.filename or wanted.path} cannot be read: {error.strerror or error}. Look at the disk that it lies "
-            "on, or copy the model elsewhere.",
+            f"{_named(error, wanted)} cannot be read: {error.strerror or 'input/output error'}. Look at the "
+            "disk that it lies on, or copy the model elsewhere.",
             pointer="/path",
         ) from None
     if not imported.commit.new:
@@ -140,3 +141,8 @@ def import_model(
         bytes=imported.size,
         skipped=list(imported.skipped),
     )
+
+
+def _named(error: OSError, wanted: ImportRequest) -> str:
+    """The file that an error is about, by its name alone: a resolved path tells where this machine keeps its models."""
+    return Path(error.filename).name if error.filename else wanted.path

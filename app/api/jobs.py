@@ -22,6 +22,7 @@ from app.jobs.repository import Mark
 from app.jobs.spec import JobRequest
 from app.jobs.states import State
 from app.jobs.views import Job, JobPage
+from app.tracing import job_ended
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -241,6 +242,8 @@ def cancel_job(job_id: str, parts: Parts, caller: Submitter) -> Response:
     """
     with parts.sessions.begin() as session:
         row = service.cancel(session, job_id, hub_caller(caller))
+    if row.state == State.CANCELLED:  # while it was queued: no worker will tell of its end
+        job_ended(row.trace, row.id, began=row.created_at, state=row.state)
     return _answer(row, 202)
 
 

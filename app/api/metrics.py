@@ -23,12 +23,13 @@ SERVED_BYTES: Final = Counter("streamline_served_bytes", "Bytes of answers' bodi
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
 
 
-def observe(scope: Scope, *, status: int, seconds: float, body_bytes: int) -> None:
-    """Count one answered request; by its route's pattern, because paths have no end."""
-    route = getattr(scope.get("route"), "path", "unmatched")
+def observe(scope: Scope, *, status: int, seconds: float, body_bytes: int) -> str:
+    """Count one answered request by its route's pattern, because paths have no end; returns the pattern."""
+    route: str = getattr(scope.get("route"), "path", "unmatched")
     method = scope["method"] if scope["method"] in _METHODS else "other"
     REQUEST_SECONDS.labels(method=method, route=route, status=str(status)).observe(seconds)
     SERVED_BYTES.labels(route=route).inc(body_bytes)
+    return route
 
 
 @router.get("/metrics", include_in_schema=False)

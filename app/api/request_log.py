@@ -3,6 +3,7 @@
 import re
 import time
 import uuid
+from contextlib import AbstractContextManager, nullcontext
 
 import structlog
 from starlette.datastructures import MutableHeaders
@@ -11,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.api.metrics import observe
 from app.api.problems import problem_response
 from app.errors import InternalError
+from app.tracing import NO_SPAN, Span, request_span
 
 _GIVEN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
@@ -41,7 +43,7 @@ class RequestLogMiddleware:
             await send(message)
 
         began = time.perf_counter()
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
+        with structlog.contextvars.bound_contextvars(request_id=request_id), _span(scope) as span:
             try:
                 await self._app(scope, receive, named)
             except Exception:
@@ -54,7 +56,19 @@ class RequestLogMiddleware:
                 write = log.debug if scope["path"] in _QUIET else log.info
                 seconds = time.perf_counter() - began
                 write("request", method=scope["method"], path=scope["path"], status=status, seconds=round(seconds, 4))
-                observe(scope, status=status, seconds=seconds, body_bytes=sent)
+                route = observe(scope, status=status, seconds=seconds, body_bytes=sent)
+                span.describe(
+                    f"{scope['method']} {route}",
+                    failed=f"{status}" if status >= 500 or not status else None,
+                    http__request__method=scope["method"],
+                    http__route=route,
+                    http__response__status_code=status,
+                    streamline__request_id=request_id,
+                )
+
+
+def _span(scope: Scope) -> AbstractContextManager[Span]:
+    return nullcontext(NO_SPAN) if scope["path"] in _QUIET else request_span(scope["method"], scope["headers"])
 
 
 def _request_id(scope: Scope) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 Config = Mapping[str, Any]
+_ADAPTER = "adapter_config.json"
 
 _STATE_SPACE = frozenset({
     "mamba", "mamba2", "falcon_mamba", "rwkv", "xlstm", "jamba", "bamba", "zamba", "zamba2", "falcon_h1", "nemotron_h",
@@ -38,6 +39,19 @@ def model_refusal(config: Config) -> str | None:
         if reason := refuse(config):
             return reason
     return None
+
+
+def adapter_refusal(files: Collection[str]) -> str | None:
+    """Say why a directory of these files is no model, or None: an adapter's configuration makes libraries load another.
+
+    Transformers takes the directory that the file names as the base in place of this one, wherever that lies.
+    """
+    if _ADAPTER not in files:
+        return None
+    return (
+        f"an adapter lies beside it ({_ADAPTER}), and libraries would load the model that it names in place of this "
+        "one; merge the adapter into the model (merge_and_unload), or take its files away"
+    )
 
 
 def _quantised(config: Config) -> str | None:

@@ -20,6 +20,9 @@ from typing import Any, BinaryIO
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 
+PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack"})
+"""Suffixes of other forms of the weights; the pickled ones run code when they are opened."""
+
 # The reference implementation's own limit (safetensors 0.5, `MAX_HEADER_SIZE`).
 MAX_HEADER_BYTES = 100_000_000
 MAX_INDEX_BYTES = 100_000_000

@@ -40,6 +40,8 @@ class JobRow(Base):
     owner: Mapped[str] = mapped_column(String(64), default="")
     request_id: Mapped[str] = mapped_column(String(64), default="", server_default="")
     """Id of the request that made it: with it in the worker's log lines one search finds the whole story."""
+    trace: Mapped[str] = mapped_column(String(72), default="", server_default="")
+    """What joins the spans about it, see `app.tracing`; empty where none are sent."""
 
     attempt: Mapped[int] = mapped_column(Integer, default=0)
     """Claims so far, over the whole life of the job."""

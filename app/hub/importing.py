@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sqlalchemy.orm import Session
 
-from app.core.safetensors_file import CorruptSafetensors, read_checkpoint, read_header
+from app.core.safetensors_file import PICKLES, CorruptSafetensors, read_checkpoint, read_header
 from app.hub.card import model_tags, read_card
 from app.hub.catalog import CONFIG_FILE, MAX_CONFIG_BYTES, parse_config
 from app.hub.errors import BadName, DirectoryNotAllowed, ModelRefused, NoSafetensors
@@ -15,9 +15,6 @@ from app.hub.names import check_path, check_repo_name
 from app.hub.publishing import Commit, commit_files, stage_files
 from app.hub.revisions import DEFAULT_BRANCH
 from app.storage.blobs import BlobStore
-
-PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack"})
-"""Other forms of the weights; the pickled ones run code when they are opened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +61,7 @@ def allowed_directory(path: str, roots: tuple[Path, ...]) -> tuple[Path, Path]:
         # The same words whether it exists or not: the answer must not explore the disk for the caller.
         raise DirectoryNotAllowed(
             f"{path} is not inside a directory that may be imported from. Add its directory to STREAMLINE_MODEL_ROOTS "
-            "(separated like PATH) and start the service again, or move the model into one of "
-            f"{', '.join(map(str, roots))}."
+            "(separated like PATH) and start the service again, or move the model into one that is there already."
         )
     if not directory.is_dir():
         raise ModelRefused(f"{path} is not a directory; name the directory that holds the model's config.json.")
@@ -108,7 +104,11 @@ def _walk(directory: Path, top: Path, root: Path, skipped: list[str]) -> Iterato
             skipped.append(name)
             continue
         if path.is_symlink() and not _stays_inside(path, root):
-            raise ModelRefused(f"{name} is a symbolic link that leaves {root}; put the file itself there.", file=name)
+            raise ModelRefused(
+                f"{name} is a symbolic link that leaves the directories that may be imported from; put the "
+                "file itself there.",
+                file=name,
+            )
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
             if path.is_symlink():
@@ -131,7 +131,7 @@ def _check_config(directory: Path, kept: list[Path]) -> None:
     config = directory / CONFIG_FILE
     if config not in kept:
         raise ModelRefused(
-            f"{directory} has no {CONFIG_FILE}; name the directory that save_pretrained wrote.", file=CONFIG_FILE
+            f"The directory has no {CONFIG_FILE}; name the directory that save_pretrained wrote.", file=CONFIG_FILE
         )
     if config.stat().st_size > MAX_CONFIG_BYTES:
         raise ModelRefused(f"{CONFIG_FILE} is larger than {MAX_CONFIG_BYTES:,} bytes.", file=CONFIG_FILE)
@@ -156,7 +156,7 @@ def _check_weights(directory: Path, kept: list[Path], skipped: list[str]) -> Non
         found = [name for name in skipped if not name.startswith(".")]
         other = f"only {', '.join(found[:3])}" if found else "no weights"
         raise NoSafetensors(
-            f"{directory} holds no safetensors weights ({other}). Convert it first: load it with transformers and "
+            f"The directory holds no safetensors weights ({other}). Convert it first: load it with transformers and "
             "save it with save_pretrained(..., safe_serialization=True)."
         ) from None
     missing = sorted(file.name for file in checkpoint.files if file.path not in kept)

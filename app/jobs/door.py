@@ -15,8 +15,16 @@ from typing import Any
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.core import defaults
-from app.core.architectures import ArchitectureError, Config, layer_count, max_positions, refuse_uncuttable
+from app.core.architectures import (
+    ArchitectureError,
+    CannotBeCut,
+    Config,
+    layer_count,
+    max_positions,
+    refuse_uncuttable,
+)
 from app.core.layer_fields import cut_layer_fields
+from app.core.refusals import adapter_refusal
 from app.core.safetensors_file import Header
 from app.core.selection import ParameterCounts
 from app.datasets import repository as datasets
@@ -213,6 +221,7 @@ class Door:
                     f"{rival.repo} at {rival.commit[:12]} has no safetensors weights to time.", pointer=pointer
                 )
         try:
+            _refuse_adapter(rival)
             return RivalFacts(rival.repo, rival.commit, max_positions(config), own_code="auto_map" in config)
         except ArchitectureError as error:
             raise resolution.model_problem(error, pointer) from None
@@ -227,6 +236,7 @@ class Door:
                 pointer="/model/repo",
             )
         try:
+            _refuse_adapter(model)
             refuse_uncuttable(config)
             resolution.check_sizes(config)
             cut_layer_fields(config, range(layer_count(config)))  # lists that are not lists of its layers
@@ -236,6 +246,11 @@ class Door:
         except ArchitectureError as error:
             raise resolution.model_problem(error, "/model/repo") from None
         return ModelFacts(config, counts, repo=model.repo, commit=model.commit, dtype=_dtype(headers))
+
+
+def _refuse_adapter(model: Revision) -> None:
+    if reason := adapter_refusal([file.path for file in model.files]):
+        raise CannotBeCut(reason)
 
 
 def _rival_named(name: str, index: int) -> tuple[str, str, str | None]:

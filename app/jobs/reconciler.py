@@ -12,7 +12,10 @@ from prometheus_client import Counter
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
+from app import tracing
+from app.db.models import JobRow
 from app.jobs import repository
+from app.jobs.states import FINAL
 
 log = structlog.get_logger(__name__)
 
@@ -30,8 +33,11 @@ def reconcile_once(
     """One round: returns the ids whose lease was taken back and the ids that were announced again."""
     with sessions.begin() as session:
         expired = repository.expire_leases(session, max_attempts=max_attempts)
+        ended = [job for job_id in expired if (job := _ended(session, job_id))] if tracing.enabled() else []
     with sessions.begin() as session:
         announced = repository.unannounced(session, republish_seconds=republish_seconds)
+    for job in ended:
+        tracing.job_ended(job.trace, job.id, began=job.created_at, state=job.state)
     for job_id in announced:
         enqueue(job_id)
     LEASES_EXPIRED.inc(len(expired))
@@ -39,6 +45,11 @@ def reconcile_once(
     if expired or announced:
         log.info("reconciled", expired=expired, announced=announced)
     return expired, announced
+
+
+def _ended(session: Session, job_id: str) -> JobRow | None:
+    row = repository.get(session, job_id)
+    return row if row is not None and row.state in FINAL else None
 
 
 def run_reconciler(

@@ -31,6 +31,9 @@ class Claim:
     spec: dict[str, Any]
     request_id: str = ""
     """Of the request that made the job, for the log."""
+    trace: str = ""
+    """What joins the spans about the job, see `app.tracing`."""
+    created_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -152,12 +155,14 @@ def claim(session: Session, job_id: str, *, owner: str, lease_seconds: float) ->
             lease_expires_at=db_now(lease_seconds),
             started_at=func.coalesce(JobRow.started_at, db_now()),
         )
-        .returning(JobRow.fencing_token, JobRow.attempt, JobRow.spec, JobRow.request_id)
+        .returning(
+            JobRow.fencing_token, JobRow.attempt, JobRow.spec, JobRow.request_id, JobRow.trace, JobRow.created_at
+        )
     ).one_or_none()
     if row is None:
         return None
     append_events(session, job_id, [Event("state", {"state": State.RUNNING, "attempt": row.attempt})])
-    return Claim(job_id=job_id, token=row.fencing_token, attempt=row.attempt, spec=row.spec, request_id=row.request_id)
+    return Claim(job_id, row.fencing_token, row.attempt, row.spec, row.request_id, row.trace, row.created_at)
 
 
 def _held(job_id: str, token: int) -> Update:
@@ -315,8 +320,11 @@ def request_cancel(session: Session, job_id: str) -> bool:
     return asked is not None
 
 
-def retry(session: Session, job_id: str) -> bool:
-    """Queue a failed or cancelled job again, with its attempts counted anew; False when it is neither."""
+def retry(session: Session, job_id: str, *, trace: str = "") -> bool:
+    """Queue a failed or cancelled job again, with its attempts counted anew; False when it is neither.
+
+    `trace` joins the spans from now on, if there is any (see `app.tracing`).
+    """
     queued = session.scalar(
         _visible(Trigger.RETRY)
         .where(JobRow.id == job_id)
@@ -328,6 +336,7 @@ def retry(session: Session, job_id: str) -> bool:
             published_at=None,
             published_count=0,
             fencing_token=JobRow.fencing_token + 1,
+            trace=trace or JobRow.trace,
         )
         .returning(JobRow.id)
     )

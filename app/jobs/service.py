@@ -22,6 +22,7 @@ from app.jobs.access import note_repositories, visible_to
 from app.jobs.idempotency import Reservation
 from app.jobs.repository import Mark
 from app.jobs.states import State
+from app.tracing import new_job
 
 QUEUE_RETRY_AFTER_SECONDS: Final = 30
 
@@ -57,6 +58,7 @@ def create(
         model=spec["model"]["repo"],
         owner=owner,
         request_id=request_id,
+        trace=new_job(),
     )
     repository.insert(session, row)
     note_repositories(session, row.id, spec)
@@ -136,7 +138,7 @@ def retry(session: Session, job_id: str, who: Caller) -> JobRow:
         QuotaExceeded: its owner has as many queued jobs as it may have.
     """
     _check_queue(session, find(session, job_id, who).owner)
-    queued = repository.retry(session, job_id)
+    queued = repository.retry(session, job_id, trace=new_job())
     row = find(session, job_id, who)
     if not queued:
         raise JobNotRetryable(f"Job {job_id} is {row.state}; only a failed or cancelled job can be tried again.")

@@ -68,7 +68,7 @@ class SourceChanged(StorageError):  # noqa: N818 - named for what happened
     """The file was written to while it was being stored; nothing was kept of it."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(f"{path} changed while it was read; wait until its writer has finished and try again.")
+        super().__init__(f"{path.name} changed while it was read; wait until its writer has finished and try again.")
         self.path = path
 
 

@@ -74,10 +74,16 @@ class LocalBlobStore:
                 flush_to_disk(target)
                 os.fchmod(target.fileno(), 0o444)
                 if not final.parent.is_dir():
-                    final.parent.mkdir(exist_ok=True)
-                    flush_directory(self._blobs)
+                    self._make(final.parent)
                 show(staged, final)
         return blob
+
+    def _make(self, directory: Path) -> None:
+        try:
+            directory.mkdir(exist_ok=True)
+        except (FileNotFoundError, NotADirectoryError):
+            raise StoreRefused(f"{self._blobs} is no directory any more; put it back, or mount its disk.") from None
+        flush_directory(self._blobs)
 
     def open(self, sha256: str) -> BinaryIO:
         """The blob from its first byte (see BlobStore)."""
@@ -136,7 +142,7 @@ class LocalBlobStore:
 
     def check(self) -> None:
         """Look whether the directory can be written to (see BlobStore)."""
-        if not os.access(self.staging, os.W_OK):
+        if not all(os.access(directory, os.W_OK | os.X_OK) for directory in (self.staging, self._blobs)):
             raise StoreRefused(f"{self._root} cannot be written to; give the service's user permission.")
 
     def __contains__(self, sha256: str) -> bool:

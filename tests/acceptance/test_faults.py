@@ -9,7 +9,7 @@ import httpx
 
 from app.cli.serve import free_port
 from app.client import Streamline
-from tests.service_process import QUICK_JOB, REPOSITORY, Stages, running_service, wait_until
+from tests.service_process import QUICK_JOB, REPOSITORY, Stages, running_service, told_of, wait_until
 
 
 def test_a_weights_file_that_broke_after_the_submit_fails_the_job_at_fetch_by_name(
@@ -24,9 +24,11 @@ def test_a_weights_file_that_broke_after_the_submit_fails_the_job_at_fetch_by_na
         blob.write_bytes(blob.read_bytes()[:-1000])
         service.start_worker()
         job = client.wait(job_id, timeout=600)
+        told = told_of(service.url, job_id)
     assert job["state"] == "failed"
     assert (job["error"]["code"], job["error"]["stage"]) == ("corrupt_model", "fetch")
     assert "model.safetensors" in job["error"]["detail"]
+    assert str(tmp_path) not in told
     assert job["attempt"] == 1, "a permanent error is not tried again"
 
 
@@ -44,8 +46,9 @@ def test_a_full_disk_fails_the_job_with_both_numbers_and_leaves_no_repo(tmp_path
             job = client.wait(client.submit(request)["id"], timeout=600)
             assert job["state"] == "failed"
             assert (job["error"]["code"], job["error"]["stage"]) == ("disk_full", "assemble")
-            needed, available = (int(word) for word in re.findall(r"\d{6,}", job["error"]["detail"].split(" at ")[0]))
+            needed, available = (int(word) for word in re.findall(r"\d{6,}", job["error"]["detail"]))
             assert needed > 9_000_000 > available
+            assert str(small) not in told_of(client.url, job["id"])
             repos = httpx.get(f"{client.url}/api/models").json()
             assert [repo["id"] for repo in repos] == ["demo/stories-24l"]
             assert client.ready(), "the service still answers"
@@ -75,7 +78,10 @@ def test_a_poison_job_fails_after_its_attempts_with_the_engines_last_words(
 ) -> None:
     """The worker starts its engines with an interpreter that complains and dies by a signal."""
     poison = tmp_path / "python"
-    poison.write_text("#!/bin/sh\necho out of luck >&2\nkill -KILL $$\n")
+    trace = f'Traceback (most recent call last):\n  File "{tmp_path}/a.py", line 1, in run\n    inside()\n'
+    words = f"{trace}RuntimeError: out of luck with {tmp_path}/data/work/x/model.safetensors\n"
+    (tmp_path / "words").write_text(words)
+    poison.write_text(f"#!/bin/sh\ncat {tmp_path}/words >&2\nkill -KILL $$\n")
     poison.chmod(0o755)
     worker_code = (
         "import runpy, sys\n"
@@ -87,9 +93,12 @@ def test_a_poison_job_fails_after_its_attempts_with_the_engines_last_words(
         worker = subprocess.Popen([sys.executable, "-c", worker_code], env=service.environment, cwd=service.data_dir)
         try:
             job = client.wait(client.submit(QUICK_JOB)["id"], timeout=600)
+            told = told_of(service.url, job["id"])
         finally:
             worker.terminate()
             worker.wait(timeout=30)
     assert (job["state"], job["attempt"]) == ("failed", 3)
     assert job["error"]["code"] == "engine_died"
-    assert "out of luck" in job["error"]["detail"]
+    assert "RuntimeError: out of luck with <data>/work/x/model.safetensors" in job["error"]["detail"]
+    for inside in (str(tmp_path), "Traceback", "inside()"):
+        assert inside not in told, "no path and no stack"

@@ -11,7 +11,7 @@ import jsonschema
 import pytest
 from huggingface_hub import ModelCard
 
-from tests.service_process import QUICK_JOB, ServiceProcesses
+from tests.service_process import QUICK_JOB, ServiceProcesses, told_of
 
 # What serving runs: transformers and huggingface_hub, isolated (-I) from this checkout.
 PULL = """
@@ -80,6 +80,9 @@ def test_a_job_is_compressed_proved_published_and_pulled(shared_service: Service
         job = client.wait(job["id"], timeout=600)
         assert (job["state"], job["verdict"], job["error"]) == ("succeeded", "pass", None)
         assert job["progress"] == 1.0
+        told = told_of(shared_service.url, job["id"])
+        assert '"path":"<workspace>/source"' in told.replace(" ", "")
+        assert str(shared_service.data_dir) not in told
         metrics = job["result"]["metrics"]
         for name in ("dense", "cut", "pruned"):
             assert all(value > 1 for value in metrics["perplexity"][name].values())

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import httpx
 
-from tests.s3_server import make_bucket
-from tests.service_process import QUICK_JOB, running_service
+from tests.s3_server import make_bucket, make_full, uploads_under_way
+from tests.service_process import QUICK_JOB, Stages, running_service, wait_until
 
 
 def test_a_job_over_a_bucket_is_published_and_every_byte_can_be_verified(s3_endpoint: str, tmp_path: Path) -> None:
@@ -54,3 +54,29 @@ def test_a_job_over_a_bucket_is_published_and_every_byte_can_be_verified(s3_endp
     assert (findings["missing"], findings["corrupt"], findings["unreferenced"]) == ([], [], [])
     assert findings["artefacts"] > 5
     assert not (tmp_path / "data" / "store" / "blobs").exists(), "nothing went to the disk instead"
+
+
+def test_a_bucket_that_is_full_at_publication_fails_the_job_and_publishes_nothing(
+    s3_endpoint: str, tmp_path: Path
+) -> None:
+    """The same job goes on from there once there is room: no stage runs again."""
+    url = make_bucket(s3_endpoint, f"fills-{uuid.uuid4().hex}")
+    environment = {"STREAMLINE_STORE_URL": url, "STREAMLINE_S3_ENDPOINT_URL": s3_endpoint}
+    with running_service(tmp_path / "data", environment) as service, service.client() as client:
+        job_id = client.submit(QUICK_JOB | {"replacement": {"kind": "none", "tokens": 4096}})["id"]
+        stages = Stages(client, job_id)
+        wait_until(lambda: stages.look() == "verify", seconds=600, what="the checkpoint is made")
+        make_full(s3_endpoint, url)
+        job = client.wait(job_id, timeout=600)
+        assert (job["state"], job["attempt"]) == ("failed", 1), "room is made by a person, not by trying again"
+        assert (job["error"]["code"], job["error"]["stage"]) == ("disk_full", "publish")
+        assert [repo["id"] for repo in httpx.get(f"{service.url}/api/models").json()] == ["demo/stories-24l"]
+        assert httpx.get(f"{service.url}/v1/jobs/{job_id}/report").status_code == 404
+        assert uploads_under_way(s3_endpoint, url) == 0
+        assert client.ready(), "the service still answers"
+        make_full(s3_endpoint, url, None)
+        client.retry(job_id)
+        job = client.wait(job_id, timeout=600)
+        assert (job["state"], job["attempt"]) == ("succeeded", 2), job["error"]
+        stages.look()
+        assert len(stages.finished) == len(set(stages.finished)), "nothing ran twice"

@@ -11,14 +11,19 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import psutil
+import psycopg
 import redis
 
 from tests.chaos.deployment import LEASE_SECONDS, Deployment, running_deployment, suspend
 
 _IN_FLIGHT = 3
+_SETTLE_SECONDS = 10  # the last requests' connections, the reconciler's and the collector's rounds
+_POOLED = 60  # two replicas with a pool of up to 30 connections each
 
 
 def _silence(deployment: Deployment, chance: random.Random) -> None:
@@ -71,10 +76,55 @@ FAULTS: dict[str, Callable[[Deployment, random.Random], None]] = {
 }
 
 
-def _open_handles(deployment: Deployment) -> int:
-    """Files and connections of the API replicas: what must not grow however long they are up."""
-    processes = [psutil.Process(replica.api.pid) for replica in deployment.replicas if replica.api]
-    return sum(process.num_fds() for process in processes)
+@dataclass(frozen=True)
+class Footprint:
+    """What a deployment without work holds; it must not grow however long it has been up, and whatever has happened."""
+
+    processes: int
+    """Of this deployment: replicas, workers, engines and what they started."""
+    handles: int
+    """Files and connections of the two replicas."""
+    connections: int
+    """Of all processes to Postgres."""
+    files: int
+    """Half-written ones, and workspaces of jobs."""
+
+    @classmethod
+    def of(cls, deployment: Deployment) -> Self:
+        """As it is now."""
+        replicas = [psutil.Process(replica.api.pid) for replica in deployment.replicas if replica.api]
+        data = deployment.service.data_dir
+        places = [data / name for name in ("store/staging", "uploads/staging", "uploads/parts", "work")]
+        with psycopg.connect(port=deployment.postgres.port, host="127.0.0.1", user="postgres") as server:
+            row = server.execute("SELECT count(*) FROM pg_stat_activity WHERE client_port IS NOT NULL").fetchone()
+        return cls(
+            processes=len(_processes(data)),
+            handles=sum(process.num_fds() for process in replicas),
+            connections=row[0] - 1 if row else 0,  # our own
+            files=sum(len(list(place.iterdir())) for place in places if place.is_dir()),
+        )
+
+    def grown(self, since: "Footprint") -> bool:
+        """Whether more is held than pools and caches explain."""
+        return (
+            self.processes > since.processes
+            or self.files > since.files
+            or self.connections > since.connections + _POOLED
+            or self.handles > since.handles + _POOLED
+        )
+
+
+def _processes(data: Path) -> list[psutil.Process]:
+    """Every process of this deployment, told by its environment or its command line."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            said = [*process.cmdline(), process.environ().get("STREAMLINE_DATA_DIR", "")]
+            if process.status() != psutil.STATUS_ZOMBIE and any(str(data) in word for word in said):
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
 
 
 def main() -> int:
@@ -86,6 +136,8 @@ def main() -> int:
     chance, done, jobs = random.Random(options.seed), Counter[str](), list[str]()
     with tempfile.TemporaryDirectory() as data, running_deployment(Path(data) / "data") as deployment:
         (undisturbed,) = deployment.outcome(deployment.submit(1))["hashes"]
+        time.sleep(_SETTLE_SECONDS)
+        before = Footprint.of(deployment)
         end = time.monotonic() + 60 * options.minutes
         report_at = time.monotonic()
         with deployment.client() as client:
@@ -100,15 +152,17 @@ def main() -> int:
                     report_at += 60
                     print(f"{len(jobs)} jobs, {deployment.faults} faults {dict(done)}", flush=True)
         outcome = deployment.outcome(jobs, seconds=600)
-        time.sleep(5)  # the last requests' connections
-        leaked = [job for job in jobs if deployment.service.engines(job)]
-        fds = _open_handles(deployment)
+        time.sleep(_SETTLE_SECONDS)
+        after = Footprint.of(deployment)
+    left = [" ".join(process.cmdline())[:200] for process in _processes(deployment.service.data_dir)]
     same = outcome["hashes"] == {undisturbed}
     print(
-        f"{deployment.faults} faults, {outcome['jobs']} jobs, {outcome['lost']} lost, {outcome['doubled']} doubled, "
-        f"{len(leaked)} engines left, {fds} handles open in two replicas, the same checkpoint: {same}"
+        f"{deployment.faults} faults {dict(done)}, {outcome['jobs']} jobs, {outcome['lost']} lost, "
+        f"{outcome['doubled']} doubled, the same checkpoint: {same}\n"
+        f"before: {before}\nafter:  {after}\nprocesses left behind at the end: {left}"
     )
-    return 0 if same and not (outcome["lost"] or outcome["doubled"] or leaked) else 1
+    good = same and not (outcome["lost"] or outcome["doubled"] or left or after.grown(before))
+    return 0 if good else 1
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ def disk_full(path: Path, needed: int, allowed: int | None = None) -> EngineErro
             f"{allowed} may be taken by hidden states (--activation-bytes, STREAMLINE_ACTIVATION_BYTES); raise that, "
             "or lower replacement.tokens"
         )
-    return EngineError("disk_full", f"{needed} bytes are needed in {path} and {what}", permanent=True)
+    return EngineError("disk_full", f"{needed} bytes are needed in the workspace and {what}", permanent=True)
 
 
 def stored_bytes(decoder: LayeredModel, windows: Tensor) -> int:

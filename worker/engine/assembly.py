@@ -29,6 +29,7 @@ from app.core.architectures import (
 from app.core.discovery import Layout, discover, layer_of, located, predicts_further_tokens
 from app.core.safetensors_file import (
     INDEX_FILE,
+    PICKLES,
     SINGLE_FILE,
     Checkpoint,
     CorruptSafetensors,
@@ -353,7 +354,8 @@ def _same_bytes(a: Stored, b: Stored) -> bool:
 
 
 def _companions(source: Path) -> list[Path]:
-    return sorted({path for pattern in COMPANIONS for path in source.glob(pattern) if path.is_file()})
+    found = {path for pattern in COMPANIONS for path in source.glob(pattern) if path.is_file()}
+    return sorted(path for path in found if path.suffix.lower() not in PICKLES)
 
 
 def _index(shards: Mapping[str, Sequence[Piece]]) -> bytes:
@@ -376,7 +378,7 @@ def _require_space(out: Path, needed: int) -> None:
     if needed > free:
         raise EngineError(
             "disk_full",
-            f"the checkpoint needs {needed} bytes, {free} are free at {out.parent}; free the difference and retry",
+            f"the checkpoint needs {needed} bytes, {free} are free in the workspace; free the difference and retry",
             permanent=True,
         )
 

@@ -23,6 +23,7 @@ from transformers.utils import logging as transformers_logging
 
 from app.core.architectures import Family, family_of, field_name, layer_count
 from app.core.layer_fields import cut_layer_fields, kept_layers
+from app.core.refusals import adapter_refusal
 from worker.engine.device import compute_dtype, stored_dtype
 from worker.engine.errors import EngineError
 from worker.engine.head import Head, head_of
@@ -349,7 +350,12 @@ def load_decoder(
         device: ``cpu`` or ``cuda``.
         dtype: what to compute in; by default float32 on CPU and the model's half format on CUDA.
         trust_remote_code: whether modelling code in the directory may run.
+
+    Raises:
+        EngineError: `unsupported_model` where an adapter lies beside the model.
     """
+    if reason := adapter_refusal([file.name for file in path.iterdir()]):
+        raise EngineError("unsupported_model", f"{path.name} is not loaded: {reason}")
     transformers_logging.disable_progress_bar()  # the engine tells its own progress
     stored = stored_dtype(path)
     model = AutoModelForCausalLM.from_pretrained(

@@ -8,6 +8,7 @@ from typing import Any
 
 from app.core.architectures import ArchitectureError, family_of, layer_count, refuse_uncuttable
 from app.core.layer_fields import cut_layer_fields
+from app.core.refusals import adapter_refusal
 from app.core.safetensors_file import Checkpoint, CorruptSafetensors, read_checkpoint
 from app.core.selection import ParameterCounts, SelectionError, window_size
 from worker.engine.context import StageContext, sha256_of
@@ -80,6 +81,8 @@ def run(context: StageContext) -> None:
             where the target does not fit this model.
     """
     config = read_config(context.model)
+    if reason := adapter_refusal([file.name for file in context.model.iterdir()]):
+        raise EngineError("unsupported_model", f"the model cannot be compressed: {reason}")
     try:
         refuse_uncuttable(config)
         cut_layer_fields(config, range(layer_count(config)))  # lists that are not lists of its layers

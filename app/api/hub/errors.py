@@ -37,7 +37,9 @@ from app.hub.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
-from app.storage.blobs import StorageError, StorageFull
+from app.storage.blobs import StorageError, StorageFull, StoreRefused, StoreUnavailable
+
+RETRY_AFTER_SECONDS = 2
 
 log = structlog.get_logger(__name__)
 
@@ -81,7 +83,23 @@ def hub_error_response(error: HubError, *, has_token: bool) -> JSONResponse:
 def _storage_response(error: StorageError) -> JSONResponse:
     log.error("storage", error=type(error).__name__, detail=str(error))
     status = 507 if isinstance(error, StorageFull) else 503
-    return JSONResponse({"error": str(error)}, status, {"X-Error-Message": _header_text(str(error))})
+    detail = _told(error)
+    headers = {"X-Error-Message": _header_text(detail)}
+    if status == 503:
+        headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    return JSONResponse({"error": detail}, status, headers)
+
+
+def _told(error: StorageError) -> str:
+    """What a client may know of a store's trouble: not where the store is."""
+    match error:
+        case StorageFull():
+            free = "" if error.available is None else f" and {error.available:,} are free"
+            return f"The store is full: {error.needed:,} bytes are needed{free}. Ask the operator for room."
+        case StoreRefused() | StoreUnavailable():
+            return "The store of models and data does not answer; try again in a moment, or ask the operator."
+        case _:
+            return str(error)  # names blobs, by their hashes
 
 
 def _status_and_code(error: HubError, *, has_token: bool) -> tuple[int, str | None]:

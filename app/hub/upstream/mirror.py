@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
+from app.core.safetensors_file import PICKLES
 from app.hub.card import model_tags, read_card
 from app.hub.errors import (
     BadName,
@@ -29,7 +30,6 @@ from app.hub.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
-from app.hub.importing import PICKLES
 from app.hub.names import check_path, check_ref_name, check_repo_name, is_commit
 from app.hub.objects import TreeFile
 from app.hub.repository import RefKind

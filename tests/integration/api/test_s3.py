@@ -1,14 +1,17 @@
 """The service with its store in a bucket: what clients see is the same."""
 
+import hashlib
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from app.settings import Settings
+from app.storage.bucket import PART_BYTES
 from tests.integration.api.conftest import JOB, MODEL, Service, jsonl, problem_of, running, settings_for
-from tests.s3_server import make_bucket
+from tests.s3_server import make_bucket, make_full, uploads_under_way
 
 
 def settings_on(endpoint: str, url: str, data: Path, **more: object) -> Settings:
@@ -67,6 +70,45 @@ def test_a_bucket_that_takes_nothing_is_a_problem_that_says_so(
         answer = service.http.post("/v1/datasets", files={"file": ("a.jsonl", jsonl("text"))})
         assert problem_of(answer, status)["code"] == code
         assert service.http.get("/v1/datasets").json()["items"] == []
+
+
+@pytest.mark.parametrize("code", ["XMinioStorageFull", "QuotaExceeded", "XMinioAdminBucketQuotaExceeded"])
+def test_a_bucket_that_fills_up_takes_nothing_half_and_everything_once_there_is_room(
+    s3_endpoint: str, tmp_path: Path, code: str
+) -> None:
+    url = make_bucket(s3_endpoint, f"fills-{uuid.uuid4().hex}")
+    large = uuid.uuid4().bytes + bytes(PART_BYTES)  # two parts in the bucket
+    with running(settings_on(s3_endpoint, url, tmp_path / "data")) as service:
+        http, data = service.http, tmp_path / "data"
+        assert http.post("/api/repos/create", json={"name": "x", "organization": "own"}).status_code == 200
+        batch = {"operation": "upload", "transfers": ["basic"], "hash_algo": "sha256"}
+        batch |= {"objects": [{"oid": hashlib.sha256(large).hexdigest(), "size": len(large)}]}
+        link = http.post("/own/x.git/info/lfs/objects/batch", json=batch).json()["objects"][0]["actions"]["upload"]
+        lines = b'{"key":"header","value":{"summary":"m"}}\n'
+        lines += b'{"key":"file","value":{"path":"a.txt","content":"a text of its own"}}\n'
+        commit = "/api/models/own/x/commit/main"
+
+        make_full(s3_endpoint, url, code)
+        refused = [http.post(commit, content=lines), httpx.put(link["href"], content=large)]
+        problem = problem_of(http.post("/v1/datasets", files={"file": ("a.jsonl", jsonl("text"))}), 507)
+        assert problem["code"] == "storage_full"
+        make_full(s3_endpoint, url, code, from_part=2)  # in the middle of a file
+        refused.append(httpx.put(link["href"], content=large))
+        assert [answer.status_code for answer in refused] == [507] * 3, [answer.text for answer in refused]
+        assert all("full" in answer.json()["error"] for answer in refused)
+
+        assert http.get("/v1/datasets").json()["items"] == []
+        assert http.get("/api/models/own/x").json()["siblings"] == []
+        assert uploads_under_way(s3_endpoint, url) == 0
+        for staging in ("store/staging", "uploads/staging", "uploads/parts"):
+            assert not (data / staging).is_dir() or not list((data / staging).iterdir()), staging
+        assert http.get("/readyz").status_code == 200
+        assert http.get(f"/{MODEL}/resolve/main/config.json").status_code == 200, "what is there can be read"
+
+        make_full(s3_endpoint, url, None)
+        assert httpx.put(link["href"], content=large).status_code == 200
+        assert http.post(commit, content=lines).status_code == 200
+        assert http.post("/v1/datasets", files={"file": ("a.jsonl", jsonl("text"))}).status_code == 201
 
 
 def test_a_bucket_that_is_away_is_not_ready(s3_endpoint: str, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -37,9 +38,9 @@ def dense_and_cut(
         progress: told the number of sequences done since the last call.
     """
     kept = _kept(context, windows, given)
-    if kept.is_file() and isinstance(shared_model(context), Decoder):
+    if isinstance(shared_model(context), Decoder) and (read := _read(kept)) is not None:
         context.emit.log(f"{name}: the dense model's perplexity is known from an earlier run")
-        dense, states = _read(kept)
+        dense, states = read
         progress(len(windows))
         work = partial(_cut_alone, windows=windows, given=given, cut=cut, progress=progress)
         alone = within_memory(context, sequences_at_once(context.device, windows.shape[1]), work)
@@ -82,6 +83,10 @@ def _kept(context: StageContext, windows: Tensor, given: Tensor) -> Path:
     return context.cache / "dense" / f"text-{sha256_of(parts)[:32]}.safetensors"
 
 
-def _read(path: Path) -> tuple[LogLikelihood, Tensor]:
-    known = load_file(path)
-    return LogLikelihood(known["nats"].tolist(), known["tokens"].tolist()), known["states"]
+def _read(path: Path) -> tuple[LogLikelihood, Tensor] | None:
+    """What was kept, or None: nothing, or a file that is damaged and is measured again."""
+    try:
+        known = load_file(path)
+        return LogLikelihood(known["nats"].tolist(), known["tokens"].tolist()), known["states"]
+    except (OSError, SafetensorError, KeyError):
+        return None
