@@ -29,6 +29,14 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def is_link_local(host: str) -> bool:
+    """Whether it is an address that is only good on this machine's own network segment: a cloud's metadata, say."""
+    try:
+        return ipaddress.ip_address(host).is_link_local
+    except ValueError:
+        return False
+
+
 def check_local(method: str, headers: Mapping[str, str]) -> None:
     """Let pass what no foreign page can have sent.
 

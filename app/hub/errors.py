@@ -178,6 +178,13 @@ class UpstreamTimeout(UpstreamUnavailable):
     """The upstream hub does not answer in time."""
 
 
+class UpstreamLoop(UpstreamUnavailable):
+    """Looking a name up at the upstream hub leads back to who asked."""
+
+    def __init__(self) -> None:
+        super().__init__("leads back to the service that asks it; STREAMLINE_UPSTREAM must name another hub")
+
+
 class UpstreamDamaged(UpstreamError):  # noqa: N818
     """The upstream hub sends other bytes than it names."""
 

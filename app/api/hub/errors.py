@@ -33,10 +33,12 @@ from app.hub.errors import (
     StaleParent,
     TooLarge,
     UpstreamDamaged,
+    UpstreamLoop,
     UpstreamRefused,
     UpstreamTimeout,
     UpstreamUnavailable,
 )
+from app.hub.upstream.remote import LOOP_CODE
 from app.storage.blobs import StorageError, StorageFull
 
 log = structlog.get_logger(__name__)
@@ -106,6 +108,8 @@ def _status_and_code(error: HubError, *, has_token: bool) -> tuple[int, str | No
             return 502, "UpstreamDamaged"
         case UpstreamTimeout():
             return 504, "UpstreamTimeout"
+        case UpstreamLoop():
+            return 508, LOOP_CODE
         case UpstreamUnavailable():
             return 502, "UpstreamUnavailable"
         case TooLarge():
