@@ -18,6 +18,7 @@ from starlette.routing import Match
 
 from app import errors
 from app.api.request_models import allowed_range, field_at, model_at
+from app.auth.credentials import SCHEMES
 from app.errors import ServiceError
 from app.storage.blobs import StorageFull, StoreRefused, StoreUnavailable
 
@@ -72,7 +73,7 @@ def problem_response(error: ServiceError, all_errors: Sequence[ServiceError] = (
     )
     headers = dict(error.headers)
     if error.status == HTTPStatus.UNAUTHORIZED:
-        headers.setdefault("WWW-Authenticate", "Bearer")
+        headers.setdefault("WWW-Authenticate", SCHEMES)
     return JSONResponse(problem.model_dump(exclude_none=True), error.status, headers=headers, media_type=MEDIA_TYPE)
 
 

@@ -4,6 +4,7 @@ Over plain http the client goes by `X-Error-Code` and `X-Error-Message` alone.
 """
 
 from collections.abc import Callable, Coroutine
+from http import HTTPStatus
 from typing import Any
 
 import structlog
@@ -13,6 +14,7 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect
 
+from app.auth.credentials import SCHEMES
 from app.hub.errors import (
     AlreadyExists,
     BadFile,
@@ -69,14 +71,18 @@ class HubRoute(APIRoute):
 def hub_error_response(error: HubError, *, has_token: bool) -> JSONResponse:
     """The answer that raises the client's exception of the same meaning."""
     status, code = _status_and_code(error, has_token=has_token)
-    headers = {"X-Error-Message": _header_text(str(error))}
+    text = _header_text(str(error))
+    # Clients put a full stop behind the words of a 403.
+    headers = {"X-Error-Message": text.removesuffix(".") if status == HTTPStatus.FORBIDDEN else text}
     if code:
         headers["X-Error-Code"] = code
     if isinstance(error, EntryNotFound):
         headers["X-Repo-Commit"] = error.commit  # lets the client remember that this commit has no such file
     if status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
-    body = {"error": str(error)} | ({"url": error.url} if isinstance(error, AlreadyExists) else {})
+        headers["WWW-Authenticate"] = SCHEMES
+    body = {"error": f"{error}"} | ({"url": error.url} if isinstance(error, AlreadyExists) else {})
+    if isinstance(error, InvalidCredentials):
+        body["error"] += f". {error.advice}"
     return JSONResponse(body, status, headers)
 
 
