@@ -8,8 +8,15 @@ import base64
 import binascii
 from collections.abc import Mapping
 
-SCHEMES = 'Bearer, Basic realm="Streamline (any user name; the API key is the password)"'
-"""`WWW-Authenticate` of every 401."""
+from starlette.datastructures import MutableHeaders
+
+_SCHEMES = ("Bearer", 'Basic realm="Streamline (any user name; the API key is the password)", charset="UTF-8"')
+
+
+def ask_for_key(headers: MutableHeaders) -> None:
+    """Give the answer to a request without a valid key its `WWW-Authenticate`: a line each, as Chromium reads them."""
+    for scheme in _SCHEMES:
+        headers.append("WWW-Authenticate", scheme)
 
 
 def key_in(headers: Mapping[str, str]) -> str:

@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect
 
-from app.auth.credentials import SCHEMES
+from app.auth.credentials import ask_for_key
 from app.hub.errors import (
     AlreadyExists,
     BadFile,
@@ -78,12 +78,13 @@ def hub_error_response(error: HubError, *, has_token: bool) -> JSONResponse:
         headers["X-Error-Code"] = code
     if isinstance(error, EntryNotFound):
         headers["X-Repo-Commit"] = error.commit  # lets the client remember that this commit has no such file
-    if status == 401:
-        headers["WWW-Authenticate"] = SCHEMES
     body = {"error": f"{error}"} | ({"url": error.url} if isinstance(error, AlreadyExists) else {})
     if isinstance(error, InvalidCredentials):
         body["error"] += f". {error.advice}"
-    return JSONResponse(body, status, headers)
+    answer = JSONResponse(body, status, headers)
+    if status == HTTPStatus.UNAUTHORIZED:
+        ask_for_key(answer.headers)
+    return answer
 
 
 def _storage_response(error: StorageError) -> JSONResponse:
