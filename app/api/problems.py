@@ -18,6 +18,7 @@ from starlette.routing import Match
 
 from app import errors
 from app.api.request_models import allowed_range, field_at, model_at
+from app.auth.credentials import ask_for_key
 from app.errors import ServiceError
 from app.storage.blobs import StorageFull, StoreRefused, StoreUnavailable
 
@@ -71,9 +72,11 @@ def problem_response(error: ServiceError, all_errors: Sequence[ServiceError] = (
         request_id=structlog.contextvars.get_contextvars().get("request_id"),
     )
     headers = dict(error.headers)
+    content = problem.model_dump(exclude_none=True)
+    answer = JSONResponse(content, error.status, headers=headers, media_type=MEDIA_TYPE)
     if error.status == HTTPStatus.UNAUTHORIZED:
-        headers.setdefault("WWW-Authenticate", "Bearer")
-    return JSONResponse(problem.model_dump(exclude_none=True), error.status, headers=headers, media_type=MEDIA_TYPE)
+        ask_for_key(answer.headers)
+    return answer
 
 
 def documented(*kinds: type[ServiceError]) -> dict[int | str, dict[str, Any]]:

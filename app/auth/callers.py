@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from sqlalchemy.orm import Session
 
 from app.auth import keys
-from app.auth.loopback import check_local
+from app.auth.credentials import by_browser, key_in
+from app.auth.loopback import check_local, comes_from_here, is_safe
 from app.auth.scopes import Scope
 
 
@@ -35,14 +36,15 @@ def identify(session: Session, method: str, headers: Mapping[str, str]) -> Ident
         BadKeyError: a key is given and it is not valid.
         NotFromThisMachine: there are no keys, and the request may have been sent for a page of somewhere else.
     """
-    authorization = headers.get("authorization")
-    kind, _, token = (authorization or "").partition(" ")
-    row = keys.find(session, token.strip()) if kind.lower() == "bearer" and token else None
+    key = key_in(headers)
+    row = keys.find(session, key) if key else None
+    if row is not None and by_browser(headers) and not is_safe(method) and not comes_from_here(headers):
+        raise BadKeyError  # a browser sends its key with the forms of foreign pages too
     if row is not None:
         return Identity(row.id, row.name, Scope(row.scope))
     if not keys.exist(session):
         check_local(method, headers)
         return Identity("", "local", Scope.ADMIN)
-    if authorization:
+    if "authorization" in headers:
         raise BadKeyError
     return Identity("", "anonymous", None)

@@ -14,6 +14,7 @@ from typing import Final
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.auth import keys
+from app.auth.credentials import key_in
 
 _REMEMBERED_SECONDS: Final = 5.0
 _REMEMBERED_KEYS: Final = 10_000
@@ -43,7 +44,7 @@ class Holders:
 
     def remembered(self, headers: Mapping[str, str]) -> Holder | None:
         """The holder without asking the database; None: it has to be asked."""
-        token = _token(headers)
+        token = key_in(headers)
         if not token:
             return NOBODY
         with self._lock:
@@ -52,7 +53,7 @@ class Holders:
 
     def find(self, headers: Mapping[str, str]) -> Holder:
         """The holder as the database has it now."""
-        token = _token(headers)
+        token = key_in(headers)
         if not token:
             return NOBODY
         with self._sessions() as session:
@@ -65,11 +66,6 @@ class Holders:
                 self._known.clear()
             self._known[_digest(token)] = (time.monotonic() + _REMEMBERED_SECONDS, holder)
         return holder
-
-
-def _token(headers: Mapping[str, str]) -> str:
-    kind, _, token = headers.get("authorization", "").partition(" ")
-    return token.strip() if kind.lower() == "bearer" else ""
 
 
 def _digest(token: str) -> str:

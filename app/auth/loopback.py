@@ -29,6 +29,14 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def is_link_local(host: str) -> bool:
+    """Whether it is an address that is only good on this machine's own network segment: a cloud's metadata, say."""
+    try:
+        return ipaddress.ip_address(host).is_link_local
+    except ValueError:
+        return False
+
+
 def check_local(method: str, headers: Mapping[str, str]) -> None:
     """Let pass what no foreign page can have sent.
 
@@ -39,11 +47,20 @@ def check_local(method: str, headers: Mapping[str, str]) -> None:
     Raises:
         NotFromThisMachine: `Host` is no loopback, or a change comes from a page of another site.
     """
-    host = headers.get("host", "")
-    origin = headers.get("origin")
-    foreign = method not in _SAFE_METHODS and origin is not None and origin.partition("://")[2].lower() != host.lower()
-    if foreign or not is_loopback(_without_port(host)):
+    foreign = not is_safe(method) and "origin" in headers and not comes_from_here(headers)
+    if foreign or not is_loopback(_without_port(headers.get("host", ""))):
         raise NotFromThisMachine
+
+
+def is_safe(method: str) -> bool:
+    """Whether requests of this method change nothing."""
+    return method in _SAFE_METHODS
+
+
+def comes_from_here(headers: Mapping[str, str]) -> bool:
+    """Whether a browser says that a page of this very service sends the request."""
+    origin = headers.get("origin", "")
+    return bool(origin) and origin.partition("://")[2].lower() == headers.get("host", "").lower()
 
 
 def _without_port(host: str) -> str:

@@ -34,6 +34,8 @@ class Caller:
     """Id of the API key; empty where the service has none."""
     scope: Scope | None = Scope.ADMIN
     """None: nobody in particular, at a service that has keys."""
+    via: tuple[str, ...] = ()
+    """Services that look something up at this one, for a caller of the first of them (app/hub/upstream/ring.py)."""
 
     @property
     def may_read(self) -> bool:

@@ -24,7 +24,7 @@ from app.hub.errors import (
     StaleParent,
     TooLarge,
 )
-from app.hub.names import check_path
+from app.hub.names import check_path, taken_twice
 from app.hub.objects import TreeFile, tree_oid
 from app.hub.publishing import check_unprotected, write_commit
 from app.hub.revisions import DEFAULT_BRANCH
@@ -194,16 +194,9 @@ def apply(
             del held[path]
     if len(held) > MAX_FILES:
         raise TooLarge(f"A repository holds at most {MAX_FILES:,} files.")
-    folders = {parent for path in held for parent in _parents(path)}
-    if both := folders & held.keys():
-        raise BadFile(min(both), "it would be a file and a folder at once.")
+    if both := taken_twice(held):
+        raise BadFile(both, "it would be a file and a folder at once.")
     return sorted(held.values(), key=lambda file: file.path)
-
-
-def _parents(path: str) -> Iterable[str]:
-    while "/" in path:
-        path = path.rpartition("/")[0]
-        yield path
 
 
 def claim_stored(possessed: Mapping[str, TreeFile], wanted: Sequence[Stored]) -> dict[Stored, TreeFile]:

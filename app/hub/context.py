@@ -7,10 +7,10 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.hub import repository
-from app.hub.errors import LinkExpired
+from app.hub.errors import ContentMismatch, LinkExpired
 from app.hub.uploads import Uploads
 from app.hub.upstream.mirror import Mirror
-from app.storage.blobs import Blob, BlobStore
+from app.storage.blobs import BlobCollected, BlobStore
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,23 @@ class HubContext:
     mirror: Mirror | None = None
     """Of the upstream hub, if there is one."""
 
-    def note_upload(self, repo_id: int, blob: Blob) -> None:
-        """Note that a writer of the repository has sent these bytes.
+    def keep_upload(self, repo_id: int, path: Path, sha256: str) -> None:
+        """Give a received file to the store, and note that a writer of the repository has sent its bytes.
 
         Raises:
+            ContentMismatch: the file has another sha256.
             LinkExpired: the repository was deleted meanwhile.
+            StorageError: the store does not take it.
         """
-        try:
-            with self.sessions.begin() as session:
-                repository.add_upload(session, repo_id, sha256=blob.sha256, size=blob.size, git_oid=blob.git_oid)
-        except IntegrityError:
-            raise LinkExpired from None
+        while True:
+            blob = self.store.put_file(path)
+            if blob.sha256 != sha256:
+                raise ContentMismatch(sha256, blob.sha256)
+            try:
+                with self.sessions.begin() as session:
+                    repository.add_upload(session, repo_id, blob)
+            except IntegrityError:
+                raise LinkExpired from None
+            except BlobCollected:  # between the two: the file is still here
+                continue
+            return

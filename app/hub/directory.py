@@ -1,7 +1,7 @@
 """All the SQL about repositories as such: names, owners, who may see them, tags. Never commits."""
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Literal
 
@@ -17,10 +17,22 @@ Order = Literal["name", "created_at", "last_modified"]
 
 @dataclass(frozen=True)
 class Behind:
-    """A place in an ordered list: behind the repository of this id, whose ordering value this is."""
+    """A place in an ordered list: behind the repository of this name, whose ordering value this is."""
 
     value: str | datetime
-    id: int
+    name: str
+
+
+@dataclass(frozen=True)
+class NewRepo:
+    """What a repository is made with; one that is there already keeps what it has."""
+
+    private: bool = False
+    owner: str = ""
+    """Id of the API key that makes it; empty: nobody's."""
+    gated: str | None = None
+    upstream: str | None = None
+    """Address of the hub that it is a copy of."""
 
 
 def find_repo(session: Session, name: str) -> RepoRow | None:
@@ -45,17 +57,9 @@ def lock_repo(session: Session, name: str) -> RepoRow | None:
     )
 
 
-def create_repo(
-    session: Session,
-    name: str,
-    *,
-    private: bool,
-    owner: str,
-    gated: str | None = None,
-    upstream: str | None = None,
-) -> RepoRow | None:
+def create_repo(session: Session, name: str, new: NewRepo) -> RepoRow | None:
     """Make the repository; None where the name is taken."""
-    row = RepoRow(name=name, private=private, gated=gated, owner=owner, upstream=upstream)
+    row = RepoRow(name=name, **asdict(new))
     try:
         with session.begin_nested():
             session.add(row)
@@ -64,20 +68,12 @@ def create_repo(
     return row
 
 
-def lock_or_create_repo(
-    session: Session,
-    name: str,
-    *,
-    private: bool,
-    owner: str,
-    gated: str | None = None,
-    upstream: str | None = None,
-) -> RepoRow:
-    """The repository, locked; made with this visibility and owner if it was missing, else left as it is."""
+def lock_or_create_repo(session: Session, name: str, new: NewRepo) -> RepoRow:
+    """The repository, locked; made if it was missing, else left as it is."""
     if row := lock_repo(session, name):
         return row
     # None: somebody was quicker, and has committed by now.
-    create_repo(session, name, private=private, gated=gated, owner=owner, upstream=upstream)
+    create_repo(session, name, new)
     row = lock_repo(session, name)
     assert row is not None
     return row
@@ -155,8 +151,8 @@ def page_of_repos(
         return session.scalars(query.order_by(RepoRow.name)).all()
     column: InstrumentedAttribute[datetime] = getattr(RepoRow, order)
     if behind:
-        query = query.where((column < behind.value) | ((column == behind.value) & (RepoRow.id < behind.id)))
-    return session.scalars(query.order_by(column.desc(), RepoRow.id.desc())).all()
+        query = query.where((column < behind.value) | ((column == behind.value) & (RepoRow.name > behind.name)))
+    return session.scalars(query.order_by(column.desc(), RepoRow.name)).all()
 
 
 def _known_to(key_id: str) -> ColumnElement[bool]:

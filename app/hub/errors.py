@@ -117,6 +117,11 @@ class GatedRepository(HubError):  # noqa: N818
 class InvalidCredentials(HubError):  # noqa: N818
     """The request carries a token that is not known (any more)."""
 
+    advice = (
+        "The API key that was sent is not known here, was revoked or has expired: set HF_TOKEN to one that is valid "
+        "(`streamline keys create NAME` makes it where the service runs), or log in with `hf auth login`."
+    )
+
     def __init__(self) -> None:
         super().__init__("Invalid credentials in Authorization header")  # clients compare this very sentence
 
@@ -176,6 +181,13 @@ class UpstreamUnavailable(UpstreamError):  # noqa: N818
 
 class UpstreamTimeout(UpstreamUnavailable):
     """The upstream hub does not answer in time."""
+
+
+class UpstreamLoop(UpstreamUnavailable):
+    """Looking a name up at the upstream hub leads back to who asked."""
+
+    def __init__(self) -> None:
+        super().__init__("leads back to the service that asks it; STREAMLINE_UPSTREAM must name another hub")
 
 
 class UpstreamDamaged(UpstreamError):  # noqa: N818

@@ -1,6 +1,7 @@
 """Names that the hub allows: the Hugging Face Hub's own rules, and a few words that its URLs need for themselves."""
 
 import re
+from collections.abc import Iterable, Iterator
 
 from app.hub.errors import BadName
 
@@ -16,6 +17,8 @@ _URL_WORDS = frozenset({
 _LIMIT = 96
 _REF_LIMIT = 255
 _PATH_LIMIT = 1024
+_PART_BYTES = 255
+"""Of a file's or a folder's own name: what file systems take."""
 _PART = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _REF_FORBIDDEN = re.compile(r"[\x00-\x20\x7f~^:?*\[\\%]|\.\.|@\{|//|/\.|\.lock(?:/|$)")
@@ -87,12 +90,31 @@ def check_path(text: str) -> str:
         or _PATH_FORBIDDEN.search(text)
         or any(not part or part.lower() in _RESERVED_PARTS or part != part.strip() for part in parts)
         or not _is_encodable(text)
+        or any(len(part.encode()) > _PART_BYTES for part in parts)
     ):
         raise BadName(
             f"{text[:200]!r} cannot name a file of a repository. Allowed: relative paths of at most {_PATH_LIMIT} "
-            "characters without `.`, `..`, `.git`, empty parts, control characters and backslashes."
+            "characters without `.`, `..`, `.git`, empty parts, control characters and backslashes, each part of at "
+            f"most {_PART_BYTES} bytes."
         )
     return text
+
+
+def taken_twice(paths: Iterable[str]) -> str | None:
+    """A path that is there twice, or is a file and a folder at once; None where every one has its own place."""
+    seen: set[str] = set()
+    for path in paths:
+        if path in seen:
+            return path
+        seen.add(path)
+    return min((folder for path in seen for folder in parents(path) if folder in seen), default=None)
+
+
+def parents(path: str) -> Iterator[str]:
+    """The folders that a path lies in, the innermost first."""
+    while "/" in path:
+        path = path.rpartition("/")[0]
+        yield path
 
 
 def _is_encodable(text: str) -> bool:

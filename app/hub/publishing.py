@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from app.db.models import CommitRow, RepoRow
 from app.hub import directory, repository
 from app.hub.card import Card, model_tags
+from app.hub.directory import NewRepo
 from app.hub.errors import ProtectedBranch, ReadOnlyCopy
 from app.hub.names import check_path, check_ref_name, check_repo_name
 from app.hub.objects import TreeFile, commit_oid, tree_oid
@@ -97,7 +98,7 @@ def commit_files(
             check_ref_name(name)
     if not staged or len({check_path(file.path) for file in staged}) != len(staged):
         raise ValueError("a commit needs at least one file, and each path once")
-    row = directory.lock_or_create_repo(session, repo, private=private, gated=gated, owner=owner)
+    row = directory.lock_or_create_repo(session, repo, NewRepo(private=private, gated=gated, owner=owner))
     if row.upstream is not None:
         raise ReadOnlyCopy(repo, row.upstream)
     head = repository.commit_of_ref(session, row.id, "branch", ref or DEFAULT_BRANCH)

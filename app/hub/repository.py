@@ -4,6 +4,7 @@ A commit and its files are written once and never changed; only refs move.
 """
 
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import asdict
 from typing import Literal
 
 from sqlalchemy import Select, delete, exists, func, insert, literal, select, update
@@ -14,6 +15,7 @@ from sqlalchemy.orm import Session, aliased
 from app.db.clock import db_now
 from app.db.models import BlobRow, CommitFileRow, CommitRemovalRow, CommitRow, RefRow, RepoRow, UploadRow
 from app.hub.objects import TreeFile
+from app.storage.blobs import Blob
 from app.storage.register import name_blobs
 
 RefKind = Literal["branch", "tag"]
@@ -242,9 +244,14 @@ def delete_ref(session: Session, repo: RepoRow, kind: RefKind, name: str) -> boo
     return gone.first() is not None
 
 
-def add_upload(session: Session, repo_id: int, *, sha256: str, size: int, git_oid: str) -> None:
-    """Note that a writer of the repository has sent these bytes (now, if they had been sent before)."""
-    values = {"repo_id": repo_id, "sha256": sha256, "size": size, "git_oid": git_oid, "created_at": db_now()}
+def add_upload(session: Session, repo_id: int, blob: Blob) -> None:
+    """Note that a writer of the repository has sent these bytes (now, if they had been sent before).
+
+    Raises:
+        BlobCollected: they have been collected since they were put.
+    """
+    name_blobs(session, {blob.sha256: blob.size})
+    values = {"repo_id": repo_id, **asdict(blob), "created_at": db_now()}
     upsert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
     session.execute(
         upsert(UploadRow)

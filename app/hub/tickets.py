@@ -9,12 +9,13 @@ import binascii
 import hashlib
 import hmac
 import json
-import os
 import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from app.storage.staging import make_once
 
 _KEY_BYTES = 32
 _MAX_LENGTH = 2048
@@ -65,25 +66,9 @@ class TicketOffice:
     def _key(self) -> bytes:
         if self._loaded is None:
             if not self._key_file.exists():
-                _make_key(self._key_file)
+                make_once(self._key_file, secrets.token_bytes(_KEY_BYTES))
             self._loaded = self._key_file.read_bytes()
         return self._loaded
-
-
-def _make_key(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staged = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(secrets.token_bytes(_KEY_BYTES))
-        file.flush()
-        os.fsync(file.fileno())
-    try:
-        os.link(staged, path)  # unlike a rename it never replaces the key that another process has just made
-    except FileExistsError:
-        pass
-    finally:
-        staged.unlink()
 
 
 def _encode(data: bytes) -> str:

@@ -2,13 +2,15 @@
 
 import base64
 import binascii
-from collections.abc import Collection, Iterable, Iterator
+import hashlib
+from collections.abc import Collection, Iterable
 from datetime import datetime
 from typing import Any
 
 from app.db.models import ApiKeyRow, CommitRow, RepoRow
 from app.hub.card import Card
 from app.hub.errors import BadRequest
+from app.hub.names import parents
 from app.hub.objects import TreeEntry, TreeFile, tree_entries
 
 Json = dict[str, Any]
@@ -17,6 +19,11 @@ Json = dict[str, Any]
 def timestamp(moment: datetime) -> str:
     """`2026-01-31T12:00:00.000Z`, the one form that every client version parses."""
     return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+
+
+def object_id(name: str) -> str:
+    """What the Hub's `_id` is: 24 hex digits. Not of a row's number, which would count the repositories of others."""
+    return hashlib.sha256(name.encode()).hexdigest()[:24]
 
 
 def model_info(
@@ -33,7 +40,7 @@ def model_info(
     """A repository at a commit (None: `main` has none yet); `expand` names the only properties that are wanted."""
     files = list(files)
     info: Json = {
-        "_id": f"{repo.id:024x}",
+        "_id": object_id(repo.name),
         "id": repo.name,
         "modelId": repo.name,
         "author": repo.name.rpartition("/")[0] or None,
@@ -105,19 +112,13 @@ def last_changes(since: Iterable[tuple[str, int]], removed: Iterable[tuple[str, 
     found: dict[str, int] = {}
     for path, commit_id in since:
         found[path] = commit_id
-        for directory in _parents(path):
+        for directory in parents(path):
             found[directory] = max(commit_id, found.get(directory, 0))
     for path, commit_id in removed:
-        for directory in _parents(path):
+        for directory in parents(path):
             if directory in found:
                 found[directory] = max(commit_id, found[directory])
     return found
-
-
-def _parents(path: str) -> Iterator[str]:
-    while "/" in path:
-        path = path.rpartition("/")[0]
-        yield path
 
 
 def refs(rows: Iterable[tuple[str, str, str]]) -> Json:

@@ -199,8 +199,8 @@ class Door:
         return self._read(rows)
 
     def _copy(self, who: Caller, repo: str, revision: str | None) -> None:
-        if self._mirror is not None and who.may_read:
-            self._mirror.ensure(repo, revision)
+        if self._mirror is not None:
+            self._mirror.ensure(repo, revision, who=who)
 
     def _read(self, rows: _Rows) -> Facts:
         """The facts that lie in the store."""

@@ -115,11 +115,10 @@ def verify(
 def _check_file(
     path: Path, name: str, size: int, sha256: str, found: Verification, progress: Callable[[int, int], None]
 ) -> None:
-    try:
-        actual = path.stat().st_size
-    except FileNotFoundError:
+    if not path.is_file():
         found.flaws.append(Flaw(name, "is missing"))
         return
+    actual = path.stat().st_size
     if actual != size:
         found.flaws.append(Flaw(name, f"has {actual:,} bytes instead of {size:,}"))
         return
@@ -135,7 +134,9 @@ def _check_file(
 
 
 def _others(directory: Path, files: Mapping[str, object]) -> list[str]:
-    # A file too many is no harmless thing: a loader may prefer it to what was signed.
-    names = (path.relative_to(directory).as_posix() for path in directory.rglob("*") if not path.is_dir())
+    # A file too many is no harmless thing: a loader may prefer it to what was signed. What a link to a directory leads
+    # to is not walked, so the link itself is one too many.
+    found = (path for path in directory.rglob("*") if path.is_symlink() or not path.is_dir())
+    names = (path.relative_to(directory).as_posix() for path in found)
     known = {*files, MANIFEST_FILE, SIGNATURE_FILE}
     return sorted(name for name in names if name not in known and not name.startswith(f"{_CLIENTS_OWN}/"))

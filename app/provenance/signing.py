@@ -2,9 +2,6 @@
 
 import base64
 import binascii
-import os
-from pathlib import Path
-from uuid import uuid4
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -18,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from app.settings import Settings, SettingsError
+from app.storage.staging import make_once
 
 KEY_FILE = "signing-key.pem"
 _HOW = "Make one with `openssl genpkey -algorithm ed25519`."
@@ -57,7 +55,8 @@ def load_signer(settings: Settings) -> Signer:
         return _signer(pem.encode(), "STREAMLINE_SIGNING_KEY")
     path = settings.data_dir.absolute() / KEY_FILE
     if not path.exists():
-        _make(path)
+        key = Ed25519PrivateKey.generate()
+        make_once(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     return _signer(path.read_bytes(), str(path))
 
 
@@ -69,23 +68,6 @@ def _signer(pem: bytes, where: str) -> Signer:
     if not isinstance(key, Ed25519PrivateKey):
         raise SettingsError(f"{where} holds a key of another kind than Ed25519. {_HOW}")
     return Signer(key)
-
-
-def _make(path: Path) -> None:
-    pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staged = path.with_name(f".{path.name}.{uuid4().hex}")
-    descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with open(descriptor, "wb") as file:  # noqa: PTH123 - of a descriptor, whose mode was given at its birth
-            file.write(pem)
-            file.flush()
-            os.fsync(file.fileno())
-        path.hardlink_to(staged)  # unlike a rename it does not replace a key that somebody else has made meanwhile
-    except FileExistsError:
-        pass
-    finally:
-        staged.unlink()
 
 
 def parse_public_key(pem: bytes) -> Ed25519PublicKey:

@@ -128,6 +128,22 @@ def flush_to_disk(file: BinaryIO) -> None:
     os.fsync(file.fileno())
 
 
+def make_once(path: Path, content: bytes) -> None:
+    """Make a small file that only this user may read, unless it is there; all who try at once see one content."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staged = path.with_name(f".{path.name}.{uuid4().hex}")
+    descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            flush_to_disk(file)
+        path.hardlink_to(staged)  # unlike a rename it does not replace what somebody else has made meanwhile
+    except FileExistsError:
+        pass
+    finally:
+        staged.unlink()
+
+
 def show(staged: Path, target: Path) -> None:
     """Give a flushed file its final name, durably: the directory entry is on disk when this returns."""
     staged.rename(target)

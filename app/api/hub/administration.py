@@ -89,12 +89,11 @@ def create_repo(asked: NewRepo, request: Request, context: Context, who: CallerO
     url = f"{base_url(request, context)}/{name}"
     with context.sessions.begin() as session:
         private = _is_private(asked.private, asked.visibility) or False
-        repo = directory.create_repo(session, name, private=private, owner=who.key)
+        repo = directory.create_repo(session, name, directory.NewRepo(private=private, owner=who.key))
         if repo is None:
             raise AlreadyExists(f"The repository {name}", url=url)
         begin_repo(session, repo, author=who.name if who.key else "")
-        repo_id = repo.id
-    return JSONResponse({"url": url, "name": name, "id": f"{repo_id:024x}"})
+    return JSONResponse({"url": url, "name": name, "id": wire.object_id(name)})
 
 
 @router.delete("/api/repos/delete")

@@ -4,6 +4,7 @@ Over plain http the client goes by `X-Error-Code` and `X-Error-Message` alone.
 """
 
 from collections.abc import Callable, Coroutine
+from http import HTTPStatus
 from typing import Any
 
 import structlog
@@ -13,6 +14,7 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect
 
+from app.auth.credentials import ask_for_key
 from app.hub.errors import (
     AlreadyExists,
     BadFile,
@@ -33,10 +35,12 @@ from app.hub.errors import (
     StaleParent,
     TooLarge,
     UpstreamDamaged,
+    UpstreamLoop,
     UpstreamRefused,
     UpstreamTimeout,
     UpstreamUnavailable,
 )
+from app.hub.upstream.remote import LOOP_CODE
 from app.storage.blobs import StorageError, StorageFull, StoreRefused, StoreUnavailable
 
 RETRY_AFTER_SECONDS = 2
@@ -69,15 +73,20 @@ class HubRoute(APIRoute):
 def hub_error_response(error: HubError, *, has_token: bool) -> JSONResponse:
     """The answer that raises the client's exception of the same meaning."""
     status, code = _status_and_code(error, has_token=has_token)
-    headers = {"X-Error-Message": _header_text(str(error))}
+    text = _header_text(str(error))
+    # Clients put a full stop behind the words of a 403.
+    headers = {"X-Error-Message": text.removesuffix(".") if status == HTTPStatus.FORBIDDEN else text}
     if code:
         headers["X-Error-Code"] = code
     if isinstance(error, EntryNotFound):
         headers["X-Repo-Commit"] = error.commit  # lets the client remember that this commit has no such file
-    if status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
-    body = {"error": str(error)} | ({"url": error.url} if isinstance(error, AlreadyExists) else {})
-    return JSONResponse(body, status, headers)
+    body = {"error": f"{error}"} | ({"url": error.url} if isinstance(error, AlreadyExists) else {})
+    if isinstance(error, InvalidCredentials):
+        body["error"] += f". {error.advice}"
+    answer = JSONResponse(body, status, headers)
+    if status == HTTPStatus.UNAUTHORIZED:
+        ask_for_key(answer.headers)
+    return answer
 
 
 def _storage_response(error: StorageError) -> JSONResponse:
@@ -124,6 +133,8 @@ def _status_and_code(error: HubError, *, has_token: bool) -> tuple[int, str | No
             return 502, "UpstreamDamaged"
         case UpstreamTimeout():
             return 504, "UpstreamTimeout"
+        case UpstreamLoop():
+            return 508, LOOP_CODE
         case UpstreamUnavailable():
             return 502, "UpstreamUnavailable"
         case TooLarge():

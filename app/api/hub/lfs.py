@@ -103,7 +103,7 @@ async def receive(ticket: str, request: Request, context: Context) -> Response:
             if sha256 != part.sha256:
                 raise ContentMismatch(part.sha256, sha256)
             await run_in_threadpool(file.flush)
-            await run_in_threadpool(_keep, context, part, path)
+            await run_in_threadpool(context.keep_upload, part.repo_id, path, part.sha256)
     else:
         with context.uploads.place(part) as file:
             sha256 = await _receive(request, file, part)
@@ -134,14 +134,6 @@ async def _receive(request: Request, file: BinaryIO, part: Part) -> str:
     return digest.hexdigest()
 
 
-def _keep(context: HubContext, part: Part, path: Any) -> None:
-    """Give the received object to the store, and note who has sent it."""
-    blob = context.store.put_file(path)
-    if blob.sha256 != part.sha256:
-        raise ContentMismatch(part.sha256, blob.sha256)
-    context.note_upload(part.repo_id, blob)
-
-
 @router.post(UPLOAD_PATH + "{ticket}/complete")
 def complete(ticket: str, context: Context) -> Response:
     """All parts have been sent: check the whole, and keep it. Doing it again changes nothing."""
@@ -152,7 +144,7 @@ def complete(ticket: str, context: Context) -> Response:
             raise BadRequest("Not all parts have come; send those that are missing.")
     else:
         try:
-            _keep(context, part, path)
+            context.keep_upload(part.repo_id, path, part.sha256)
         finally:  # also a wrong one goes: which of its parts is to blame, nobody can tell
             path.unlink(missing_ok=True)
     return JSONResponse({"success": True})

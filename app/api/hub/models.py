@@ -139,15 +139,15 @@ def _flag(value: bool | None) -> str | None:
 
 def _encode_cursor(last: RepoRow, order: Order) -> str:
     value = last.name if order == "name" else getattr(last, order).isoformat()
-    return base64.urlsafe_b64encode(json.dumps([order, value, last.id]).encode()).decode().rstrip("=")
+    return base64.urlsafe_b64encode(json.dumps([order, value, last.name]).encode()).decode().rstrip("=")
 
 
 def _decode_cursor(cursor: str, order: Order) -> Behind:
     try:
         text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
-        of, value, repo_id = json.loads(text)
-        if of == order and isinstance(value, str) and type(repo_id) is int and 0 < repo_id < 1 << 63:
-            return Behind(check_repo_name(value) if order == "name" else _moment(value), repo_id)
+        of, value, name = json.loads(text)
+        if of == order and isinstance(value, str) and isinstance(name, str):
+            return Behind(check_repo_name(value) if order == "name" else _moment(value), check_repo_name(name))
     except (binascii.Error, ValueError, TypeError, OverflowError, RecursionError):
         pass
     raise BadRequest("The cursor is not one of this list; begin again without it.")

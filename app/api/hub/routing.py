@@ -21,6 +21,7 @@ from app.hub.access import Caller, readable
 from app.hub.context import HubContext
 from app.hub.errors import ForeignRequest, InvalidCredentials
 from app.hub.raw_path import decode_segment
+from app.hub.upstream import ring
 
 Endpoint = Callable[..., Any]
 
@@ -67,7 +68,8 @@ def caller(request: Request) -> Caller:
             raise InvalidCredentials from None
         except NotFromThisMachine as error:
             raise ForeignRequest(str(error)) from None
-    return Caller("authorization" in request.headers, identity.name, identity.owner, identity.scope)
+    via = ring.passed_by(request.headers)
+    return Caller("authorization" in request.headers, identity.name, identity.owner, identity.scope, via)
 
 
 def repo_name(request: Request) -> str:
@@ -89,8 +91,8 @@ def reading(
 
     What is not here is copied from the upstream hub first: at this revision (default: `main`).
     """
-    if context.mirror is not None and who.may_read:
-        context.mirror.ensure(name, revision)
+    if context.mirror is not None:
+        context.mirror.ensure(name, revision, who=who)
     with context.read_sessions() as session:
         yield session, readable(session, who, name, files=files)
 

@@ -95,8 +95,7 @@ def _rebuild(context: HubContext, writer: Writer, shard: Path) -> None:
             return sha256 in repository.possessed(session, writer.repo_id, [sha256])
 
     def keep(path: Path, sha256: str) -> None:
-        blob = context.store.put_file(path)
-        context.note_upload(writer.repo_id, blob)
+        context.keep_upload(writer.repo_id, path, sha256)
 
     with shard.open("rb") as file:
         xet_bridge.rebuild(context.uploads, writer, file, is_kept=is_kept, keep=keep)

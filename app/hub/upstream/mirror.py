@@ -10,13 +10,14 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.core.safetensors_file import PICKLES
+from app.hub.access import Caller
 from app.hub.card import model_tags, read_card
 from app.hub.errors import (
     BadName,
@@ -26,15 +27,16 @@ from app.hub.errors import (
     RepositoryNotFound,
     RevisionNotFound,
     UpstreamDamaged,
+    UpstreamLoop,
     UpstreamRefused,
     UpstreamTimeout,
     UpstreamUnavailable,
 )
-from app.hub.names import check_path, check_ref_name, check_repo_name, is_commit
+from app.hub.names import check_path, check_ref_name, check_repo_name, is_commit, taken_twice
 from app.hub.objects import TreeFile
 from app.hub.repository import RefKind
 from app.hub.revisions import DEFAULT_BRANCH, SHORTEST_PREFIX
-from app.hub.upstream import rows
+from app.hub.upstream import ring, rows
 from app.hub.upstream.remote import RemoteFile, RemoteHub, RemoteRevision
 from app.hub.upstream.rows import Known
 from app.storage.blobs import BlobStore
@@ -48,6 +50,7 @@ _FILES_AT_ONCE = 4
 _PATIENCE_SECONDS = 30.0
 _DOWN_SECONDS = 5.0
 """For how long a hub that did not answer is not asked again."""
+_LOCAL = Caller()
 _UNKNOWN_OID = "0" * 40
 """Git's name for the content of a large file: clients know those by their sha256 alone."""
 
@@ -55,8 +58,18 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
+class _Question:
+    """What the upstream hub is asked, and for whom: who may not know of a repository learns nothing of who may."""
+
+    name: str
+    revision: str
+    close: bool
+    """For somebody who knows of the repository, or would if it were here."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Answer:
-    """What the upstream hub has said about a name and a revision."""
+    """What the upstream hub has said to a question."""
 
     at: float
     refused: HubError | None
@@ -96,17 +109,21 @@ class Mirror:
         self._locks_dir.mkdir(parents=True, exist_ok=True)
         self._max_bytes = max_bytes
         self._fresh_seconds = fresh_seconds
-        self._answers: OrderedDict[tuple[str, str], _Answer] = OrderedDict()
+        self._answers: OrderedDict[_Question, _Answer] = OrderedDict()
         self._guard = threading.Lock()
         self._locks = [threading.Lock() for _ in range(_LOCKS)]
         self._lookups = threading.BoundedSemaphore(_LOOKUPS_AT_ONCE)
         self._down_until = 0.0
 
-    def ensure(self, name: str, revision: str | None = None) -> None:
+    def ensure(self, name: str, revision: str | None = None, *, who: Caller = _LOCAL) -> None:
         """Have the revision (default: `main`) here, if the upstream hub has it and no repository of ours has the name.
+
+        Of a repository that `who` may not know of, it goes on as if there were none: an upstream that is down, or
+        refuses something, must not tell the two apart.
 
         Raises:
             UpstreamUnavailable: the upstream does not answer, and nothing has been copied before.
+            UpstreamLoop: the upstream is this very service.
             UpstreamRefused, UpstreamDamaged: it has what is not copied.
             GatedRepository: it does not let this service's token in.
             StorageError: there is no room.
@@ -118,44 +135,51 @@ class Mirror:
                 check_ref_name(revision)
         except BadName:
             return
-        if self._is_settled(name, revision, self._known(name, revision)):
+        if not who.may_read:
+            return
+        if self._is_settled(*self._asked(name, revision, who)) or not ring.goes_on(self._hub.asker, who.via):
             return
         with self._one_asks(name, revision):
-            found = self._known(name, revision)
-            if self._is_settled(name, revision, found):
+            question, found = self._asked(name, revision, who)
+            if self._is_settled(question, found):
                 return
             try:
-                self._look_up(name, revision)
+                self._look_up(question, found, who)
             except UpstreamUnavailable as error:
-                if found.commit is None:
+                if found.commit is None or found.hidden:
                     raise
                 log.warning("upstream_stale", repo=name, revision=revision, error=str(error))
             else:
-                self._remember(name, revision, None)
+                self._remember(question, None)
 
     def close(self) -> None:
         """Let go of the connections to the upstream hub."""
         self._hub.close()
 
-    def _known(self, name: str, revision: str) -> Known:
+    def _asked(self, name: str, revision: str, who: Caller) -> tuple[_Question, Known]:
         with self._read_sessions() as session:
-            return rows.known(session, name, revision)
+            found = rows.known(session, name, revision, who)
+        return _Question(name, revision, who.sees_all or (found.exists and not found.hidden)), found
 
-    def _is_settled(self, name: str, revision: str, found: Known) -> bool:
+    def _is_settled(self, question: _Question, found: Known) -> bool:
         """Whether there is nothing to ask: our own, another hub's, a commit that is here, a fresh answer."""
-        if (found.exists and found.upstream != self._hub.url) or (found.commit is not None and is_commit(revision)):
+        pinned = found.commit is not None and is_commit(question.revision)
+        if not found.hidden and (self._is_others(found) or pinned):
             return True
-        answer = self._answers.get((name, revision))
+        answer = self._answers.get(question)
         if answer is None or time.monotonic() - answer.at >= self._fresh_seconds:
             return False
         if answer.refused is not None:
             raise answer.refused.with_traceback(None)  # or its traceback would grow with every time
         return True
 
-    def _remember(self, name: str, revision: str, refused: HubError | None) -> None:
+    def _is_others(self, found: Known) -> bool:
+        return found.exists and found.upstream != self._hub.url
+
+    def _remember(self, question: _Question, refused: HubError | None) -> None:
         with self._guard:
-            self._answers[name, revision] = _Answer(time.monotonic(), refused)
-            self._answers.move_to_end((name, revision))
+            self._answers[question] = _Answer(time.monotonic(), refused)
+            self._answers.move_to_end(question)
             while len(self._answers) > _REMEMBERED:
                 self._answers.popitem(last=False)
 
@@ -175,22 +199,30 @@ class Mirror:
         finally:
             lock.release()
 
-    def _look_up(self, name: str, revision: str) -> None:
+    def _look_up(self, question: _Question, found: Known, who: Caller) -> None:
+        name, revision = question.name, question.revision
         if time.monotonic() < self._down_until:
             raise UpstreamUnavailable("did not answer a moment ago")
         try:
-            remote = self._hub.revision(name, revision)
-            self._copy(name, revision, remote)
+            remote = self._hub.revision(name, revision, via=who.via)
+            if self._is_others(found):
+                return  # asked only because who asks may not know
+            try:
+                self._copy(name, revision, remote)
+            except (UpstreamRefused, UpstreamDamaged):
+                if question.close or not remote.private:
+                    raise
+                log.info("upstream_refused_in_silence", repo=name)  # it would tell that a private one is there
         except RepositoryNotFound:  # a copy of what has been there goes on being served
             log.info("upstream_has_not", repo=name)
         except RevisionNotFound:
             with self._sessions.begin() as session:
                 rows.forget_ref(session, name, revision)
             # A copy of another revision says that the repository is there, and for whom.
-            if revision != DEFAULT_BRANCH and not self._known(name, revision).exists:
-                self._look_up(name, DEFAULT_BRANCH)
-        except (UpstreamRefused, GatedRepository) as error:
-            self._remember(name, revision, error)
+            if revision != DEFAULT_BRANCH and not found.exists:
+                self._look_up(replace(question, revision=DEFAULT_BRANCH), found, who)
+        except (UpstreamRefused, GatedRepository, UpstreamLoop) as error:
+            self._remember(question, error)
             raise
         except UpstreamUnavailable:
             self._down_until = time.monotonic() + min(_DOWN_SECONDS, self._fresh_seconds)
@@ -243,6 +275,8 @@ class Mirror:
                 check_path(file.path)
             except BadName as error:
                 raise UpstreamRefused(f"{name} is not fetched: {error}") from None
+        if twice := taken_twice(file.path for file in kept):
+            raise UpstreamRefused(f"{name} is not fetched: {twice!r} would be two files, or a file and a folder.")
         return kept
 
     def _has(self, file: RemoteFile) -> bool:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session, sessionmaker
 
-from app.hub.upstream import rows
+from app.hub.upstream import ring, rows
 from app.hub.upstream.downloads import Downloads, Source
 from app.hub.upstream.mirror import Mirror
 from app.hub.upstream.remote import RemoteHub
@@ -29,7 +29,8 @@ def open_upstream(
     if not settings.upstream:
         return None
     token = settings.upstream_token
-    hub = RemoteHub(settings.upstream, token.get_secret_value() if token else None)
+    asker = ring.own_name(settings.upstream_dir)
+    hub = RemoteHub(settings.upstream, token.get_secret_value() if token else None, asker=asker)
 
     def source_of(sha256: str) -> Source | None:
         with read_sessions() as session:

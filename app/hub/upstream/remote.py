@@ -5,7 +5,7 @@ further pages are not followed but rebuilt.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -14,19 +14,23 @@ from urllib.parse import quote
 
 import httpx
 
-from app.auth.loopback import is_loopback
+from app.auth.loopback import is_link_local, is_loopback
 from app.hub.errors import (
     GatedRepository,
     HubError,
     RepositoryNotFound,
     RevisionNotFound,
+    UpstreamLoop,
     UpstreamRefused,
     UpstreamTimeout,
     UpstreamUnavailable,
 )
 from app.hub.names import is_commit
+from app.hub.upstream import ring
 
 MAX_FILES = 10_000
+LOOP_CODE = "UpstreamLoop"
+"""`X-Error-Code` of a look-up that has come round."""
 _MAX_JSON_BYTES = 32 << 20
 _PIECE_BYTES = 256 << 10
 _TIMEOUT = httpx.Timeout(10.0, connect=5.0)
@@ -59,35 +63,43 @@ class RemoteFile:
 class RemoteHub:
     """Another hub. Safe for threads."""
 
-    def __init__(self, url: str, token: str | None) -> None:
+    def __init__(self, url: str, token: str | None, *, asker: str = "") -> None:
         """Connect to nothing yet.
 
         Args:
             url: such as https://huggingface.co.
             token: shown to that host, or None.
+            asker: this service's name, as `ring` has it.
         """
         self.url = url.rstrip("/")
-        headers = {"Accept-Encoding": "identity", "User-Agent": "streamline"}
+        self.asker = asker
+        headers = {"Accept-Encoding": "identity", "User-Agent": "streamline"} | ring.header_of([asker])
         if token:
             headers["Authorization"] = f"Bearer {token}"
-        # A proxy knows nothing of this machine's own addresses.
+        # A proxy knows nothing of this machine's own addresses, and nobody else has business there.
         elsewhere = not is_loopback(httpx.URL(self.url).host)
         self._http = httpx.Client(
-            headers=headers, timeout=_TIMEOUT, follow_redirects=True, max_redirects=5, trust_env=elsewhere
+            headers=headers,
+            timeout=_TIMEOUT,
+            follow_redirects=True,
+            max_redirects=5,
+            trust_env=elsewhere,
+            event_hooks={"request": [_check_not_ours]} if elsewhere else None,
         )
 
     def close(self) -> None:
         """Let go of every connection."""
         self._http.close()
 
-    def revision(self, name: str, revision: str) -> RemoteRevision:
-        """The commit that `revision` names now.
+    def revision(self, name: str, revision: str, *, via: Sequence[str] = ()) -> RemoteRevision:
+        """The commit that `revision` names now; `via` are the services that this one asks for.
 
         Raises:
             RepositoryNotFound, RevisionNotFound, GatedRepository: as the hub says, with the token that it was shown.
-            UpstreamUnavailable: it does not answer, or not as a hub would.
+            UpstreamUnavailable: it does not answer, or not as a hub would; UpstreamLoop where that leads back here.
         """
-        found, _ = self._json(name, revision, f"/api/models/{name}/revision/{quote(revision, safe='')}")
+        path = f"/api/models/{name}/revision/{quote(revision, safe='')}"
+        found, _ = self._json(name, revision, path, headers=ring.header_of([*via, self.asker]))
         commit = found.get("sha") if isinstance(found, dict) else None
         if not isinstance(commit, str) or not is_commit(commit):
             raise UpstreamUnavailable("answers in a form that no hub has")
@@ -103,16 +115,20 @@ class RemoteHub:
         path = f"/api/models/{name}/tree/{commit}"
         query = {"recursive": "true", "expand": "false"}
         files: list[RemoteFile] = []
+        entries = 0
         while True:
             page, following = self._json(name, commit, path, query)
             try:
                 files += [_file(entry) for entry in page if entry["type"] == "file"]
+                entries += len(page)
             except (KeyError, TypeError, ValueError, AttributeError):
                 raise UpstreamUnavailable("answers in a form that no hub has") from None
-            if len(files) > MAX_FILES:
+            if max(len(files), entries // 2) > MAX_FILES:
                 raise UpstreamRefused(f"{name} has more than {MAX_FILES:,} files and is not fetched.")
-            if following is None or following == query:
+            if following is None:
                 return files
+            if not page:  # it could go on like this for ever
+                raise UpstreamUnavailable("answers in a form that no hub has")
             query = following
 
     def kind_of(self, name: str, revision: str) -> str | None:
@@ -147,11 +163,16 @@ class RemoteHub:
             raise _unavailable(error) from None
 
     def _json(
-        self, name: str, revision: str, path: str, query: dict[str, str] | None = None
+        self,
+        name: str,
+        revision: str,
+        path: str,
+        query: dict[str, str] | None = None,
+        headers: dict[str, str] | None = None,
     ) -> tuple[Any, dict[str, str] | None]:
         """A JSON answer, and the query of the page behind it."""
         try:
-            with self._http.stream("GET", self.url + path, params=query) as answer:
+            with self._http.stream("GET", self.url + path, params=query, headers=headers) as answer:
                 if not answer.is_success:
                     raise _refusal(answer, name, revision)
                 body = bytearray()
@@ -185,6 +206,8 @@ def _file(entry: Any) -> RemoteFile:
 def _refusal(answer: httpx.Response, name: str, revision: str) -> HubError:
     """What the hub says."""
     code, status = answer.headers.get("x-error-code"), answer.status_code
+    if code == LOOP_CODE:
+        return UpstreamLoop()
     if code == "GatedRepo":
         return GatedRepository(name)
     if status == HTTPStatus.UNAUTHORIZED and "Invalid credentials" in answer.headers.get("x-error-message", ""):
@@ -194,6 +217,13 @@ def _refusal(answer: httpx.Response, name: str, revision: str) -> HubError:
     if code == "RepoNotFound" or status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND}:
         return RepositoryNotFound(name)  # without a token a missing repository is answered by 401
     return UpstreamUnavailable(f"answers {status}")
+
+
+def _check_not_ours(request: httpx.Request) -> None:
+    """Let pass what no redirect has led to this machine's own services, or to what its network says of it."""
+    host = request.url.host
+    if is_loopback(host) or is_link_local(host):
+        raise UpstreamUnavailable("sends us to an address of this machine's own")
 
 
 def _bytes_before(answer: httpx.Response, start: int) -> int:

@@ -8,6 +8,8 @@ from sqlalchemy.orm import Session
 
 from app.db.models import CommitFileRow, CommitRow, RepoRow
 from app.hub import directory, repository
+from app.hub.access import Caller
+from app.hub.directory import NewRepo
 from app.hub.errors import RevisionNotFound
 from app.hub.objects import TreeFile
 from app.hub.repository import RefKind
@@ -23,19 +25,22 @@ class Known:
     upstream: str | None
     """Address of the hub that the repository is a copy of; None: it is our own, or there is none."""
     exists: bool
+    hidden: bool
+    """Whether it exists, and must look to who asks as if it did not."""
     commit: str | None
     """The commit that the revision names here."""
 
 
-def known(session: Session, name: str, revision: str) -> Known:
+def known(session: Session, name: str, revision: str, who: Caller) -> Known:
     """What is here under this name and revision."""
-    repo = directory.find_repo(session, name)
+    repo, granted = directory.find_for(session, name, who.key)
     if repo is None:
-        return Known(None, False, None)
+        return Known(None, exists=False, hidden=False, commit=None)
+    hidden = not who.may_know_of(repo, granted=granted)
     try:
-        return Known(repo.upstream, True, resolve(session, repo, revision).oid)
+        return Known(repo.upstream, exists=True, hidden=hidden, commit=resolve(session, repo, revision).oid)
     except RevisionNotFound:
-        return Known(repo.upstream, True, None)
+        return Known(repo.upstream, exists=True, hidden=hidden, commit=None)
 
 
 def copied_files(session: Session, name: str, oid: str) -> list[TreeFile] | None:
@@ -63,9 +68,8 @@ def copy_of(session: Session, name: str, upstream: str, *, private: bool, gated:
 
     What is closed upstream is closed here too. What is opened there stays closed here, until somebody opens it.
     """
-    repo = directory.lock_or_create_repo(
-        session, name, private=private, gated="manual" if gated else None, owner="", upstream=upstream
-    )
+    new = NewRepo(private=private, gated="manual" if gated else None, upstream=upstream)
+    repo = directory.lock_or_create_repo(session, name, new)
     if repo.upstream != upstream:
         return None
     changes = ({"private": True} if private and not repo.private else {}) | (

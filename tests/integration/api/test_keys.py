@@ -6,7 +6,8 @@ import pytest
 from app.auth import keys
 from app.auth.scopes import Scope
 from app.db.models import ApiKeyRow
-from tests.integration.api.conftest import JOB, Service, problem_of
+from app.hub import directory
+from tests.integration.api.conftest import JOB, MODEL, Service, problem_of
 
 
 def test_keys_and_scopes_are_enforced_from_the_first_key_on(service: Service) -> None:
@@ -23,7 +24,7 @@ def test_keys_and_scopes_are_enforced_from_the_first_key_on(service: Service) ->
     try:
         nobody = call(None)
         assert problem_of(nobody, 401)["code"] == "invalid_credentials"
-        assert nobody.headers["www-authenticate"] == "Bearer"
+        assert [one.partition(" ")[0] for one in nobody.headers.get_list("www-authenticate")] == ["Bearer", "Basic"]
         wrong = service.http.get("/v1/jobs", headers={"Authorization": "Bearer hf_wrong"})
         assert problem_of(wrong, 401)["code"] == "invalid_credentials"
         assert call(Scope.READ).status_code == 200
@@ -90,3 +91,30 @@ def test_without_keys_no_other_sites_page_can_change_anything(service: Service) 
     finally:
         with service.sessions.begin() as session:
             session.delete(session.merge(row))
+
+
+def test_a_browser_shows_the_pages_to_who_types_a_key_and_no_foreign_page_uses_it(service: Service) -> None:
+    with service.sessions.begin() as session:
+        row, key = keys.create(session, "person", Scope.SUBMIT)
+    typed = httpx.BasicAuth("anything", key)
+    own, foreign = {"Origin": service.url}, {"Origin": "https://elsewhere.example"}
+    try:
+        for page in ("/", "/models", f"/models/{MODEL}", f"/{MODEL}/resolve/main/config.json"):
+            challenge = service.http.get(page)
+            assert challenge.status_code == 401
+            assert 'Basic realm="Streamline' in challenge.headers["www-authenticate"], "the browser asks for a key"
+            assert service.http.get(page, auth=typed, headers=foreign).status_code == 200
+            for wrong in (httpx.BasicAuth(key, ""), httpx.BasicAuth("anything", "hf_wrong")):
+                assert service.http.get(page, auth=wrong).status_code == 401
+        for headers, status in ((own, 202), (foreign, 401), ({}, 401)):
+            assert service.http.post("/v1/jobs", json=JOB, auth=typed, headers=headers).status_code == status
+        new = {"name": "typed", "organization": "team"}
+        for headers, status in ((foreign, 401), (own, 200)):
+            assert service.http.post("/api/repos/create", json=new, auth=typed, headers=headers).status_code == status
+        assert service.http.get("/models", headers={"Authorization": "Basic not base64"}).status_code == 401
+    finally:
+        with service.sessions.begin() as session:
+            session.delete(session.merge(row))
+            repo = directory.find_repo(session, "team/typed")
+            assert repo is not None
+            directory.delete_repo(session, repo)

@@ -68,7 +68,11 @@ def faulty_proxy(target: str) -> Iterator[Proxy]:
         do_HEAD = do_GET  # noqa: N815 - the library's name
 
         def _forward(self, path: str) -> None:
-            kept = {name: self.headers[name] for name in ("range", "authorization") if self.headers[name]}
+            kept = {
+                name: self.headers[name]
+                for name in ("range", "authorization", "x-streamline-via")
+                if self.headers[name]
+            }
             with httpx.stream(self.command, proxy.target + self.path, headers=kept, trust_env=False) as answer:
                 self.send_response(answer.status_code)
                 for name, value in answer.headers.items():

@@ -1,9 +1,13 @@
 """Who sees what: the real application with API keys of every scope, over both databases."""
 
+import base64
+import json
 from typing import Any
 
+import httpx
 import pytest
 
+from app.hub import directory
 from app.hub.errors import NotAllowed
 from app.hub.publishing import StagedFile, commit_files
 from app.hub.revisions import repo_named
@@ -35,6 +39,52 @@ def test_a_private_repository_answers_exactly_as_a_missing_one(keyed: Keyed, who
             k: v for k, v in missing.headers.items() if k not in varying
         }
         assert hidden.text.replace(PRIVATE, "team/absent") == missing.text
+
+
+CHANGES: list[tuple[str, str, Any]] = [
+    ("POST", "/api/models/{repo}/preupload/main", {"files": []}),
+    ("POST", "/api/models/{repo}/paths-info/main", {"paths": ["config.json"]}),
+    ("POST", "/api/models/{repo}/commit/main", {"key": "header", "value": {"summary": "m"}}),
+    ("POST", "/api/models/{repo}/branch/new", {}),
+    ("DELETE", "/api/models/{repo}/branch/new", None),
+    ("POST", "/api/models/{repo}/tag/main", {"tag": "t"}),
+    ("DELETE", "/api/models/{repo}/tag/t", None),
+    ("PUT", "/api/models/{repo}/settings", {"private": False}),
+    ("POST", "/{repo}.git/info/lfs/objects/batch", {"operation": "upload", "objects": []}),
+    ("GET", "/api/models/{repo}/xet-write-token/main", None),
+    ("POST", "/api/models/{repo}/user-access-request/grant", {"user": "other"}),
+    ("POST", "/api/models/{repo}/user-access-request/handle", {"user": "other", "status": "accepted"}),
+    ("GET", "/api/models/{repo}/user-access-request/accepted", None),
+    ("DELETE", "/api/repos/delete", {"name": "{repo}"}),
+    ("POST", "/api/repos/move", {"fromRepo": "{repo}", "toRepo": "team/moved"}),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body"), CHANGES, ids=[f"{one[0]} {one[1]}" for one in CHANGES])
+def test_a_private_repository_is_changed_by_others_exactly_as_a_missing_one(
+    keyed: Keyed, method: str, path: str, body: Any
+) -> None:
+    for who in ("other", "reader", None):
+        hidden, missing = (
+            keyed.ask(who, path.format(repo=repo), method, json=json.loads(json.dumps(body).replace("{repo}", repo)))
+            for repo in (PRIVATE, "team/absent")
+        )
+        assert hidden.status_code == missing.status_code
+        assert hidden.headers.get("X-Error-Code") == missing.headers.get("X-Error-Code") == "RepoNotFound"
+        assert hidden.text.replace(PRIVATE, "team/absent") == missing.text
+
+
+def test_no_answer_counts_the_repositories_of_others(keyed: Keyed) -> None:
+    query = {"sort": "lastModified", "limit": 1}
+    page = keyed.ask("other", "/api/models", params=query)
+    cursor = httpx.URL(page.links["next"]["url"]).params["cursor"]
+    with keyed.service.sessions() as session:
+        numbers = {repo.id for repo in directory.page_of_repos(session, visible_to=None, limit=100)}
+    assert not numbers & set(json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))))
+    made = keyed.ask("other", "/api/repos/create", "POST", json={"name": "counted", "organization": "other"}).json()
+    assert made["id"] == keyed.ask("other", "/api/models/other/counted").json()["_id"]
+    assert int(made["id"], 16) > 1 << 32
+    assert keyed.ask("other", "/api/repos/delete", "DELETE", json={"name": "other/counted"}).status_code == 200
 
 
 @pytest.mark.parametrize("who", ["owner", "friend", "admin"])

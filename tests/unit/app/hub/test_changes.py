@@ -16,6 +16,7 @@ from app.hub.errors import BadFile, BadRequest, EntryNotFound, HubError, Reposit
 from app.hub.objects import TreeFile
 from app.hub.publishing import commit_files
 from app.hub.revisions import repo_named, resolve
+from app.storage.blobs import Blob
 
 Sessions = sessionmaker[Session]
 BASE = CommitRow(id=1, oid="0" * 40)
@@ -92,7 +93,7 @@ def test_an_upload_is_possessed_by_its_repository_alone_until_it_is_forgotten(
         commit_files(session, "other/model", [file("b", "b")], "m")
         mine, other = repo_named(session, "team/model").id, repo_named(session, "other/model").id
         for _ in range(2):
-            repository.add_upload(session, mine, sha256=sha256, size=5, git_oid="0" * 40)
+            repository.add_upload(session, mine, Blob(sha256, 5, "0" * 40))
     with sessions() as session:
         held = hashlib.sha256(b"x").hexdigest()
         assert repository.possessed(session, mine, [sha256, held]).keys() == {sha256, held}

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.hub.errors import BadName
-from app.hub.names import RESERVED_NAMESPACES, check_path, check_ref_name, check_repo_name, is_commit
+from app.hub.names import RESERVED_NAMESPACES, check_path, check_ref_name, check_repo_name, is_commit, taken_twice
 
 # The client's own rule (huggingface_hub.utils.validate_repo_id), against which ours is held.
 CLIENT_RULE = re.compile(r"(\b[\w\-.]{1,96}\b/)?\b[\w\-.]{1,96}\b", re.ASCII)
@@ -68,7 +68,9 @@ def test_names_that_git_refuses_are_refused(name: str) -> None:
         check_ref_name(name)
 
 
-@pytest.mark.parametrize("path", ["config.json", ".gitattributes", "a/b/c.safetensors", "a b.txt", "ü.md", "x" * 1024])
+@pytest.mark.parametrize(
+    "path", ["config.json", ".gitattributes", "a/b/c.safetensors", "a b.txt", "ü.md", "x" * 255, "ab/" * 341 + "c"]
+)
 def test_plain_relative_paths_name_files(path: str) -> None:
     assert check_path(path) == path
 
@@ -86,7 +88,9 @@ ODD_PATHS = [
     "a\0",
     "a\n",
     "a\\b",
-    "x" * 1025,
+    "ab/" * 341 + "cd",
+    "x" * 256,
+    "ü" * 128,
     " a",
 ]
 UNENCODABLE_PATHS = ["\udcff.bin"]
@@ -102,3 +106,11 @@ def test_a_commit_is_forty_lower_case_hex_digits() -> None:
     assert is_commit("0a" * 20)
     assert not is_commit("0A" * 20)
     assert not is_commit("0a" * 19)
+
+
+@pytest.mark.parametrize(
+    ("paths", "twice"),
+    [(["a", "b/c", "b/d"], None), (["a", "b", "a"], "a"), (["a/b/c", "x", "a/b"], "a/b"), ([], None)],
+)
+def test_every_path_has_a_place_of_its_own(paths: list[str], twice: str | None) -> None:
+    assert taken_twice(paths) == twice

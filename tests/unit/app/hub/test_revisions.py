@@ -55,4 +55,10 @@ def test_repositories_are_searched_by_part_of_the_name_and_listed_by_owner(sessi
             return [repo.name for repo in found]
 
     assert names(search="MOD") == names(author="team") == names() == ["team/model"]
-    assert names(search="%") == names(author="tea") == names(search="\0") == names(behind=Behind("team/model", 0)) == []
+    assert (
+        names(search="%")
+        == names(author="tea")
+        == names(search="\0")
+        == names(behind=Behind("team/model", "team/model"))
+        == []
+    )

@@ -74,6 +74,25 @@ def test_whatever_is_wrong_is_named(model: Path, signer: Signer) -> None:
     ]
 
 
+def test_files_behind_a_link_to_a_directory_and_directories_in_place_of_files_are_told(
+    model: Path, signer: Signer, tmp_path: Path
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "modeling.py").write_text("a loader might run this")
+    (model / "code").symlink_to(tmp_path / "elsewhere")
+    (model / "config.json").unlink()
+    (model / "config.json").mkdir()
+    (model / "sub" / "x.txt").unlink()
+    (model / "sub").rmdir()
+    (model / "sub").write_bytes(b"")
+    assert flaws(model, signer) == [
+        Flaw("config.json", "is missing"),
+        Flaw("sub/x.txt", "is missing"),
+        Flaw("code", "is not in the manifest"),
+        Flaw("sub", "is not in the manifest"),
+    ]
+
+
 def test_another_key_and_a_changed_manifest_are_told(model: Path, signer: Signer) -> None:
     other = Signer(Ed25519PrivateKey.generate())
     assert [flaw.file for flaw in flaws(model, other)] == [SIGNATURE_FILE]

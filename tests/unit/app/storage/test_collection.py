@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from hashlib import sha256
 from pathlib import Path
@@ -17,7 +17,10 @@ from app.db.clock import db_now
 from app.db.models import Base, BlobRow, CommitRow, DatasetRow, JobRow, RepoRow, UploadRow
 from app.db.session import connect, session_factory
 from app.hub import directory, repository
+from app.hub.context import HubContext
+from app.hub.errors import ContentMismatch
 from app.hub.publishing import StagedFile, commit_files
+from app.hub.uploads import Uploads
 from app.jobs.states import State
 from app.storage import register
 from app.storage.blobs import Blob, BlobCollected, BlobStore
@@ -222,16 +225,54 @@ def upload_until_through(sessions: Sessions, store: BlobStore, contents: list[by
     """What a client and the routes do: ask what is here, send what is not, name all of it in a commit."""
     blobs = [Blob(sha256(content).hexdigest(), len(content), "0" * 40) for content in contents]
     with sessions.begin() as session:
-        repo_id = directory.lock_or_create_repo(session, repo, private=False, owner="").id
+        repo_id = directory.lock_or_create_repo(session, repo, directory.NewRepo()).id
     while True:
         with sessions() as session:
             held = repository.possessed(session, repo_id, [blob.sha256 for blob in blobs])
         for content, blob in zip(contents, blobs, strict=True):
             if blob.sha256 not in held:
-                store.put_bytes(content)
-                with sessions.begin() as session:
-                    repository.add_upload(session, repo_id, sha256=blob.sha256, size=blob.size, git_oid=blob.git_oid)
+                note_until_through(sessions, store, repo_id, content, blob)
         try:
             return publish(sessions, blobs, repo)
         except BlobCollected:
             continue
+
+
+def note_until_through(sessions: Sessions, store: BlobStore, repo_id: int, content: bytes, blob: Blob) -> None:
+    while True:
+        store.put_bytes(content)
+        try:
+            with sessions.begin() as session:
+                return repository.add_upload(session, repo_id, blob)
+        except BlobCollected:
+            continue
+
+
+class OvertakenStore(LocalBlobStore):
+    """A store whose first file is collected as soon as it is there, before anybody could note whose it is."""
+
+    collecting: Callable[[], object] | None = None
+
+    def put_file(self, path: Path) -> Blob:
+        blob = super().put_file(path)
+        collecting, self.collecting = self.collecting, None
+        if collecting:
+            collecting()
+        return blob
+
+
+def test_an_upload_that_a_collection_overtakes_is_stored_once_more(sessions: Sessions, tmp_path: Path) -> None:
+    store = OvertakenStore(tmp_path / "store", register=register.register_in(sessions))
+    store.collecting = lambda: collect_now(sessions, store)
+    context = HubContext(sessions, sessions, store, Uploads(tmp_path / "uploads", max_bytes=1 << 20))
+    (tmp_path / "received").write_bytes(b"received")
+    name = sha256(b"received").hexdigest()
+    with sessions.begin() as session:
+        repo_id = directory.lock_or_create_repo(session, "team/model", directory.NewRepo()).id
+    context.keep_upload(repo_id, tmp_path / "received", name)
+    with sessions() as session:
+        held = repository.possessed(session, repo_id, [name])
+    assert (name in held, name in store) == (True, True)
+    publish(sessions, [Blob(name, held[name].size, held[name].git_oid)])
+    with pytest.raises(ContentMismatch):
+        context.keep_upload(repo_id, tmp_path / "received", "0" * 64)
