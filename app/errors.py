@@ -343,6 +343,14 @@ class BadDataset(InvalidRequest):
     title = "The file is not a data set"
 
 
+class DatasetNameTaken(ServiceError):  # noqa: N818
+    """Tasks find their rows by this name, and another key has uploaded those that count; `detail` says how to go on."""
+
+    code = "dataset_name_taken"
+    title = "The name is another key's"
+    status = 403
+
+
 class IdempotencyKeyReused(InvalidRequest):
     """The Idempotency-Key was used for another request."""
 

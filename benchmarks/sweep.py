@@ -12,27 +12,21 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
-import signal
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 from app.cli.comparison import show_comparison
-from app.cli.serve import free_port
 from app.client import Streamline
 from app.report.comparison import compare
+from benchmarks.embedded import embedded_service
 
 MODEL = "demo/stories-24l"
 _KNOWN = "known from an earlier run"  # what the engine logs of a text or task that it did not measure again
-_START_SECONDS = 120
 
 
 def main() -> int:
@@ -40,7 +34,7 @@ def main() -> int:
     arguments = _parser().parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
-    with tempfile.TemporaryDirectory() as data_dir, _service(Path(data_dir), arguments.data) as url:
+    with tempfile.TemporaryDirectory() as data_dir, embedded_service(Path(data_dir), arguments.data) as url:
         with Streamline(url) as service:
             jobs = [service.wait(job_id) for job_id in _submitted(service, arguments)]
             if failed := [job for job in jobs if job["state"] != "succeeded"]:
@@ -109,29 +103,6 @@ def _save_pages(url: str, jobs: list[Any], out: Path) -> None:
 
 def _name(job: Any) -> str:
     return str(job["result"]["repo"].partition("/")[2])
-
-
-@contextmanager
-def _service(data_dir: Path, mirror: Path) -> Iterator[str]:
-    port = free_port("127.0.0.1")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "app.cli", "up", "--port", str(port), "--data", str(data_dir)],
-        env=os.environ | {"STREAMLINE_TASK_DATA": str(mirror.absolute())},
-        stdout=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        with Streamline(url) as service:
-            deadline = time.monotonic() + _START_SECONDS
-            while not service.ready():
-                if process.poll() is not None or time.monotonic() > deadline:
-                    sys.exit("the service did not start")
-                time.sleep(0.2)
-        yield url
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait()
 
 
 if __name__ == "__main__":

@@ -8,9 +8,10 @@ from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
 from app import errors
-from app.api.deps import Parts, Reader, Services, Submitter
+from app.api.deps import Caller, Parts, Reader, Services, Submitter
 from app.api.jobs import AUTH_ERRORS
 from app.api.problems import documented
+from app.auth.scopes import Scope
 from app.datasets import service
 from app.datasets.uploads import UploadForm
 from app.db.models import DatasetRow
@@ -87,20 +88,22 @@ _FORM: dict[str, Any] = {
             errors.MissingField,
             errors.UnknownField,
             errors.OutOfRange,
+            errors.DatasetNameTaken,
             errors.StorageFull,
             *AUTH_ERRORS,
         ),
     },
 )
-async def upload_dataset(request: Request, response: Response, parts: Parts, _caller: Submitter) -> Dataset:
+async def upload_dataset(request: Request, response: Response, parts: Parts, caller: Submitter) -> Dataset:
     """Upload a data set as a form with the field `file` (and `name`). It is shown when all of it has been checked.
 
-    The same content under the same name is the same data set, however often it is uploaded.
+    The same content under the same name is the same data set, however often it is uploaded. A name by which a task
+    finds its rows (`piqa.jsonl`) is replaced by its owner or an admin alone.
     """
     with service.staging(parts.blobs, _declared_bytes(request)) as (path, sink):
         form = UploadForm(request.headers.get("content-type", ""), sink, max_bytes=parts.settings.max_dataset_bytes)
         name = await form.read(request.stream())
-        row, new = await run_in_threadpool(_store, parts, sink, path, name, form.filename)
+        row, new = await run_in_threadpool(_store, parts, caller, sink, path, name, form.filename)
     response.status_code = 201 if new else 200
     response.headers["Location"] = f"/v1/datasets/{row.id}"
     return Dataset.of(row)
@@ -111,12 +114,13 @@ def _declared_bytes(request: Request) -> int:
     return int(length) if length.isdigit() else 0
 
 
-def _store(parts: Services, sink: Any, path: Any, name: str, filename: str) -> tuple[DatasetRow, bool]:
+def _store(parts: Services, caller: Caller, sink: Any, path: Any, name: str, filename: str) -> tuple[DatasetRow, bool]:
     sink.flush()
     checked = service.check(path, filename or name)
     blob = parts.blobs.put_file(path)
     with parts.sessions.begin() as session:
-        return service.add(session, name=name, blob=blob, contents=checked)
+        admin = caller.scope is Scope.ADMIN
+        return service.upload(session, name=name, blob=blob, contents=checked, owner=caller.owner, any_name=admin)
 
 
 @router.get("", responses=documented(errors.OutOfRange, errors.WrongType, *AUTH_ERRORS))

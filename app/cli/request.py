@@ -38,6 +38,7 @@ def build(
     selection: Mapping[str, Any] | None = None,
     calibration: str | None = None,
     evaluate: Sequence[str] | None = None,
+    stride: int | None = None,
     tasks: Sequence[str] | None = None,
     limit: int | None = None,
     gates: Sequence[str] | None = None,
@@ -68,6 +69,8 @@ def build(
         request.setdefault("calibration", {})["dataset"] = calibration
     if evaluate:
         request.setdefault("evaluation", {})["perplexity"] = list(evaluate)
+    if stride is not None:
+        request.setdefault("evaluation", {})["stride"] = stride
     for name, text in _pairs("--gate", gates or ()):
         task, dot, gate = name.rpartition(".")
         bars = request.setdefault("gates", {})

@@ -140,8 +140,12 @@ def _cmnli(row: Row) -> Iterator[Question]:
 
 def _chid(row: Row) -> Iterator[Question]:
     """As FewCLUE publishes it: `#idiom#` stands in the text for one of seven idioms."""
-    texts = [row["content"].replace("#idiom#", idiom) for idiom in row["candidates"]]
+    texts = [f"{row['content'].replace('#idiom#', idiom)}\n{_READS_WELL}" for idiom in row["candidates"]]
     yield {**row, "texts": texts, "gold": right_option(texts, int(row["answer"]))}
+
+
+_READS_WELL = "这个句子是通顺的。"
+"""What OpenCompass lets a model answer to each of CHID's texts."""
 
 
 def _c3(row: Row) -> Iterator[Question]:
@@ -149,7 +153,7 @@ def _c3(row: Row) -> Iterator[Question]:
         choices, answer = question["choice"], question["answer"]
         gold = choices.index(answer) if len(choices) > 1 and answer in choices else None
         yield {
-            "document": "\n".join(row["document"]),
+            "document": " ".join(row["document"]),  # as OpenCompass joins turns and paragraphs
             "question": question["question"],
             "choice": choices,
             "gold": gold,

@@ -53,6 +53,11 @@ class Task:
     examples_split: str = ""
     directory: str = ""
 
+    @property
+    def upload_names(self) -> tuple[str, ...]:
+        """What an uploaded data set with its rows may be called."""
+        return self.file, self.file.rpartition("/")[2], self.name
+
 
 class TaskDataError(ValueError):
     """Rows that a task cannot be made of; the message says what is missing and what is there."""
@@ -148,6 +153,20 @@ def by_definition(name: str) -> Task:
 def find(name: str) -> Task | None:
     """Return the task of a name, of our catalogue or else of the harness; None where there is none."""
     return TASKS.get(name) or _harness_tasks().get(name)
+
+
+def names_of_same_task(name: str) -> frozenset[str]:
+    """Return all names of uploads that the same tasks are found by as by this one; none where it is no task's."""
+    return _by_upload_name().get(name, frozenset())
+
+
+@cache
+def _by_upload_name() -> Mapping[str, frozenset[str]]:
+    found: dict[str, frozenset[str]] = {}
+    for task in (*TASKS.values(), *(task for name, task in _harness_tasks().items() if name not in TASKS)):
+        for name in task.upload_names:
+            found[name] = found.get(name, frozenset()).union(task.upload_names)
+    return found
 
 
 @cache

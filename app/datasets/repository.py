@@ -19,8 +19,12 @@ def dataset_id(sha256: str, name: str) -> str:
     return "ds-" + hashlib.sha256(f"{sha256}\0{name}".encode()).hexdigest()[:_ID_DIGITS]
 
 
-def add(session: Session, *, name: str, sha256: str, size: int, contents: Contents) -> tuple[DatasetRow, bool]:
+def add(
+    session: Session, *, name: str, sha256: str, size: int, contents: Contents, owner: str
+) -> tuple[DatasetRow, bool]:
     """The data set of this content and name, and whether it is new; any number may add the same one at once.
+
+    One that is there already keeps its owner.
 
     Raises:
         BlobCollected: its bytes were stored too long ago and have been collected since.
@@ -38,6 +42,7 @@ def add(session: Session, *, name: str, sha256: str, size: int, contents: Conten
             format=contents.format,
             columns=list(contents.columns),
             rows=contents.rows,
+            owner=owner,
         )
         .on_conflict_do_nothing()
         .returning(DatasetRow.id)

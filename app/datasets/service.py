@@ -7,10 +7,11 @@ from typing import BinaryIO
 
 from sqlalchemy.orm import Session
 
+from app.core.tasks import names_of_same_task
 from app.datasets import repository
 from app.datasets.inspection import Contents, inspect
 from app.db.models import DatasetRow
-from app.errors import DatasetNotFound, InvalidRequest
+from app.errors import DatasetNameTaken, DatasetNotFound, InvalidRequest
 from app.storage.blobs import Blob, BlobStore
 from app.storage.staging import staged_file
 
@@ -35,9 +36,41 @@ def check(path: Path, filename: str) -> Contents:
     return inspect(path, filename)
 
 
-def add(session: Session, *, name: str, blob: Blob, contents: Contents) -> tuple[DatasetRow, bool]:
-    """The data set of these bytes and this name, and whether it is new."""
-    return repository.add(session, name=name, sha256=blob.sha256, size=blob.size, contents=contents)
+def add(session: Session, *, name: str, blob: Blob, contents: Contents, owner: str = "") -> tuple[DatasetRow, bool]:
+    """The data set of these bytes and this name, and whether it is new; without an owner it is the operator's."""
+    return repository.add(session, name=name, sha256=blob.sha256, size=blob.size, contents=contents, owner=owner)
+
+
+def upload(
+    session: Session, *, name: str, blob: Blob, contents: Contents, owner: str, any_name: bool
+) -> tuple[DatasetRow, bool]:
+    """The data set that a key uploads, and whether it is new.
+
+    Most names only describe, and anybody may use them. By some a task finds its rows, of the newest upload: there only
+    the owner of that one may upload another, so that what others are judged by is not replaced under their feet.
+
+    Args:
+        session: of the caller.
+        name: as the key calls it.
+        blob: its bytes.
+        contents: what they are.
+        owner: the key.
+        any_name: whether it may replace other keys' rows.
+
+    Raises:
+        DatasetNameTaken: the name is another key's.
+    """
+    if not any_name and repository.get(session, repository.dataset_id(blob.sha256, name)) is None:
+        names = names_of_same_task(name)
+        counts = repository.newest(session, tuple(names)) if names else None
+        if counts is not None and counts.owner != owner:
+            raise DatasetNameTaken(
+                f"Tasks find their rows by the name {name}, and those that count, {counts.id}, are not this key's. "
+                "Upload the file under another name and give its id in evaluation.task_data, or use a key of scope "
+                "admin.",
+                pointer="/name",
+            )
+    return add(session, name=name, blob=blob, contents=contents, owner=owner)
 
 
 def find(session: Session, dataset_id: str) -> DatasetRow:

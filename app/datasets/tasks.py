@@ -1,11 +1,12 @@
 """Where the rows of a task are: in a data set, or in a file of the mirror; or a data set is a task of its own.
 
 Who may provide the rows of a task by its name: the operator, by the mirror; where the mirror has no such file, whoever
-may upload, and the newest upload of the file's name counts. A request that names the data set itself asks neither.
+may upload, and the newest upload of the file's name counts, which its owner or an admin alone may replace. A request
+that names the data set itself asks neither.
 """
 
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from sqlalchemy.orm import Session
 
@@ -44,9 +45,5 @@ def find_task(session: Session, mirror: Path | None, name: str, dataset: str | N
     if dataset is not None or task is None:
         row = repository.get(session, dataset or name)
     else:
-        row = repository.newest(session, _names(task))
+        row = repository.newest(session, task.upload_names)
     return TaskSource(name, definition, row) if row is not None and row.format == "jsonl" else None
-
-
-def _names(task: Task) -> list[str]:
-    return [task.file, PurePosixPath(task.file).name, task.name]

@@ -128,6 +128,8 @@ class DatasetRow(Base):
     format: Mapped[str] = mapped_column(String(8))
     columns: Mapped[list[Any]] = mapped_column(default=list)
     rows: Mapped[int] = mapped_column(BigInteger)
+    owner: Mapped[str] = mapped_column(String(16), default="", server_default="")
+    """Id of the API key that uploaded it; empty where the service had none, and for the mirror's."""
     created_at: Mapped[datetime] = mapped_column(insert_default=db_now())
 
 

@@ -9,8 +9,12 @@ from pathlib import Path
 import httpx
 import pytest
 
+from app.auth import keys
+from app.auth.scopes import Scope
 from app.datasets import inspection
 from tests.integration.api.conftest import JOB, MAX_DATASET_BYTES, Service, jsonl, problem_of
+
+OWNERS = {"ann": Scope.SUBMIT, "bob": Scope.SUBMIT, "root": Scope.ADMIN}
 
 
 def staged(service: Service) -> list[Path]:
@@ -72,6 +76,35 @@ def test_real_data_is_taken(service: Service, shared_data: Path) -> None:
     assert "text" in dataset["columns"]
     job = service.submit(calibration={"dataset": dataset["id"]})
     assert job["state"] == "queued"
+
+
+def test_a_name_that_tasks_are_found_by_is_replaced_by_its_owner_or_an_admin_alone(service: Service) -> None:
+    rows = [jsonl(f"version {number}") for number in range(6)]
+    with service.sessions.begin() as session:
+        made = {name: keys.create(session, name, scope) for name, scope in OWNERS.items()}
+
+    def uploaded(by: str, content: bytes, name: str) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {made[by][1]}"}
+        return service.http.post("/v1/datasets", files={"file": ("f", content)}, data={"name": name}, headers=headers)
+
+    try:
+        assert uploaded("ann", rows[0], "blimp/passive_1.jsonl").status_code == 201, "nobody's yet"
+        for name in ("blimp/passive_1.jsonl", "passive_1.jsonl", "blimp_passive_1"):
+            problem = problem_of(uploaded("bob", rows[1], name), 403)
+            assert (problem["code"], problem["pointer"]) == ("dataset_name_taken", "/name")
+            assert "another name" in problem["detail"]
+            assert "evaluation.task_data" in problem["detail"]
+        assert uploaded("bob", rows[0], "blimp/passive_1.jsonl").status_code == 200, "it replaces nothing"
+        assert uploaded("bob", rows[1], "passive_1 of bob").status_code == 201
+        assert uploaded("ann", rows[2], "blimp_passive_1").status_code == 201
+        assert uploaded("root", rows[3], "passive_1.jsonl").status_code == 201
+        assert problem_of(uploaded("ann", rows[4], "passive_1.jsonl"), 403)["code"] == "dataset_name_taken"
+        assert uploaded("ann", rows[0], "train.jsonl").status_code == 201
+        assert uploaded("bob", rows[1], "train.jsonl").status_code == 201, "such a name only describes"
+    finally:
+        with service.sessions.begin() as session:
+            for row, _ in made.values():
+                session.delete(session.merge(row))
 
 
 BAD: list[tuple[str, bytes, str, str]] = [

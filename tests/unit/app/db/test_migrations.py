@@ -18,7 +18,7 @@ from sqlalchemy import Engine, MetaData, create_engine, inspect, select, text
 
 from app.auth import keys
 from app.db.migrate import alembic_config, migrate
-from app.db.models import IdempotencyRow, JobEventRow
+from app.db.models import DatasetRow, IdempotencyRow, JobEventRow
 from app.db.session import connect, session_factory
 from app.jobs import repository
 from app.jobs.states import State
@@ -83,6 +83,9 @@ def test_a_migration_keeps_every_job_and_every_key_of_an_older_release(url: str,
             key["id"]: key["revoked_at"] is not None for key in rows["api_keys"]
         }
         assert all(keys.limits_of(key) == keys.Limits() for key in keys.listing(session))
+        assert {dataset.id: dataset.owner for dataset in session.scalars(select(DatasetRow))} == {
+            dataset["id"]: dataset.get("owner", "") for dataset in rows["datasets"]
+        }, "who uploaded the older ones is not known"
     by_state = {job["state"]: job["id"] for job in rows["jobs"]}
     with sessions.begin() as session:
         assert repository.expire_leases(session, max_attempts=3) == [by_state["running"]], "its worker is long gone"

@@ -58,15 +58,15 @@ CASES: list[tuple[str, dict[str, Any], str, list[str], int]] = [
         "c3",
         {"document": ["男：好。", "女：好。"],
          "questions": [{"question": "谁?", "choice": ["男", "女"], "answer": "女"}]},
-        "男：好。\n女：好。\n问题：谁?\n答案：", ["男", "女"], 1,
+        "文章：男：好。 女：好。\n问题：谁?\n答案：", ["男", "女"], 1,
     ),
     (
         "cmnli", {"sentence1": "他来了", "sentence2": "有人来", "label": "neutral"},
-        "阅读文章：他来了\n根据上文，回答如下问题：有人来？\n答：", ["对", "可能", "错"], 1,
+        "语句一：“他来了”\n语句二：“有人来”\n请问这两句话是什么关系？\n", ["蕴含", "无关", "矛盾"], 1,
     ),
     (
         "chid", {"content": "他#idiom#。", "candidates": ["一心一意", "三心二意"], "answer": 1},
-        "以下句子是否通顺？\n", ["他一心一意。", "他三心二意。"], 1,
+        "以下句子是否通顺？\n", ["他一心一意。\n这个句子是通顺的。", "他三心二意。\n这个句子是通顺的。"], 1,
     ),
     (
         "story_cloze", {"context": "One day.", "sep": "\n\n", "choices": ["He ran.", "She sat."], "label": 1},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,16 @@ from typing import Any
 import pytest
 import torch
 from lm_eval.api.instance import Instance
+from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
 from torch import Tensor, nn
 
-from worker.engine.decoder import Decoder
+from worker.engine.decoder import Decoder, load_decoder
 from worker.engine.errors import EngineError
+from worker.engine.evaluation.definitions import load_task
 from worker.engine.evaluation.language_model import LanguageModel
 from worker.engine.hidden_states import LayeredModel
-from worker.engine.recipe import Over
+from worker.engine.recipe import Over, TaskData
 from worker.engine.streamed import load_streamed
 
 LONG = " ".join(f"w{number % 60 + 2}" for number in range(90))  # more than the 64 positions
@@ -69,6 +72,39 @@ def test_log_likelihoods_are_those_of_the_harness_own_model(llama: Decoder) -> N
     texts = [(LONG,), ("w5 w6 w7",)]
     rolling = own.loglikelihood_rolling(instances(texts, "loglikelihood_rolling"), disable_tqdm=True)
     assert wrapped(llama).loglikelihood_rolling(instances(texts)) == pytest.approx(rolling, abs=1e-3)
+
+
+def test_every_question_gets_the_answer_that_it_gets_from_the_harness_own_model(
+    stories_model: Path, shared_data: Path, tmp_path: Path
+) -> None:
+    """Of a few; `python -m benchmarks.harness` asks all, through the service and by the harness' command line."""
+    text = (shared_data / "commonsenseqa.jsonl").read_text(encoding="utf-8")
+    rows = [json.loads(line) for line in text.splitlines()[:10]]
+    for row in rows:  # as the set has them on the Hub, which the harness' own definition reads
+        options = row["question"]["choices"]
+        row["choices"] = {name: [option[name] for option in options] for name in ("label", "text")}
+        row["question"] = row["question"]["stem"]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    files = {
+        "blimp_principle_A_case_1": shared_data / "blimp" / "principle_A_case_1.jsonl",
+        "story_cloze": shared_data / "story_cloze.jsonl",
+        "commonsense_qa": tmp_path / "rows.jsonl",
+    }
+    model = load_decoder(stories_model, "cpu")
+
+    def samples(asked: Any) -> dict[str, list[dict[str, Any]]]:
+        tasks = {name: load_task(TaskData(name, name, str(path))) for name, path in files.items()}
+        found: Any = evaluate(lm=asked, task_dict={"tasks": tasks}, limit=10, bootstrap_iters=0)
+        return dict(found["samples"])
+
+    ours, theirs = samples(wrapped(model)), samples(HFLM(model.model, tokenizer=model.tokenizer, batch_size=7))
+    for name in files:
+        assert len(ours[name]) == 10
+        for mine, own in zip(ours[name], theirs[name], strict=True):
+            assert (mine["doc_id"], mine["arguments"], mine["acc"]) == (own["doc_id"], own["arguments"], own["acc"])
+            assert sums([one[0] for one in mine["resps"]]) == pytest.approx(
+                sums([one[0] for one in own["resps"]]), abs=1e-3
+            )
 
 
 def test_batches_of_any_size_give_the_same_in_every_family(any_decoder: Decoder) -> None:

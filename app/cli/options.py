@@ -1,0 +1,30 @@
+"""Options and arguments that several commands share, and how all of them print JSON."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from app.core.architectures import BLOCK_KINDS
+
+WindowsOption = Annotated[
+    int | None, typer.Option(help="Separate windows of one score table, with a replacement each.")
+]
+RoundsOption = Annotated[
+    int | None, typer.Option(help="Iterative: rounds that each remove, replace and score anew what is left.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on standard output.")]
+JobArgument = Annotated[str, typer.Argument(metavar="ID", help="The job's id, as `submit` printed it.")]
+TimeoutOption = Annotated[
+    float | None, typer.Option(help="Stop waiting after this many seconds (exit 3; the job goes on).")
+]
+KINDS = ", ".join(BLOCK_KINDS)
+DataOption = Annotated[
+    Path | None, typer.Option("--data", help="Data directory [STREAMLINE_DATA_DIR; streamline-data].")
+]
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON value on standard output."""
+    typer.echo(json.dumps(value, indent=2))
