@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.api.metrics import observe
 from app.api.problems import problem_response
 from app.errors import InternalError
+from app.version import VERSION, VERSION_HEADER
 
 _GIVEN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
@@ -37,7 +38,8 @@ class RequestLogMiddleware:
             sent += len(message.get("body", b""))
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["X-Request-ID"] = request_id
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-ID"], headers[VERSION_HEADER] = request_id, VERSION
             await send(message)
 
         began = time.perf_counter()
