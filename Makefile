@@ -39,13 +39,17 @@ test: $(STAMP) ## the walls, then every test that this machine allows
 	@$(BIN)/lint-imports
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/pytest -n $(TEST_PROCESSES) --dist loadgroup
 
-lint: $(STAMP) ## ruff, mypy --strict, the walls, Dockerfile and compose file
+lint: $(STAMP) ## ruff, mypy --strict, the walls, Dockerfile, compose file and recipes
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/hadolint Dockerfile
 	@$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	@$(BIN)/check-jsonschema --builtin-schema vendor.github-actions recipes/github/action.yml
+	@$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows recipes/github/nightly.yml
+	@$(BIN)/check-jsonschema --builtin-schema vendor.gitlab-ci recipes/gitlab/streamline.gitlab-ci.yml
+	@$(BIN)/shellcheck .ci/run recipes/shell/streamline.sh
 
 chaos: $(STAMP) ## faults put into a whole deployment (own Postgres and Redis); one line per promise
 	@OMP_NUM_THREADS=1 $(BIN)/pytest tests/chaos

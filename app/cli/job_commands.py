@@ -70,6 +70,12 @@ def submit(
     idempotency_key: Annotated[
         str | None, typer.Option(help="The same key gives the same job [in a CI pipeline: made from the run's names].")
     ] = None,
+    when_moved: Annotated[
+        bool,
+        typer.Option(
+            "--when-moved", help="Only if the model has moved since the last job of this request; else that one."
+        ),
+    ] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the result and fail when a gate is missed.")] = False,
     timeout: TimeoutOption = None,
     summary: SummaryOption = None,
@@ -85,6 +91,7 @@ def submit(
     """
     from app.cli.jobs import Outcome, announce, follow
     from app.cli.pipeline import idempotency_key as key_of_this_run
+    from app.cli.pipeline import newest_of_unmoved, request_label
     from app.cli.request import build
     from app.client import Streamline
 
@@ -104,10 +111,15 @@ def submit(
         seed=seed,
     )
     with Streamline() as service:
-        run_key = None if idempotency_key else key_of_this_run(request)
-        job = service.submit(request, idempotency_key=idempotency_key or run_key)
-        if run_key and job["state"] in {"failed", "cancelled"}:
-            job = service.retry(job["id"])
+        job = None
+        if when_moved:
+            request["labels"] = request.get("labels", {}) | request_label(request)
+            job = newest_of_unmoved(service, request)
+        if job is None:
+            run_key = None if idempotency_key else key_of_this_run(request)
+            job = service.submit(request, idempotency_key=idempotency_key or run_key)
+            if run_key and job["state"] in {"failed", "cancelled"}:
+                job = service.retry(job["id"])
         if wait:
             if not as_json:
                 announce(service, job)
@@ -130,7 +142,7 @@ def plan(
     output_format: Annotated[str | None, typer.Option("--format", help="auto or native.")] = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Say what a job would remove, add and need, without making one."""
+    """Say what a job would remove, why, put in and need, without making one."""
     from app.cli.jobs import show_plan
     from app.cli.request import build, read_json
     from app.client import Streamline
@@ -146,7 +158,7 @@ def plan(
     )
     with Streamline() as service:
         answer = service.plan(request)
-    print_json(answer) if as_json else show_plan(answer)
+    print_json(answer) if as_json else show_plan(answer, request)
     return exits.PASSED
 
 

@@ -13,6 +13,7 @@ from app.cli.following import Follower, display
 from app.cli.options import print_json
 from app.cli.pipeline import write_junit, write_summary
 from app.client import FINAL_STATES, Job, Streamline, WaitTimeoutError
+from app.core import defaults
 
 _EXIT_OF_STATE = {"failed": exits.FAILED_OR_GATE_MISSED, "cancelled": exits.CANCELLED}
 
@@ -139,19 +140,33 @@ def show_jobs(jobs: Iterable[Mapping[str, Any]]) -> None:
     Console().print(table)
 
 
-def show_plan(answer: Mapping[str, Any]) -> None:
-    """What a job would do."""
-    which = answer["removed_layers"]
-    layers = "which ones, the scores decide" if which is None else f"layers {which[0]} to {which[-1]}"
-    parameters, cost = answer["parameters"], answer["replacements"]
-    several = (
-        f"{cost['count']} replacements give {cost['share_given_back']:.1%} of the removed parameters back\n"
-        if cost["count"] > 1
-        else ""
-    )
-    Console(highlight=False).print(
-        f"removes {answer['removed_count']} decoder layers ({layers}), "
-        f"adds {answer['added_parameters']:,} parameters\n"
-        f"{several}"
-        f"{parameters['dense']:,} -> {parameters['pruned']:,} parameters: {answer['sparsity']:.1%} smaller"
-    )
+def show_plan(answer: Mapping[str, Any], request: Mapping[str, Any]) -> None:
+    """What a job would do, why, and what it would cost, in sentences."""
+    Console(highlight=False, soft_wrap=True).print("\n".join(plan_sentences(answer, request)))
+
+
+def plan_sentences(answer: Mapping[str, Any], request: Mapping[str, Any]) -> list[str]:
+    """The plan's answer as sentences, one a line."""
+    which, parameters, cost = answer["removed_layers"], answer["parameters"], answer["replacements"]
+    if which is not None:
+        chosen = f"layers {which[0]} to {which[-1]}, as the request says"
+    else:
+        metric = request.get("scoring", {}).get("metric") or defaults.METRIC
+        chosen = f"those that change the hidden state least; the job scores every window by {metric} to find them"
+    rounds = f" in {len(answer['rounds'])} rounds ({', '.join(map(str, answer['rounds']))})"
+    kind = request.get("replacement", {}).get("kind") or defaults.KIND
+    put = f"{kind}, {answer['added_parameters']:,} parameters" if answer["added_parameters"] else f"nothing ({kind})"
+    sentences = [
+        f"Removes {answer['removed_count']} decoder layers{rounds if len(answer['rounds']) > 1 else ''}: {chosen}.",
+        f"Puts in their place: {put}.",
+        f"{parameters['dense']:,} -> {parameters['pruned']:,} parameters: {answer['sparsity']:.1%} smaller.",
+        f"Needs about {_bytes(answer['estimated']['memory_bytes'])} of memory and "
+        f"{_bytes(answer['estimated']['disk_bytes'])} of disk beside the dense model's own files.",
+    ]
+    if cost["count"] > 1:
+        sentences.insert(2, f"{cost['count']} replacements give {cost['share_given_back']:.1%} of what goes back.")
+    return sentences
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any, Final
 from xml.etree import ElementTree
 
-from app.client import Job
+from app.client import Job, Streamline
+
+REQUEST_LABEL: Final = "streamline.request"
 
 # Variables that together name one job of one pipeline run and stay the same when it is run again.
 _RUNS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
@@ -33,6 +35,24 @@ def idempotency_key(request: Mapping[str, Any], environment: Mapping[str, str] =
             told = json.dumps([provider, *values, request], sort_keys=True)
             return f"{provider}-{hashlib.sha256(told.encode()).hexdigest()[:40]}"
     return None
+
+
+def request_label(request: Mapping[str, Any]) -> dict[str, str]:
+    """The label by which jobs of this very request are found, whatever commit of the model they took."""
+    told = json.dumps({key: value for key, value in request.items() if key != "labels"}, sort_keys=True)
+    return {REQUEST_LABEL: hashlib.sha256(told.encode()).hexdigest()[:16]}
+
+
+def newest_of_unmoved(service: Streamline, request: Mapping[str, Any]) -> Job | None:
+    """The newest job of this labelled request, if it took the commit that the model's revision still names."""
+    label = f"{REQUEST_LABEL}={request['labels'][REQUEST_LABEL]}"
+    found = service.jobs(label=label, limit=1)["items"]
+    if not found or found[0]["state"] in {"failed", "cancelled"}:
+        return None
+    model = request["model"]
+    now = service.model_commit(model["repo"], model.get("revision", "main"))
+    job: Job = found[0]
+    return job if job["spec"]["model"]["revision"] == now else None
 
 
 def write_summary(job: Job, file: Path | None) -> None:

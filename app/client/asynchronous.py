@@ -144,6 +144,10 @@ class AsyncStreamline:
         """The job's report as a page of HTML that needs nothing else."""
         return (await self._send(calls.report_page(job_id))).text
 
+    async def model_commit(self, repo: str, revision: str = "main") -> str:
+        """The commit that a branch or tag of a repository names now."""
+        return str((await self._json(calls.model_commit(repo, revision)))["sha"])
+
     async def upload_dataset(self, path: Path, *, name: str | None = None) -> dict[str, Any]:
         """Upload calibration or evaluation text (JSONL, or plain text)."""
         with path.open("rb") as file:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Final
+from urllib.parse import quote
 
 import httpx
 from httpx_sse import ServerSentEvent
@@ -118,6 +119,11 @@ def report(job_id: str) -> Call:
 def report_page(job_id: str) -> Call:
     """A job's report as a page."""
     return Call("GET", f"/v1/jobs/{job_id}/report", arguments={"headers": {"Accept": "text/html"}})
+
+
+def model_commit(repo: str, revision: str) -> Call:
+    """What the hub knows of a revision."""
+    return Call("GET", f"/api/models/{repo}/revision/{quote(revision, safe='')}")
 
 
 def upload_dataset(file: BinaryIO, name: str) -> Call:

@@ -141,6 +141,10 @@ class Streamline:
         """The job's report as a page of HTML that needs nothing else."""
         return self._send(calls.report_page(job_id)).text
 
+    def model_commit(self, repo: str, revision: str = "main") -> str:
+        """The commit that a branch or tag of a repository names now."""
+        return str(self._json(calls.model_commit(repo, revision))["sha"])
+
     def upload_dataset(self, path: Path, *, name: str | None = None) -> dict[str, Any]:
         """Upload calibration or evaluation text (JSONL, or plain text)."""
         with path.open("rb") as file:
