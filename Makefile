@@ -13,7 +13,7 @@ STAMP := $(VENV)/.installed
 SOURCES := app worker migrations benchmarks tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test lint chaos fuzz soak bench quality clean
+.PHONY: help setup demo up test lint chaos fuzz soak bench quality openapi clean
 
 help: ## what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -66,6 +66,9 @@ bench: $(STAMP) ## each speed and memory figure as a ratio to its floor, measure
 quality: $(STAMP) ## recipes beside the published procedure: DATA=directory of tinystories_{train,test}.jsonl, books_valid.jsonl
 	@$(BIN)/python -m benchmarks.quality --model app/bundled/stories-24l --calibration $(DATA)/tinystories_train.jsonl \
 		--evaluate $(DATA)/tinystories_test.jsonl $(DATA)/books_valid.jsonl --layers 6 12 --recipes published layer
+
+openapi: $(STAMP) ## write docs/openapi.json, which generated clients are made from
+	@$(BIN)/python -m app.openapi > docs/openapi.json
 
 clean: ## remove .venv and the demo's data
 	@rm -rf $(VENV) streamline-data demo-output

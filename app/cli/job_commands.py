@@ -90,8 +90,8 @@ def submit(
     cancelled goes on from its last finished stage.
     """
     from app.cli.jobs import Outcome, announce, follow
+    from app.cli.pipeline import go_on, newest_of_unmoved, request_label
     from app.cli.pipeline import idempotency_key as key_of_this_run
-    from app.cli.pipeline import newest_of_unmoved, request_label
     from app.cli.request import build
     from app.client import Streamline
 
@@ -119,7 +119,7 @@ def submit(
             run_key = None if idempotency_key else key_of_this_run(request)
             job = service.submit(request, idempotency_key=idempotency_key or run_key)
             if run_key and job["state"] in {"failed", "cancelled"}:
-                job = service.retry(job["id"])
+                job = go_on(service, job["id"])
         if wait:
             if not as_json:
                 announce(service, job)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 from xml.etree import ElementTree
 
-from app.client import Job, Streamline
+from app.client import Job, ProblemError, Streamline
 
 REQUEST_LABEL: Final = "streamline.request"
 
@@ -53,6 +53,16 @@ def newest_of_unmoved(service: Streamline, request: Mapping[str, Any]) -> Job | 
     now = service.model_commit(model["repo"], model.get("revision", "main"))
     job: Job = found[0]
     return job if job["spec"]["model"]["revision"] == now else None
+
+
+def go_on(service: Streamline, job_id: str) -> Job:
+    """Let a failed or cancelled job go on, unless somebody else, or a try whose answer was lost, has done so."""
+    try:
+        return service.retry(job_id)
+    except ProblemError as refusal:
+        if refusal.code != "job_not_retryable":
+            raise
+        return service.job(job_id)
 
 
 def write_summary(job: Job, file: Path | None) -> None:

@@ -107,8 +107,8 @@ def cancel(job_id: str) -> Call:
 
 
 def retry(job_id: str) -> Call:
-    """Queue a failed or cancelled job again."""
-    return Call("POST", f"/v1/jobs/{job_id}/retry", repeatable=False)
+    """Queue a failed or cancelled job again; the second time it is refused, and nothing happens."""
+    return Call("POST", f"/v1/jobs/{job_id}/retry")
 
 
 def report(job_id: str) -> Call:

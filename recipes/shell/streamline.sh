@@ -19,10 +19,12 @@ headers=$(mktemp)
 answer=$(mktemp)
 trap 'rm -f "$headers" "$answer"' EXIT
 [ -z "${STREAMLINE_API_KEY:-}" ] || printf 'Authorization: Bearer %s\n' "$STREAMLINE_API_KEY" > "$headers"
-call() {
-    local status
+ask() {
     status=$(curl --silent --show-error --retry 24 --retry-delay 5 --retry-all-errors --retry-max-time 120 \
         --header "@$headers" --output "$answer" --write-out '%{http_code}' "$@") || true
+}
+call() {
+    ask "$@"
     case $status in
         2*) ;;
         401 | 403) jq -r '.detail' "$answer" >&2; exit 4 ;;
@@ -33,7 +35,13 @@ call() {
 
 call --header "Content-Type: application/json" --header "Idempotency-Key: $key" --data-binary "@$request" "$url/v1/jobs"
 id=$(jq -r .id "$answer")
-case $(jq -r .state "$answer") in failed | cancelled) call --request POST "$url/v1/jobs/$id/retry" ;; esac
+case $(jq -r .state "$answer") in
+    failed | cancelled) # goes on from its last finished stage; 409: a first try whose answer was lost has done it
+        ask --request POST "$url/v1/jobs/$id/retry"
+        [ "$status" = 409 ] || [[ $status = 2* ]] || jq -r '.detail' "$answer" >&2
+        call "$url/v1/jobs/$id"
+        ;;
+esac
 echo "job $id: $url/v1/jobs/$id"
 
 end=$((SECONDS + seconds))

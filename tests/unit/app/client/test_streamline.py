@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -105,7 +106,7 @@ def test_a_submission_whose_answer_is_lost_is_sent_again_with_the_same_key(use: 
 def test_what_must_not_be_done_twice_is_sent_once(use: Use) -> None:
     script = Script((503, {"Retry-After": "1"}, b"{}"))
     with served(script) as url, pytest.raises(ProblemError):
-        use(url, "retry", "j")
+        use(url, "import_model", Path("/models/llama"), "team/llama")
     assert len(script.requests) == 1
 
 
