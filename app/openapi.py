@@ -15,4 +15,4 @@ def document() -> dict[str, Any]:
 
 if __name__ == "__main__":
     json.dump(document(), sys.stdout, indent=1, ensure_ascii=False, sort_keys=True)
-    print()
+    sys.stdout.write("\n")
