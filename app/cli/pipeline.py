@@ -23,6 +23,9 @@ _RUNS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ("jenkins", ("JENKINS_URL", "BUILD_TAG")),
 )
 
+PIPELINE_VARIABLES: Final = frozenset({name for _, names in _RUNS for name in names} | {"GITHUB_STEP_SUMMARY"})
+"""The variables of the environment that change what commands do."""
+
 
 def idempotency_key(request: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> str | None:
     """The key of this request in this pipeline run, the same when the run is repeated; None outside of pipelines.
