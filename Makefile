@@ -13,7 +13,7 @@ STAMP := $(VENV)/.installed
 SOURCES := app worker migrations benchmarks tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test lint chaos fuzz soak bench quality clean
+.PHONY: help setup demo up test lint chaos fuzz soak bench quality openapi clean
 
 help: ## what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -39,13 +39,17 @@ test: $(STAMP) ## the walls, then every test that this machine allows
 	@$(BIN)/lint-imports
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/pytest -n $(TEST_PROCESSES) --dist loadgroup
 
-lint: $(STAMP) ## ruff, mypy --strict, the walls, Dockerfile and compose file
+lint: $(STAMP) ## ruff, mypy --strict, the walls, Dockerfile, compose file and recipes
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/hadolint Dockerfile
 	@$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	@$(BIN)/check-jsonschema --builtin-schema vendor.github-actions recipes/github/action.yml
+	@$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows recipes/github/nightly.yml
+	@$(BIN)/check-jsonschema --builtin-schema vendor.gitlab-ci recipes/gitlab/streamline.gitlab-ci.yml
+	@$(BIN)/shellcheck .ci/run recipes/shell/streamline.sh
 
 chaos: $(STAMP) ## faults put into a whole deployment (own Postgres and Redis); one line per promise
 	@OMP_NUM_THREADS=1 $(BIN)/pytest tests/chaos
@@ -62,6 +66,9 @@ bench: $(STAMP) ## each speed and memory figure as a ratio to its floor, measure
 quality: $(STAMP) ## recipes beside the published procedure: DATA=directory of tinystories_{train,test}.jsonl, books_valid.jsonl
 	@$(BIN)/python -m benchmarks.quality --model app/bundled/stories-24l --calibration $(DATA)/tinystories_train.jsonl \
 		--evaluate $(DATA)/tinystories_test.jsonl $(DATA)/books_valid.jsonl --layers 6 12 --recipes published layer
+
+openapi: $(STAMP) ## write docs/openapi.json, which generated clients are made from
+	@$(BIN)/python -m app.openapi > docs/openapi.json
 
 clean: ## remove .venv and the demo's data
 	@rm -rf $(VENV) streamline-data demo-output

@@ -20,7 +20,7 @@ from rich.panel import Panel
 from rich.text import Text
 
 from app.cli import exits
-from app.cli.jobs import follow
+from app.cli.jobs import Outcome, follow
 from app.cli.serve import free_port
 from app.client import Streamline
 
@@ -60,7 +60,7 @@ def main() -> int:
         }
         job = service.submit(request)
         console.print(f"POST {url}/v1/jobs -> 202, job {job['id']}")
-        status = follow(service, job["id"], timeout=None, as_json=False)
+        status = follow(service, job["id"], timeout=None, outcome=Outcome())
         job = service.job(job["id"])
         if job["state"] != "succeeded":
             return status or exits.FAILED_OR_GATE_MISSED

@@ -40,6 +40,7 @@ from app.storage.blobs import StorageError
 from app.storage.collection import run_collector
 from app.storage.opening import open_stores
 from app.tracing import configure_tracing
+from app.version import VERSION
 from app.web import models as model_pages
 from app.web import pages
 
@@ -78,7 +79,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     app = FastAPI(
         title="Streamline",
-        version="0.1.0",
+        version=VERSION,
         summary="Compress large language models: prune layers, train one light replacement, prove the result.",
         lifespan=lifespan,
         separate_input_output_schemas=False,

@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 
+from app.cli.pipeline import PIPELINE_VARIABLES
 from tests.s3_server import CREDENTIALS, s3_server
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -21,6 +22,11 @@ if re.fullmatch(r"gw\d+", worker := os.environ.get("PYTEST_XDIST_WORKER", "")):
     server, _, number = BROKER_URL.rpartition("/")
     BROKER_URL = f"{server}/{(int(number) + int(worker[2:])) % 16}"
 REQUIRE_ALL = os.environ.get("STREAMLINE_TEST_REQUIRE_ALL") == "1"
+
+
+# Where a pipeline runs the tests, commands would take its names for their own and attach to each other's jobs.
+for _name in PIPELINE_VARIABLES:
+    os.environ.pop(_name, None)
 
 
 def _postgres_answers() -> bool:

@@ -57,6 +57,9 @@ async def list_events(
     accept: Annotated[str | None, Header()] = None,
     last_event_id: Annotated[int | None, Header(ge=0, le=2**31 - 1, description="Go on behind this event.")] = None,
     after: Annotated[int, Query(ge=0, le=2**31 - 1, description="Only events with a greater id.")] = 0,
+    last: Annotated[
+        int | None, Query(ge=0, le=MAX_LISTED, description="Of the events so far, only that many of the newest.")
+    ] = None,
     limit: Annotated[int, Query(ge=1, le=MAX_LISTED, description="Events in the list at most.")] = MAX_LISTED,
 ) -> Response:
     """What has happened to the job, in order, and what happens next.
@@ -66,6 +69,8 @@ async def list_events(
     who = hub_caller(caller)
     start = after if last_event_id is None else last_event_id
     wanted = preferred(accept, (SSE, "application/json"))
+    if last is not None:
+        start = max(start, await run_in_threadpool(_behind, parts, job_id, who, last))
     mark, events = await run_in_threadpool(_read, parts, job_id, who, start, limit if wanted != SSE else 1)
     if wanted == SSE:
         if mark.final and not events:
@@ -75,6 +80,12 @@ async def list_events(
     more = bool(events) and events[-1].id < mark.events
     answer = JobEventList(items=list(events), next_after=events[-1].id if more else None)
     return Response(answer.model_dump_json(), media_type="application/json")
+
+
+def _behind(parts: Services, job_id: str, who: Caller, last: int) -> int:
+    """The id of the event in front of the newest `last` ones."""
+    with parts.read_sessions() as session:
+        return service.mark(session, job_id, who).events - last
 
 
 def _read(parts: Services, job_id: str, who: Caller, after: int, limit: int) -> tuple[Mark, Sequence[JobEvent]]:

@@ -13,6 +13,7 @@ from app.api.metrics import observe
 from app.api.problems import problem_response
 from app.errors import InternalError
 from app.tracing import NO_SPAN, Span, request_span
+from app.version import VERSION, VERSION_HEADER
 
 _GIVEN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
@@ -39,7 +40,8 @@ class RequestLogMiddleware:
             sent += len(message.get("body", b""))
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["X-Request-ID"] = request_id
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-ID"], headers[VERSION_HEADER] = request_id, VERSION
             await send(message)
 
         began = time.perf_counter()

@@ -18,9 +18,8 @@ def download_repo(service: Streamline, repo: str, directory: Path) -> list[str]:
         UsageError: no such repo or revision, or a file that arrived damaged.
     """
     name, _, revision = repo.partition("@")
-    headers = {"Authorization": f"Bearer {service.api_key}"} if service.api_key else {}
     try:
-        with httpx.Client(base_url=service.url, headers=headers, timeout=60, trust_env=service.trust_env) as http:
+        with httpx.Client(**service.connection) as http:
             return _fetch_all(http, name, revision or "main", directory)
     except httpx.HTTPStatusError as error:
         raise UsageError(f"The hub answered {error.response.status_code} for {error.request.url.path}.") from None

@@ -1,4 +1,4 @@
-"""Commands about jobs: submit, look, wait, stop, and compare what came out."""
+"""The commands about jobs: submit, look, wait, cancel, compare."""
 
 import json
 from pathlib import Path
@@ -8,16 +8,25 @@ import typer
 
 from app.cli import exits
 from app.cli.exits import UsageError
-from app.cli.options import KINDS, JobArgument, JsonOption, RoundsOption, TimeoutOption, WindowsOption, print_json
+from app.cli.options import (
+    KINDS,
+    JobArgument,
+    JsonOption,
+    JunitOption,
+    RoundsOption,
+    SpecArgument,
+    SummaryOption,
+    TimeoutOption,
+    WindowsOption,
+    print_json,
+)
 
 commands = typer.Typer()
 
 
 @commands.command()
 def submit(
-    spec: Annotated[
-        Path | None, typer.Argument(metavar="[SPEC.json]", help="The whole request as a file; options override it.")
-    ] = None,
+    spec: SpecArgument = None,
     model: Annotated[str | None, typer.Option(help="Repo of the hub, as team/name or team/name@revision.")] = None,
     sparsity: Annotated[
         float | None, typer.Option(help="Share of the parameters to remove, net of what is added.")
@@ -49,16 +58,31 @@ def submit(
     ] = None,
     label: Annotated[list[str] | None, typer.Option(help="key=value, to find the job by; may be repeated.")] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same bytes.")] = None,
-    idempotency_key: Annotated[str | None, typer.Option(help="The same key gives the same job.")] = None,
+    idempotency_key: Annotated[
+        str | None, typer.Option(help="The same key gives the same job [in a CI pipeline: made from the run's names].")
+    ] = None,
+    when_moved: Annotated[
+        bool,
+        typer.Option(
+            "--when-moved", help="Only if the model has moved since the last job of this request; else that one."
+        ),
+    ] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the result and fail when a gate is missed.")] = False,
     timeout: TimeoutOption = None,
+    summary: SummaryOption = None,
+    junit: JunitOption = None,
     as_json: JsonOption = False,
 ) -> int:
     """Submit a job.
 
     Example: streamline submit --model demo/stories-24l --sparsity 0.25 --gate max_perplexity_ratio=1.3 --wait
+
+    In a CI pipeline a step that is run again attaches to the job that it made before; one that had failed or was
+    cancelled goes on from its last finished stage.
     """
-    from app.cli.jobs import announce, follow
+    from app.cli.jobs import Outcome, announce, follow
+    from app.cli.pipeline import go_on, newest_of_unmoved, request_label
+    from app.cli.pipeline import idempotency_key as key_of_this_run
     from app.cli.request import build
     from app.client import Streamline
 
@@ -70,27 +94,35 @@ def submit(
         selection={"windows": windows, "rounds": rounds, "mode": "iterative" if rounds else None},
         calibration=calibration,
         evaluate=evaluate,
-        stride=stride,
         tasks=task,
         limit=limit,
+        stride=stride,
         gates=gate,
         output={"repo": output, "format": output_format},
         labels=label,
         seed=seed,
     )
     with Streamline() as service:
-        job = service.submit(request, idempotency_key=idempotency_key)
+        job = None
+        if when_moved:
+            request["labels"] = request.get("labels", {}) | request_label(request)
+            job = newest_of_unmoved(service, request)
+        if job is None:
+            run_key = None if idempotency_key else key_of_this_run(request)
+            job = service.submit(request, idempotency_key=idempotency_key or run_key)
+            if run_key and job["state"] in {"failed", "cancelled"}:
+                job = go_on(service, job["id"])
         if wait:
             if not as_json:
                 announce(service, job)
-            return follow(service, job["id"], timeout=timeout, as_json=as_json)
+            return follow(service, job["id"], timeout=timeout, outcome=Outcome(as_json, summary, junit))
         print_json(job) if as_json else announce(service, job)
     return exits.PASSED
 
 
 @commands.command()
 def plan(
-    spec: Annotated[Path | None, typer.Argument(metavar="[SPEC.json]", help="The request as a file.")] = None,
+    spec: SpecArgument = None,
     model: Annotated[str | None, typer.Option(help="Repo of the hub.")] = None,
     config: Annotated[Path | None, typer.Option(help="A config.json instead of a repo: no weights needed.")] = None,
     sparsity: Annotated[float | None, typer.Option(help="Share of the parameters to remove.")] = None,
@@ -102,7 +134,7 @@ def plan(
     output_format: Annotated[str | None, typer.Option("--format", help="auto or native.")] = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Say what a job would remove, add and need, without making one."""
+    """Say what a job would remove, why, put in and need, without making one."""
     from app.cli.jobs import show_plan
     from app.cli.request import build, read_json
     from app.client import Streamline
@@ -118,18 +150,24 @@ def plan(
     )
     with Streamline() as service:
         answer = service.plan(request)
-    print_json(answer) if as_json else show_plan(answer)
+    print_json(answer) if as_json else show_plan(answer, request)
     return exits.PASSED
 
 
 @commands.command()
-def wait(job_id: JobArgument, timeout: TimeoutOption = None, as_json: JsonOption = False) -> int:
+def wait(
+    job_id: JobArgument,
+    timeout: TimeoutOption = None,
+    summary: SummaryOption = None,
+    junit: JunitOption = None,
+    as_json: JsonOption = False,
+) -> int:
     """Wait for a job: exit 0 when it passed, 1 when it failed or missed a gate, 2 when cancelled, 3 at the timeout."""
-    from app.cli.jobs import follow
+    from app.cli.jobs import Outcome, follow
     from app.client import Streamline
 
     with Streamline() as service:
-        return follow(service, job_id, timeout=timeout, as_json=as_json)
+        return follow(service, job_id, timeout=timeout, outcome=Outcome(as_json, summary, junit))
 
 
 @commands.command()
@@ -227,4 +265,49 @@ def compare(
     with Streamline() as service:
         comparison = compared([service.job(job_id) for job_id in dict.fromkeys(job_ids)])
     print_json(comparison.to_json()) if as_json else show_comparison(comparison)
+    return exits.PASSED
+
+
+@commands.command()
+def report(
+    job_id: JobArgument,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Where to: NAME.html is the page, NAME.json the figures."),
+    ] = None,
+) -> int:
+    """Fetch a finished job's report: a page with plots that needs nothing else, or JSON for programs.
+
+    Example: streamline report ID --out report.html
+    """
+    from app.client import Streamline
+
+    if out is not None and out.suffix not in {".html", ".json"}:
+        raise UsageError(f"Name the file report.html or report.json, not {out.name}.")
+    with Streamline() as service:
+        page = out is not None and out.suffix == ".html"
+        text = service.report_page(job_id) if page else json.dumps(service.report(job_id), indent=2)
+    if out is None:
+        typer.echo(text)
+    else:
+        out.write_text(text, encoding="utf-8")
+        typer.echo(f"Written to {out}", err=True)
+    return exits.PASSED
+
+
+@commands.command()
+def init(
+    file: Annotated[Path, typer.Argument(metavar="[FILE]", help="Where to write it.")] = Path("streamline.toml"),
+    model: Annotated[str, typer.Option(help="Repo of the hub.")] = "demo/stories-24l",
+    sparsity: Annotated[float, typer.Option(help="Share of the parameters to remove.", min=0.01, max=0.99)] = 0.25,
+) -> int:
+    """Write a request with every field explained, for `submit` and `plan`.
+
+    Example: streamline init && streamline plan streamline.toml && streamline submit streamline.toml --wait
+    """
+    from app.cli.specfile import commented
+
+    with file.open("x", encoding="utf-8") as out:
+        out.write(commented(model, sparsity))
+    typer.echo(f"Written to {file}: edit it, then `streamline submit {file} --wait`.")
     return exits.PASSED

@@ -1,17 +1,19 @@
-"""How jobs look in a terminal: live progress for people, plain lines for logs, JSON for programs."""
+"""How jobs look in a terminal, and what is told when one has ended."""
 
-import json
-import sys
-import time
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from app.cli import exits
+from app.cli.following import Follower, display
+from app.cli.options import print_json
+from app.cli.pipeline import write_junit, write_summary
 from app.client import FINAL_STATES, Job, Streamline, WaitTimeoutError
+from app.core import defaults
 
 _EXIT_OF_STATE = {"failed": exits.FAILED_OR_GATE_MISSED, "cancelled": exits.CANCELLED}
 
@@ -28,12 +30,32 @@ def exit_code(job: Mapping[str, Any]) -> int:
     return _EXIT_OF_STATE[job["state"]]
 
 
-def follow(service: Streamline, job_id: str, *, timeout: float | None, as_json: bool) -> int:
+@dataclass(frozen=True)
+class Outcome:
+    """What is to be done with a job that has ended."""
+
+    as_json: bool = False
+    summary: Path | None = None
+    junit: Path | None = None
+
+    def tell(self, job: Job) -> None:
+        """Print it, and write what a pipeline wants of it."""
+        if self.as_json:
+            print_json(job)
+        else:
+            show_job(job)
+        write_summary(job, self.summary)
+        if self.junit:
+            write_junit(job, self.junit)
+
+
+def follow(service: Streamline, job_id: str, *, timeout: float | None, outcome: Outcome) -> int:
     """Show a job's progress until it is final; the exit code. Ctrl-C stops the waiting and cancels nothing."""
     console = Console(stderr=True)
     service.on_silence = lambda sentence: _hint(console, sentence)
     try:
-        job = _watch(service, job_id, timeout, console)
+        with display(console) as shown:
+            job = service.wait(job_id, timeout=timeout, on_change=Follower(service, job_id, shown))
     except KeyboardInterrupt:
         _hint(console, f"Stopped waiting; the job goes on. Attach again with: streamline wait {job_id}")
         return exits.INTERRUPTED
@@ -42,48 +64,12 @@ def follow(service: Streamline, job_id: str, *, timeout: float | None, as_json: 
             console, f"Not finished after {timeout:g} s; the job goes on. Attach again with: streamline wait {job_id}"
         )
         return exits.TIMED_OUT
-    if as_json:
-        sys.stdout.write(json.dumps(job, indent=2) + "\n")
-    else:
-        show_job(job)
+    outcome.tell(job)
     return exit_code(job)
 
 
 def _hint(console: Console, sentence: str) -> None:
     console.print(sentence, highlight=False, soft_wrap=True)  # one line, so that it can be pasted
-
-
-def _watch(service: Streamline, job_id: str, timeout: float | None, console: Console) -> Job:
-    if console.is_terminal:
-        columns = (
-            TextColumn("{task.fields[stage]:<10}"),
-            BarColumn(bar_width=40),
-            TextColumn("{task.percentage:>4.0f} %"),
-            TimeElapsedColumn(),
-        )
-        with Progress(*columns, console=console, transient=True) as bar:
-            task = bar.add_task("", total=1.0, stage="queued")
-
-            def draw(job: Job) -> None:
-                bar.update(task, completed=job["progress"], stage=job["stage"] or job["state"])
-
-            return service.wait(job_id, timeout=timeout, on_change=draw)
-    return service.wait(job_id, timeout=timeout, on_change=_LinePrinter(console))
-
-
-class _LinePrinter:
-    """A line per stage, and one every ten seconds within a long one: what a build log can bear."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._last: tuple[str, float] = ("", 0.0)
-
-    def __call__(self, job: Job) -> None:
-        stage = job["stage"] if job["state"] == "running" and job["stage"] else job["state"]
-        name, at = self._last
-        if stage != name or time.monotonic() - at > 10:
-            self._last = (stage, time.monotonic())
-            self._console.print(f"{job['progress']:>5.0%}  {stage}", highlight=False)
 
 
 def show_job(job: Mapping[str, Any]) -> None:
@@ -154,19 +140,33 @@ def show_jobs(jobs: Iterable[Mapping[str, Any]]) -> None:
     Console().print(table)
 
 
-def show_plan(answer: Mapping[str, Any]) -> None:
-    """What a job would do."""
-    which = answer["removed_layers"]
-    layers = "which ones, the scores decide" if which is None else f"layers {which[0]} to {which[-1]}"
-    parameters, cost = answer["parameters"], answer["replacements"]
-    several = (
-        f"{cost['count']} replacements give {cost['share_given_back']:.1%} of the removed parameters back\n"
-        if cost["count"] > 1
-        else ""
-    )
-    Console(highlight=False).print(
-        f"removes {answer['removed_count']} decoder layers ({layers}), "
-        f"adds {answer['added_parameters']:,} parameters\n"
-        f"{several}"
-        f"{parameters['dense']:,} -> {parameters['pruned']:,} parameters: {answer['sparsity']:.1%} smaller"
-    )
+def show_plan(answer: Mapping[str, Any], request: Mapping[str, Any]) -> None:
+    """What a job would do, why, and what it would cost, in sentences."""
+    Console(highlight=False, soft_wrap=True).print("\n".join(plan_sentences(answer, request)))
+
+
+def plan_sentences(answer: Mapping[str, Any], request: Mapping[str, Any]) -> list[str]:
+    """The plan's answer as sentences, one a line."""
+    which, parameters, cost = answer["removed_layers"], answer["parameters"], answer["replacements"]
+    if which is not None:
+        chosen = f"layers {which[0]} to {which[-1]}, as the request says"
+    else:
+        metric = request.get("scoring", {}).get("metric") or defaults.METRIC
+        chosen = f"those that change the hidden state least; the job scores every window by {metric} to find them"
+    rounds = f" in {len(answer['rounds'])} rounds ({', '.join(map(str, answer['rounds']))})"
+    kind = request.get("replacement", {}).get("kind") or defaults.KIND
+    put = f"{kind}, {answer['added_parameters']:,} parameters" if answer["added_parameters"] else f"nothing ({kind})"
+    sentences = [
+        f"Removes {answer['removed_count']} decoder layers{rounds if len(answer['rounds']) > 1 else ''}: {chosen}.",
+        f"Puts in their place: {put}.",
+        f"{parameters['dense']:,} -> {parameters['pruned']:,} parameters: {answer['sparsity']:.1%} smaller.",
+        f"Needs about {_bytes(answer['estimated']['memory_bytes'])} of memory and "
+        f"{_bytes(answer['estimated']['disk_bytes'])} of disk beside the dense model's own files.",
+    ]
+    if cost["count"] > 1:
+        sentences.insert(2, f"{cost['count']} replacements give {cost['share_given_back']:.1%} of what goes back.")
+    return sentences
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

@@ -12,6 +12,7 @@ import typer
 
 from app.auth.scopes import Scope
 from app.cli.exits import UsageError
+from app.cli.options import DataOption, JsonOption
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -19,12 +20,6 @@ if TYPE_CHECKING:
 commands = typer.Typer(
     help="API keys. From the first key on, every call needs one. Run this where the service runs.", no_args_is_help=True
 )
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on standard output.")]
-
-
-DataOption = Annotated[
-    Path | None, typer.Option("--data", help="Data directory of the service [STREAMLINE_DATA_DIR; streamline-data].")
-]
 _LONGEST_DAYS = 36_500
 
 

@@ -16,9 +16,19 @@ RoundsOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on standard output.")]
 JobArgument = Annotated[str, typer.Argument(metavar="ID", help="The job's id, as `submit` printed it.")]
+SpecArgument = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="[SPEC]", help="The whole request as a file, TOML or JSON (see `init`); options override it."
+    ),
+]
 TimeoutOption = Annotated[
     float | None, typer.Option(help="Stop waiting after this many seconds (exit 3; the job goes on).")
 ]
+SummaryOption = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Append the outcome as Markdown [GITHUB_STEP_SUMMARY].")
+]
+JunitOption = Annotated[Path | None, typer.Option(metavar="FILE", help="Write JUnit XML: a test case per gate.")]
 KINDS = ", ".join(BLOCK_KINDS)
 DataOption = Annotated[
     Path | None, typer.Option("--data", help="Data directory [STREAMLINE_DATA_DIR; streamline-data].")

@@ -1,7 +1,8 @@
 """The options of `submit` and `plan` as the request's JSON."""
 
 import json
-from collections.abc import Mapping, Sequence
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,21 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         UsageError: there is no such file, or it holds something else.
     """
+    return _read(path, "JSON", json.loads)
+
+
+def read_spec(path: Path) -> dict[str, Any]:
+    """Read a request: TOML where the file's name ends so, else JSON.
+
+    Raises:
+        UsageError: there is no such file, or it holds something else.
+    """
+    return _read(path, "TOML", tomllib.loads) if path.suffix == ".toml" else read_json(path)
+
+
+def _read(path: Path, form: str, parse: Callable[[str], Any]) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = parse(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageError(f"There is no file {path}.") from None
     except IsADirectoryError:
@@ -23,9 +37,9 @@ def read_json(path: Path) -> dict[str, Any]:
     except RecursionError:
         raise UsageError(f"{path} is nested too deeply to be a request.") from None
     except ValueError as error:
-        raise UsageError(f"{path} is not JSON: {error}.") from None
+        raise UsageError(f"{path} is not {form}: {error}.") from None
     if not isinstance(value, dict):
-        raise UsageError(f"{path} must hold one JSON object, as POST /v1/jobs takes it.")
+        raise UsageError(f"{path} must hold one object, as POST /v1/jobs takes it.")
     return value
 
 
@@ -52,7 +66,7 @@ def build(
     Raises:
         UsageError: an option that cannot be read, or no model or target at all.
     """
-    request: dict[str, Any] = read_json(spec) if spec else {}
+    request: dict[str, Any] = read_spec(spec) if spec else {}
     if model:
         repo, _, revision = model.partition("@")
         request["model"] = {"repo": repo} | ({"revision": revision} if revision else {})
@@ -92,7 +106,9 @@ def build(
     _refuse_what_json_cannot_say(request)
     for needed, how in (("model", "--model team/name"), ("target", "--sparsity 0.25")):
         if needed not in request:
-            raise UsageError(f"The request names no {needed}: add {how}, or give a SPEC.json that has it.")
+            raise UsageError(
+                f"The request names no {needed}: add {how}, or give a SPEC that has it (`streamline init` makes one)."
+            )
     return request
 
 

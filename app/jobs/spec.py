@@ -55,6 +55,7 @@ class Model(Section):
     )
     revision: Text | None = Field(
         None,
+        examples=["main"],
         description="Branch, tag or commit; default `main`. The job keeps the commit that it names at submission.",
     )
 
@@ -83,9 +84,9 @@ class Target(Section):
     sparsity: float | None = Field(
         None, gt=0, lt=1, description="Share of the dense model's parameters to be gone, net of the replacement."
     )
-    layers: int | None = Field(None, ge=1, description="Decoder blocks fewer in the result.")
+    layers: int | None = Field(None, ge=1, description="Decoder blocks fewer in the result.", examples=[6])
     window: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2, max_length=2)] | None = Field(
-        None, description="[start, end): exactly these layers are replaced; end itself is kept."
+        None, description="[start, end): exactly these layers are replaced; end itself is kept.", examples=[[9, 14]]
     )
 
     @model_validator(mode="after")
@@ -127,6 +128,7 @@ class Scoring(Section):
     )
     sequence_length: int | None = Field(
         None,
+        examples=[2048],
         ge=8,
         le=1_048_576,
         description=f"Tokens per window of scoring, training and perplexity. Default min({defaults.LONGEST_SEQUENCE}, "
@@ -223,7 +225,11 @@ class Replacement(Section):
         f"{defaults.SELF_TEXT_TOKENS:,} for `{defaults.SELF_TEXT}`, because sampling is slow.",
     )
     batch_size: int | None = Field(
-        None, ge=1, le=4096, description="Sequences per training step. Default: about 2,048 tokens' worth."
+        None,
+        ge=1,
+        le=4096,
+        examples=[8],
+        description="Sequences per training step. Default: about 2,048 tokens' worth.",
     )
 
 
@@ -256,13 +262,18 @@ class Healing(Section):
     )
     tokens: int | None = Field(
         None,
+        examples=[131_072],
         ge=1,
         le=1_000_000_000,
         description="Distinct tokens, an upper bound: the first of the replacement's. Default `replacement.tokens`, "
         "which is also the most.",
     )
     batch_size: int | None = Field(
-        None, ge=1, le=4096, description="Sequences per training step. Default: about 2,048 tokens' worth."
+        None,
+        ge=1,
+        le=4096,
+        examples=[8],
+        description="Sequences per training step. Default: about 2,048 tokens' worth.",
     )
 
 
@@ -271,6 +282,7 @@ class Calibration(Section):
 
     dataset: Text | None = Field(
         None,
+        examples=[defaults.SELF_TEXT],
         description=f"Id of an uploaded data set, or `{defaults.SELF_TEXT}`, the default: text sampled from the model "
         "itself (in the spirit of LLM-QAT, arXiv 2305.17888).",
     )
@@ -283,10 +295,13 @@ class Evaluation(Section):
     """What the result is judged on."""
 
     perplexity: Annotated[list[Text], Field(max_length=16)] | None = Field(
-        None, description="Ids of uploaded data sets. Default: a held-out part of the calibration text."
+        None,
+        examples=[["ID"]],
+        description="Ids of uploaded data sets. Default: a held-out part of the calibration text.",
     )
     stride: int | None = Field(
         None,
+        examples=[128],
         ge=1,
         le=1_048_576,
         description="Tokens from the start of one window of an evaluation text to the next, at most "
@@ -335,7 +350,9 @@ class Benchmark(Section):
         "speed-up that a gate is held against is that of this length at the first batch size.",
     )
     other_prompt_tokens: Annotated[list[PromptTokens], Field(max_length=8)] | None = Field(
-        None, description="Further prompt lengths to measure at every batch size. Default: none."
+        None,
+        examples=[[128, 1024]],
+        description="Further prompt lengths to measure at every batch size. Default: none.",
     )
     new_tokens: int | None = Field(
         None,
@@ -345,6 +362,7 @@ class Benchmark(Section):
     )
     rivals: Annotated[list[Text], Field(max_length=8)] | None = Field(
         None,
+        examples=[["team/other"]],
         description="Other checkpoints of this service's hub (`team/name` or `team/name@revision`) to time beside the "
         "dense and the pruned one. The job keeps the commits that they name at submission. Default: none.",
     )
@@ -367,21 +385,33 @@ class Gates(Section):
     """Bars for the result; a missed one makes the verdict `fail`, and `main` of the output repository stays."""
 
     max_perplexity_ratio: float | None = Field(
-        None, gt=0, description="Perplexity pruned / dense at most; with several data sets the worst one counts."
+        None,
+        examples=[1.3],
+        gt=0,
+        description="Perplexity pruned / dense at most; with several data sets the worst one counts.",
     )
-    min_speedup: float | None = Field(None, gt=0, description="Decoded tokens per second, pruned / dense, at least.")
-    max_parameters: int | None = Field(None, ge=1, le=_LARGEST_EXACT_INTEGER, description="Parameters of the result.")
+    min_speedup: float | None = Field(
+        None, examples=[1.15], gt=0, description="Decoded tokens per second, pruned / dense, at least."
+    )
+    max_parameters: int | None = Field(
+        None, examples=[6_000_000_000], ge=1, le=_LARGEST_EXACT_INTEGER, description="Parameters of the result."
+    )
     min_accuracy_retained: float | None = Field(
-        None, gt=0, description="Mean accuracy over the tasks, pruned / dense, at least."
+        None, examples=[0.9], gt=0, description="Mean accuracy over the tasks, pruned / dense, at least."
     )
     min_stability: float | None = Field(
         None,
+        examples=[0.8],
         gt=0,
         le=1,
         description="Mean stability (LLM-Streamline, section 4.1) over the tasks with options, at least.",
     )
     max_flip_rate: float | None = Field(
-        None, ge=0, le=1, description="Share of questions that turn right or wrong at most, mean over the tasks."
+        None,
+        examples=[0.1],
+        ge=0,
+        le=1,
+        description="Share of questions that turn right or wrong at most, mean over the tasks.",
     )
     tasks: dict[Text, TaskGates] | None = Field(
         None,
@@ -394,9 +424,13 @@ class Output(Section):
     """The checkpoint to write."""
 
     repo: Text | None = Field(
-        None, description="Repository that the result is published to. Default: the model's with `-streamlined`."
+        None,
+        examples=["team/llama-streamlined"],
+        description="Repository that the result is published to. Default: the model's with `-streamlined`.",
     )
-    dtype: Literal["float32", "float16", "bfloat16"] | None = Field(None, description="Default: the model's own.")
+    dtype: Literal["float32", "float16", "bfloat16"] | None = Field(
+        None, examples=["bfloat16"], description="Default: the model's own."
+    )
     format: Literal["auto", "native"] | None = Field(
         None,
         description="Default `auto`: the smallest checkpoint, with a modelling file for `ffn`, `swiglu` and "

@@ -1,5 +1,7 @@
 """The OpenAPI document says what the service does: every answer, every problem, every default."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +23,11 @@ def operations(document: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
         for path, methods in document["paths"].items()
         for method, operation in methods.items()
     ]
+
+
+def test_the_committed_document_is_that_of_this_version(document: dict[str, Any]) -> None:
+    committed = json.loads((Path(__file__).parents[3] / "docs/openapi.json").read_text(encoding="utf-8"))
+    assert committed == document, "run `make openapi` and look at what has changed for clients"
 
 
 def test_every_call_of_the_contract_is_there(document: dict[str, Any]) -> None:

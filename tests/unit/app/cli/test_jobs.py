@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
-from app.cli.jobs import metrics_table
+from app.cli.jobs import metrics_table, plan_sentences
 
 METRICS: dict[str, Any] = {
     "sparsity": 0.25, "parameters": {"dense": 4000, "pruned": 3000},
@@ -26,3 +26,28 @@ def test_what_was_not_measured_is_said_and_not_invented() -> None:
     assert "not measured" in text
     assert "25.0" in text
     assert "not a number" in text
+
+
+PLAN: dict[str, Any] = {
+    "removed_layers": None, "removed_count": 7, "added_parameters": 700, "rounds": [7],
+    "replacements": {"count": 1, "share_given_back": 0.14}, "parameters": {"dense": 24_000, "pruned": 18_000},
+    "sparsity": 0.25, "estimated": {"disk_bytes": 3_000_000, "memory_bytes": 14_000_000_000},
+}  # fmt: skip
+
+
+def test_a_plan_says_which_layers_why_and_what_it_costs() -> None:
+    said = plan_sentences(PLAN, {"scoring": {"metric": "angular"}})
+    assert said == [
+        "Removes 7 decoder layers: those that change the hidden state least; the job scores every window by angular to "
+        "find them.",
+        "Puts in their place: layer, 700 parameters.",
+        "24,000 -> 18,000 parameters: 25.0% smaller.",
+        "Needs about 14.0 GB of memory and 3 MB of disk beside the dense model's own files.",
+    ]
+
+
+def test_a_plan_of_chosen_layers_and_of_several_rounds_says_so() -> None:
+    several = PLAN | {"removed_layers": [3, 4], "rounds": [4, 3], "replacements": {"count": 2, "share_given_back": 0.3}}
+    said = plan_sentences(several, {"replacement": {"kind": "ffn"}})
+    assert said[0] == "Removes 7 decoder layers in 2 rounds (4, 3): layers 3 to 4, as the request says."
+    assert said[2] == "2 replacements give 30.0% of what goes back."

@@ -93,7 +93,7 @@ def test_no_service_at_the_address_says_which_and_how_to_start_one(
 
 def test_a_file_that_holds_something_else_is_refused(tmp_path: Path) -> None:
     spec = tmp_path / "spec.json"
-    for content, said in (("[1]", "one JSON object"), ("{", "not JSON"), ("[" * 100_000, "too deeply")):
+    for content, said in (("[1]", "hold one object"), ("{", "not JSON"), ("[" * 100_000, "too deeply")):
         spec.write_text(content)
         with pytest.raises(UsageError, match=said):
             build(spec, model=None, target=NO_TARGET, kind=None)

@@ -1,0 +1,157 @@
+"""What a build pipeline is given: a key by which its re-run attaches, a summary page, and test results."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+from xml.etree import ElementTree
+
+from app.client import Job, ProblemError, Streamline
+
+REQUEST_LABEL: Final = "streamline.request"
+
+# Variables that together name one job of one pipeline run and stay the same when it is run again.
+_RUNS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
+    ("github", ("GITHUB_REPOSITORY", "GITHUB_RUN_ID", "GITHUB_JOB")),
+    ("gitlab", ("CI_PROJECT_ID", "CI_PIPELINE_ID", "CI_JOB_NAME")),
+    ("buildkite", ("BUILDKITE_BUILD_ID", "BUILDKITE_STEP_ID")),
+    ("circleci", ("CIRCLE_WORKFLOW_ID", "CIRCLE_JOB")),
+    ("azure", ("SYSTEM_COLLECTIONID", "BUILD_BUILDID", "SYSTEM_JOBNAME")),
+    ("bitbucket", ("BITBUCKET_PIPELINE_UUID", "BITBUCKET_STEP_UUID")),
+    ("jenkins", ("JENKINS_URL", "BUILD_TAG")),
+)
+
+PIPELINE_VARIABLES: Final = frozenset({name for _, names in _RUNS for name in names} | {"GITHUB_STEP_SUMMARY"})
+"""The variables of the environment that change what commands do."""
+
+
+def idempotency_key(request: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> str | None:
+    """The key of this request in this pipeline run, the same when the run is repeated; None outside of pipelines.
+
+    The request is part of it, so that a run may submit several, and a changed one is a new job.
+    """
+    for provider, names in _RUNS:
+        values = [environment.get(name, "") for name in names]
+        if all(values):
+            told = json.dumps([provider, *values, request], sort_keys=True)
+            return f"{provider}-{hashlib.sha256(told.encode()).hexdigest()[:40]}"
+    return None
+
+
+def request_label(request: Mapping[str, Any]) -> dict[str, str]:
+    """The label by which jobs of this very request are found, whatever commit of the model they took."""
+    told = json.dumps({key: value for key, value in request.items() if key != "labels"}, sort_keys=True)
+    return {REQUEST_LABEL: hashlib.sha256(told.encode()).hexdigest()[:16]}
+
+
+def newest_of_unmoved(service: Streamline, request: Mapping[str, Any]) -> Job | None:
+    """The newest job of this labelled request, if it took the commit that the model's revision still names."""
+    label = f"{REQUEST_LABEL}={request['labels'][REQUEST_LABEL]}"
+    found = service.jobs(label=label, limit=1)["items"]
+    if not found or found[0]["state"] in {"failed", "cancelled"}:
+        return None
+    model = request["model"]
+    now = service.model_commit(model["repo"], model.get("revision", "main"))
+    job: Job = found[0]
+    return job if job["spec"]["model"]["revision"] == now else None
+
+
+def go_on(service: Streamline, job_id: str) -> Job:
+    """Let a failed or cancelled job go on, unless somebody else, or a try whose answer was lost, has done so."""
+    try:
+        return service.retry(job_id)
+    except ProblemError as refusal:
+        if refusal.code != "job_not_retryable":
+            raise
+        return service.job(job_id)
+
+
+def write_summary(job: Job, file: Path | None) -> None:
+    """Append Markdown to `file`, or to what GITHUB_STEP_SUMMARY names; without either nothing is written."""
+    target = file or (Path(name) if (name := os.environ.get("GITHUB_STEP_SUMMARY")) else None)
+    if target is not None:
+        with target.open("a", encoding="utf-8") as out:
+            out.write(summary(job))
+
+
+def summary(job: Job) -> str:
+    """A finished job as Markdown: verdict, gates, dense against pruned, and where the checkpoint is."""
+    verdict = {"pass": "passed", "fail": "**missed a gate**"}.get(job["verdict"] or "", f"**{job['state']}**")
+    lines = [f"## {_cell(job['spec']['model']['repo'])}: {verdict}", ""]
+    if job["error"]:
+        error = job["error"]
+        lines += [f"`{error['code']}` in {error['stage']}: {_cell(error['detail'])}", ""]
+    if job["gates"]:
+        lines += ["| gate | limit | value | 95 % interval | |", "|---|---:|---:|---:|---|"]
+        for gate in job["gates"]:
+            low_high = " to ".join(_number(end) for end in gate.get("interval") or ())
+            word = "passed" if gate["passed"] else "**missed**"
+            cells = (_cell(gate["name"]), _number(gate["limit"]), _number(gate["value"]), low_high, word)
+            lines.append(f"| {' | '.join(cells)} |")
+        lines.append("")
+    if job["result"]:
+        lines += _result(job["result"])
+    lines += [f"Job `{job['id']}`", ""]
+    return "\n".join(lines)
+
+
+def _result(result: Mapping[str, Any]) -> list[str]:
+    metrics = result["metrics"]
+    lines = ["| | dense | cut | pruned |", "|---|---:|---:|---:|"]
+    parameters, perplexity = metrics["parameters"], metrics["perplexity"]
+    lines.append(f"| parameters | {parameters['dense']:,} | | {parameters['pruned']:,} |")
+    for name in perplexity["dense"]:
+        values = " | ".join(_number(perplexity[side].get(name)) for side in ("dense", "cut", "pruned"))
+        lines.append(f"| perplexity, {_cell(name)} | {values} |")
+    accuracy = metrics.get("accuracy") or {}
+    for name in accuracy.get("dense", {}):
+        dense, pruned = (_number(accuracy[side].get(name)) for side in ("dense", "pruned"))
+        lines.append(f"| accuracy, {_cell(name)} | {dense} | | {pruned} |")
+    speed = metrics.get("decode_tokens_per_second")
+    if speed:
+        lines.append(f"| decode tokens/s | {_number(speed['dense'])} | | {_number(speed['pruned'])} |")
+    removed = result["removed_layers"]
+    return [
+        *lines,
+        "",
+        f"{metrics['sparsity']:.1%} smaller, without {len(removed)} layers ({_ranges(removed)}). "
+        f"Checkpoint: `{result['repo']}` at `{result['revision']}`",
+        "",
+    ]
+
+
+def _ranges(indices: list[int]) -> str:
+    from app.core.windows import runs
+
+    return ", ".join(f"{start} to {end - 1}" if end - start > 1 else f"{start}" for start, end in runs(indices))
+
+
+def _number(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.5g}"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.replace("|", "\\|").split())
+
+
+def write_junit(job: Job, file: Path) -> None:
+    """Write the gates as test cases, in the form that build servers read; a job that did not succeed is an error."""
+    suite = ElementTree.Element("testsuite", name=f"streamline {job['spec']['model']['repo']}")
+    cases: list[dict[str, Any]] = job["gates"] if job["state"] == "succeeded" else []
+    for gate in cases:
+        case = ElementTree.SubElement(suite, "testcase", classname="streamline.gates", name=str(gate["name"]))
+        if not gate["passed"]:
+            message = f"value {_number(gate['value'])}, limit {_number(gate['limit'])}"
+            ElementTree.SubElement(case, "failure", type="gate_missed", message=message)
+    if not cases:
+        case = ElementTree.SubElement(suite, "testcase", classname="streamline.gates", name="job")
+        if job["state"] != "succeeded":
+            error = job["error"] or {"code": job["state"], "detail": f"The job was {job['state']}."}
+            ElementTree.SubElement(case, "error", type=error["code"], message=error["detail"])
+    suite.set("tests", str(len(suite)))
+    suite.set("failures", str(len(suite.findall("testcase/failure"))))
+    suite.set("errors", str(len(suite.findall("testcase/error"))))
+    ElementTree.indent(suite)
+    ElementTree.ElementTree(suite).write(file, encoding="utf-8", xml_declaration=True)

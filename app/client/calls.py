@@ -1,0 +1,143 @@
+"""The calls of the API as data: what both clients send, told once."""
+
+import json
+import os
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+from urllib.parse import quote
+
+import httpx
+from httpx_sse import ServerSentEvent
+
+DEFAULT_URL: Final = "http://127.0.0.1:8000"
+FINAL_STATES: Final = frozenset({"succeeded", "failed", "cancelled"})
+LONG_POLL_SECONDS: Final = 20
+RESTART_SECONDS: Final = 120.0
+"""A service that restarts is back by then."""
+Job = dict[str, Any]
+Event = dict[str, Any]
+"""{"id": int, "event": kind, "data": {...}}; in a list with its "time"."""
+
+_UNHURRIED = httpx.Timeout(None, connect=5.0)  # copying and hashing take seconds per gigabyte
+_JSON = {"Accept": "application/json"}
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request. `repeatable`: sending it twice does what sending it once does."""
+
+    method: str
+    path: str
+    repeatable: bool = True
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """Of httpx's `request`."""
+
+
+def connection(url: str | None, api_key: str | None) -> dict[str, Any]:
+    """The arguments of an httpx client for the service at `url` (default: STREAMLINE_URL, else loopback)."""
+    given = (url or os.environ.get("STREAMLINE_URL") or DEFAULT_URL).rstrip("/")
+    address = given if "://" in given else f"http://{given}"
+    key = api_key or os.environ.get("STREAMLINE_API_KEY")
+    return {
+        "base_url": address,
+        "headers": {"Authorization": f"Bearer {key}"} if key else {},
+        "timeout": httpx.Timeout(60.0, connect=5.0),
+        # A proxy knows nothing of this machine's own addresses.
+        "trust_env": not _is_loopback(address),
+    }
+
+
+def _is_loopback(url: str) -> bool:
+    host = httpx.URL(url).host
+    return host in {"localhost", "::1"} or host.startswith("127.")
+
+
+def submit(spec: Mapping[str, Any], idempotency_key: str | None) -> Call:
+    """With a key of its own if none is given, so that a lost answer can be asked for again."""
+    headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
+    return Call("POST", "/v1/jobs", arguments={"json": spec, "headers": headers})
+
+
+def plan(spec: Mapping[str, Any]) -> Call:
+    """A dry run."""
+    return Call("POST", "/v1/plans", arguments={"json": spec})
+
+
+def job(job_id: str) -> Call:
+    """A job."""
+    return Call("GET", f"/v1/jobs/{job_id}")
+
+
+def poll(job_id: str, etag: str, seconds: int) -> Call:
+    """A job once it is no longer as `etag` says (empty: at once), or 304 after `seconds`."""
+    if not etag:
+        return job(job_id)
+    arguments = {"params": {"wait": seconds}, "headers": {"If-None-Match": etag}}
+    return Call("GET", f"/v1/jobs/{job_id}", arguments=arguments)
+
+
+def jobs(filters: Mapping[str, str | int | None]) -> Call:
+    """A page of jobs."""
+    return Call("GET", "/v1/jobs", arguments={"params": {k: v for k, v in filters.items() if v is not None}})
+
+
+def events(job_id: str, after: int, last: int | None) -> Call:
+    """A page of events."""
+    params = {"after": after} | ({} if last is None else {"last": last})
+    return Call("GET", f"/v1/jobs/{job_id}/events", arguments={"params": params, "headers": _JSON})
+
+
+def stream(job_id: str, after: int) -> Call:
+    """Events as they happen (WHATWG HTML, section 9.2)."""
+    headers = {"Accept": "text/event-stream", "Last-Event-ID": str(after)}
+    return Call("GET", f"/v1/jobs/{job_id}/events", arguments={"headers": headers})
+
+
+def event(sent: ServerSentEvent) -> Event:
+    """An event of the stream."""
+    return {"id": int(sent.id), "event": sent.event, "data": json.loads(sent.data)}
+
+
+def cancel(job_id: str) -> Call:
+    """Ask for a job to be cancelled."""
+    return Call("POST", f"/v1/jobs/{job_id}/cancel")
+
+
+def retry(job_id: str) -> Call:
+    """Queue a failed or cancelled job again; the second time it is refused, and nothing happens."""
+    return Call("POST", f"/v1/jobs/{job_id}/retry")
+
+
+def report(job_id: str) -> Call:
+    """A job's report."""
+    return Call("GET", f"/v1/jobs/{job_id}/report", arguments={"headers": _JSON})
+
+
+def report_page(job_id: str) -> Call:
+    """A job's report as a page."""
+    return Call("GET", f"/v1/jobs/{job_id}/report", arguments={"headers": {"Accept": "text/html"}})
+
+
+def model_commit(repo: str, revision: str) -> Call:
+    """What the hub knows of a revision."""
+    return Call("GET", f"/api/models/{repo}/revision/{quote(revision, safe='')}")
+
+
+def upload_dataset(file: BinaryIO, name: str) -> Call:
+    """Upload a data set."""
+    arguments = {"files": {"file": (Path(name).name, file)}, "data": {"name": name}, "timeout": _UNHURRIED}
+    return Call("POST", "/v1/datasets", repeatable=False, arguments=arguments)
+
+
+def datasets() -> Call:
+    """All data sets."""
+    return Call("GET", "/v1/datasets")
+
+
+def import_model(path: Path, repo: str) -> Call:
+    """Import a directory that lies on the service's machine."""
+    arguments = {"json": {"path": str(path), "repo": repo}, "timeout": _UNHURRIED}
+    return Call("POST", "/v1/imports", repeatable=False, arguments=arguments)

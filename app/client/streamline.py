@@ -1,0 +1,197 @@
+"""The client for ordinary code."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+from httpx_sse import EventSource
+
+from app.client import calls
+from app.client.calls import FINAL_STATES, LONG_POLL_SECONDS, RESTART_SECONDS, Call, Event, Job
+from app.client.failures import UnreachableError, WaitTimeoutError, checked
+from app.client.retries import Retries
+
+_TRIES_OF_A_RESTART = 4  # a second or two; whoever waits is told only about more
+
+
+class Streamline:
+    """A connection to one service.
+
+    Args:
+        url: address of the service; default STREAMLINE_URL, else the loopback address that `streamline up` uses.
+        api_key: default STREAMLINE_API_KEY; a service on loopback without keys needs none.
+        patience: seconds for which a request is sent again while the service is busy or the connection drops. A
+            service that has never answered is not waited for.
+    """
+
+    def __init__(self, url: str | None = None, api_key: str | None = None, *, patience: float = 30.0) -> None:
+        self.connection = calls.connection(url, api_key)
+        """Arguments of an httpx client for this service."""
+        self.url: str = self.connection["base_url"]
+        self.on_silence: Callable[[str], None] | None = None
+        """Told a sentence, once, when a service that is waited for does not answer."""
+        self._patience = patience
+        self._answered = False
+        self._http = httpx.Client(**self.connection)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._http.close()
+
+    def submit(self, spec: Mapping[str, Any], *, idempotency_key: str | None = None) -> Job:
+        """Submit a job; with a key, sending it again gives the same job."""
+        return self._json(calls.submit(spec, idempotency_key))
+
+    def plan(self, spec: Mapping[str, Any]) -> dict[str, Any]:
+        """What a job of this specification would remove, add and need, without making one."""
+        return self._json(calls.plan(spec))
+
+    def job(self, job_id: str) -> Job:
+        """The job as it stands."""
+        return self._json(calls.job(job_id))
+
+    def jobs(self, **filters: str | int | None) -> dict[str, Any]:
+        """A page of jobs, newest first: {"items", "next_cursor"}."""
+        return self._json(calls.jobs(filters))
+
+    def watch(self, job_id: str, *, timeout: float | None = None) -> Iterator[Job]:
+        """The job now, and again after each change, until it is final. A service that restarts is waited for.
+
+        Raises:
+            WaitTimeoutError: it was not final within `timeout` seconds.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        etag = ""
+        while True:
+            left = None if deadline is None else deadline - time.monotonic()
+            seconds = LONG_POLL_SECONDS if left is None else max(0, min(LONG_POLL_SECONDS, int(left)))
+            answer = self._send(calls.poll(job_id, etag, seconds), patience=RESTART_SECONDS)
+            if answer.status_code != httpx.codes.NOT_MODIFIED:
+                job = answer.json()
+                etag = answer.headers.get("ETag", "")
+                yield job
+                if job["state"] in FINAL_STATES:
+                    return
+            elif seconds == 0:
+                time.sleep(0.2)
+            if deadline is not None and time.monotonic() >= deadline:
+                raise WaitTimeoutError(job_id)
+
+    def wait(self, job_id: str, *, timeout: float | None = None, on_change: Callable[[Job], None] | None = None) -> Job:
+        """Wait until the job is final and return it.
+
+        Raises:
+            WaitTimeoutError: it was not final within `timeout` seconds.
+        """
+        job: Job = {}
+        for job in self.watch(job_id, timeout=timeout):
+            if on_change:
+                on_change(job)
+        return job
+
+    def events(self, job_id: str, *, after: int = 0, last: int | None = None) -> list[Event]:
+        """The job's events so far with an id greater than `after`; with `last`, only that many of the newest."""
+        found: list[Event] = []
+        next_after: int | None = after
+        while next_after is not None:
+            page = self._json(calls.events(job_id, next_after, last))
+            found += page["items"]
+            last = None  # of what there was at the first look
+            next_after = page["next_after"]
+        return found
+
+    def stream(self, job_id: str, *, after: int = 0) -> Iterator[Event]:
+        """The job's events behind `after` as they happen, until it is final; each once, whatever drops in between."""
+        while True:
+            answer = self._send(calls.stream(job_id, after), patience=RESTART_SECONDS, stream=True)
+            try:
+                if answer.status_code == httpx.codes.NO_CONTENT:
+                    return
+                for sent in EventSource(answer).iter_sse():
+                    if sent.id and sent.data:
+                        event = calls.event(sent)
+                        after = event["id"]
+                        yield event
+            except httpx.TransportError:
+                time.sleep(0.2)
+            finally:
+                answer.close()
+
+    def cancel(self, job_id: str) -> Job:
+        """Ask for the job to be cancelled."""
+        return self._json(calls.cancel(job_id))
+
+    def retry(self, job_id: str) -> Job:
+        """Let a failed or cancelled job go on from its last finished stage."""
+        return self._json(calls.retry(job_id))
+
+    def report(self, job_id: str) -> dict[str, Any]:
+        """The job's report."""
+        return self._json(calls.report(job_id))
+
+    def report_page(self, job_id: str) -> str:
+        """The job's report as a page of HTML that needs nothing else."""
+        return self._send(calls.report_page(job_id)).text
+
+    def model_commit(self, repo: str, revision: str = "main") -> str:
+        """The commit that a branch or tag of a repository names now."""
+        return str(self._json(calls.model_commit(repo, revision))["sha"])
+
+    def upload_dataset(self, path: Path, *, name: str | None = None) -> dict[str, Any]:
+        """Upload calibration or evaluation text (JSONL, or plain text)."""
+        with path.open("rb") as file:
+            return self._json(calls.upload_dataset(file, name or path.name))
+
+    def datasets(self) -> list[dict[str, Any]]:
+        """The data sets of the service."""
+        return list(self._json(calls.datasets())["items"])
+
+    def import_model(self, path: Path, repo: str) -> dict[str, Any]:
+        """Import a model directory that lies on the service's machine, below one of its STREAMLINE_MODEL_ROOTS."""
+        return self._json(calls.import_model(path, repo))
+
+    def ready(self) -> bool:
+        """Whether the service and everything that it needs answer."""
+        try:
+            return self._http.get("/readyz", timeout=5.0).is_success
+        except httpx.TransportError:
+            return False
+
+    def _json(self, call: Call) -> dict[str, Any]:
+        body: dict[str, Any] = self._send(call).json()
+        return body
+
+    def _send(self, call: Call, *, patience: float | None = None, stream: bool = False) -> httpx.Response:
+        """Send the request until it is answered for good.
+
+        Given `patience`, also to a service that has never answered: who waits for a job knows that there is one.
+        """
+        wait = self._patience if patience is None else patience
+        retries = Retries(wait if call.repeatable else 0, reachable=self._answered or patience is not None)
+        request = self._http.build_request(call.method, call.path, **call.arguments)
+        while True:
+            answer: httpx.Response | None = None
+            with suppress(httpx.TransportError):
+                answer = self._http.send(request, stream=stream)
+                self._answered = True
+            pause = retries.pause(answer)
+            if pause is not None:
+                if answer is not None:
+                    answer.close()
+                if self.on_silence and retries.tries == _TRIES_OF_A_RESTART:
+                    self.on_silence(f"{self.url} does not answer; trying on.")
+                time.sleep(pause)
+            elif answer is None:
+                raise UnreachableError(self.url)
+            else:
+                if stream and not answer.is_success:
+                    answer.read()
+                return checked(answer)

@@ -1,0 +1,193 @@
+"""The recipes for pipelines, their shell steps run as the build server would, against a service at work."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+import yaml
+from huggingface_hub import HfApi
+
+from tests.service_process import QUICK_JOB, REPOSITORY, ServiceProcesses, running_service, wait_until
+
+pytestmark = pytest.mark.xdist_group("embedded")
+
+RECIPES = REPOSITORY / "recipes"
+REQUEST = QUICK_JOB | {"replacement": {"kind": "none"}, "labels": {}}
+MISSED = REQUEST | {"gates": {"max_parameters": 1, "max_perplexity_ratio": 100}}
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcesses]:
+    with running_service(tmp_path_factory.mktemp("service") / "data", {}) as processes:
+        yield processes
+
+
+class Pipeline:
+    """A checkout in which one job of a pipeline runs; `run` is repeated when the pipeline is."""
+
+    def __init__(self, checkout: Path, service: ServiceProcesses, request: dict[str, Any]) -> None:
+        self.checkout = checkout
+        self.environment = {
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "HOME": str(checkout),
+            "STREAMLINE_URL": service.url,
+        }
+        (checkout / "request.json").write_text(json.dumps(request))
+
+    def bash(self, script: str, **environment: str) -> int:
+        return subprocess.run(
+            ["bash", "-e", "-o", "pipefail", "-c", script],
+            cwd=self.checkout,
+            env=self.environment | environment,
+            check=False,
+            timeout=600,
+        ).returncode
+
+    def run(self) -> int:
+        """What the step's exit code is."""
+        raise NotImplementedError
+
+    def junit(self) -> ElementTree.Element | None:
+        file = self.checkout / "streamline-junit.xml"
+        return ElementTree.parse(file).getroot() if file.exists() else None
+
+
+class Shell(Pipeline):
+    def run(self) -> int:
+        return self.bash(f"{RECIPES}/shell/streamline.sh request.json", STREAMLINE_RUN="run-7")
+
+
+class GitLab(Pipeline):
+    def run(self) -> int:
+        job = yaml.safe_load((RECIPES / "gitlab/streamline.gitlab-ci.yml").read_text())[".streamline"]
+        variables = job["variables"] | {"STREAMLINE_SPEC": "request.json"}
+        predefined = {"CI_PROJECT_ID": "3", "CI_PIPELINE_ID": "7", "CI_JOB_NAME": "compress"}
+        return self.bash("\n".join(job["script"]), **variables, **predefined)
+
+
+class GitHub(Pipeline):
+    """The composite action: expressions evaluated, outputs handed on, and a failed step ends it."""
+
+    def run(self) -> int:
+        action = yaml.safe_load((RECIPES / "github/action.yml").read_text())
+        values = {f"inputs.{name}": given.get("default", "") for name, given in action["inputs"].items()}
+        values |= {"inputs.url": self.environment["STREAMLINE_URL"], "inputs.spec": "request.json"}
+
+        def evaluate(text: str) -> str:
+            return re.sub(r"\$\{\{ ([\w.-]+)[^}]*\}\}", lambda found: values.get(found[1], ""), text)
+
+        for step in action["runs"]["steps"]:
+            if "run" not in step:
+                continue
+            outputs = self.checkout / "outputs"
+            outputs.write_text("")
+            code = self.bash(
+                step["run"],
+                **{name: evaluate(value) for name, value in step.get("env", {}).items()},
+                **{"GITHUB_REPOSITORY": "team/app", "GITHUB_RUN_ID": "7", "GITHUB_JOB": "compress"},
+                GITHUB_OUTPUT=str(outputs),
+                GITHUB_STEP_SUMMARY=str(self.checkout / "streamline-summary.md"),
+            )
+            for line in outputs.read_text().splitlines():
+                name, _, value = line.partition("=")
+                values[f"steps.{step['id']}.outputs.{name}"] = value
+            if code:
+                return code
+        return 0
+
+
+recipes = pytest.mark.parametrize("recipe", [Shell, GitLab, GitHub])
+Make = Callable[[Path, ServiceProcesses, dict[str, Any]], Pipeline]
+
+
+def in_background(pipeline: Pipeline) -> tuple[threading.Thread, list[int]]:
+    codes: list[int] = []
+    thread = threading.Thread(target=lambda: codes.append(pipeline.run()))
+    thread.start()
+    return thread, codes
+
+
+@recipes
+def test_a_cancelled_job_ends_the_step_with_2_and_its_repetition_goes_on_over_a_restart_of_the_service(
+    recipe: Make, service: ServiceProcesses, tmp_path: Path
+) -> None:
+    pipeline = recipe(tmp_path, service, REQUEST | {"labels": {"recipe": recipe.__name__}})
+    with service.client() as client:
+        mine = f"recipe={recipe.__name__}"
+        first, codes = in_background(pipeline)
+        job = wait_until(lambda: client.jobs(label=mine)["items"], what="the recipe has submitted")[0]["id"]
+        wait_until(lambda: client.job(job)["progress"] > 0.01, what="the job runs")
+        client.cancel(job)
+        first.join()
+        assert codes == [2]
+        again, codes = in_background(pipeline)
+        wait_until(lambda: client.job(job)["state"] == "running", what="the repetition has queued the job again")
+        assert service.api is not None
+        service.api.kill()
+        service.api.wait()
+        service.start_api()
+        again.join()
+        assert codes == [0]
+        assert len(client.jobs(label=mine)["items"]) == 1, "the repetition attached to the job"
+    assert "<html" in (tmp_path / "streamline-report.html").read_text()
+    if recipe is not Shell:
+        junit = pipeline.junit()
+        assert junit is not None
+        assert (junit.get("errors"), junit.get("failures")) == ("0", "0")
+        assert ": **cancelled**" in (summary := (tmp_path / "streamline-summary.md").read_text())
+        assert "| parameters |" in summary
+
+
+@recipes
+def test_a_missed_gate_fails_the_step_and_is_named_in_what_it_leaves(
+    recipe: Make, service: ServiceProcesses, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pipeline = recipe(tmp_path, service, MISSED)
+    assert pipeline.run() == 1
+    assert "gate parameters: MISSED" in capfd.readouterr().out or recipe is GitLab
+    assert "<html" in (tmp_path / "streamline-report.html").read_text()
+    if recipe is not Shell:
+        junit = pipeline.junit()
+        assert junit is not None
+        assert (junit.get("tests"), junit.get("failures")) == ("2", "1")
+        assert "| parameters | 1 |" in (tmp_path / "streamline-summary.md").read_text()
+
+
+def test_a_request_that_is_refused_ends_the_script_with_the_reason(
+    service: ServiceProcesses, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pipeline = Shell(tmp_path, service, REQUEST | {"target": {"sparsity": 7}})
+    assert pipeline.run() == 64
+    assert "/target/sparsity" in capfd.readouterr().err
+
+
+def test_the_nightly_step_makes_a_new_job_only_once_the_model_has_moved(
+    service: ServiceProcesses, tmp_path: Path
+) -> None:
+    pipeline = Shell(tmp_path, service, REQUEST | {"model": {"repo": "team/base"}})
+    submit = "streamline submit request.json --when-moved --json > job.json"
+
+    def submitted() -> str:
+        assert pipeline.bash(submit) == 0
+        job: dict[str, str] = json.loads((tmp_path / "job.json").read_text())
+        return job["id"]
+
+    with service.client() as client:
+        hub = HfApi(endpoint=service.url)
+        hub.create_repo("team/base")
+        hub.upload_folder(repo_id="team/base", folder_path=REPOSITORY / "app/bundled/stories-24l")
+        first = submitted()
+        assert submitted() == first
+        hub.upload_file(repo_id="team/base", path_or_fileobj=b"Moved.", path_in_repo="notes.txt")
+        second = submitted()
+        assert second != first
+        for job in (first, second):
+            client.cancel(job)

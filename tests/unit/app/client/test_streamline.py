@@ -1,0 +1,154 @@
+"""Both clients against a real server that is busy, hangs up and restarts."""
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.client import AsyncStreamline, ProblemError, Streamline, UnreachableError
+from app.client.retries import Retries
+
+HANG_UP = None
+Answer = tuple[int, dict[str, str], bytes] | None
+OK: Answer = (200, {}, json.dumps({"id": "j", "state": "queued"}).encode())
+
+
+class Script:
+    """What the server answers, one after the other, and what it was sent."""
+
+    def __init__(self, *answers: Answer) -> None:
+        self.answers = list(answers)
+        self.requests: list[tuple[str, str, dict[str, str]]] = []
+
+
+@contextmanager
+def served(script: Script) -> Iterator[str]:
+    class Handler(BaseHTTPRequestHandler):
+        def respond(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            script.requests.append((self.command, self.path, dict(self.headers.items())))
+            answer = script.answers.pop(0)
+            if answer is None:
+                self.close_connection = True
+                self.connection.shutdown(2)
+                return
+            status, headers, body = answer
+            self.send_response(status)
+            for name, value in ({"Content-Length": str(len(body))} | headers).items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_GET = do_POST = respond  # noqa: N815 - names of the library
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+Use = Callable[..., Any]
+
+
+def plainly(url: str, method: str, *arguments: Any, **more: Any) -> Any:
+    with Streamline(url, **more) as service:
+        answer = getattr(service, method)(*arguments)
+        return list(answer) if method == "stream" else answer
+
+
+def awaited(url: str, method: str, *arguments: Any, **more: Any) -> Any:
+    async def use() -> Any:
+        async with AsyncStreamline(url, **more) as service:
+            if method == "stream":
+                return [event async for event in service.stream(*arguments)]
+            return await getattr(service, method)(*arguments)
+
+    return asyncio.run(use())
+
+
+both = pytest.mark.parametrize("use", [plainly, awaited])
+
+
+@both
+def test_a_busy_service_is_asked_again_after_as_long_as_it_wants(use: Use) -> None:
+    script = Script((503, {"Retry-After": "1"}, b""), (429, {"Retry-After": formatdate(usegmt=True)}, b""), OK)
+    with served(script) as url:
+        began = time.monotonic()
+        assert use(url, "job", "j")["id"] == "j"
+    assert 1.2 <= time.monotonic() - began < 30
+    assert len(script.requests) == 3
+
+
+@both
+def test_a_submission_whose_answer_is_lost_is_sent_again_with_the_same_key(use: Use) -> None:
+    script = Script((503, {}, b""), HANG_UP, OK)
+    with served(script) as url:
+        use(url, "submit", {})
+    keys = {headers["Idempotency-Key"] for _, _, headers in script.requests}
+    assert len(script.requests) == 3
+    assert len(keys) == 1
+
+
+@both
+def test_what_must_not_be_done_twice_is_sent_once(use: Use) -> None:
+    script = Script((503, {"Retry-After": "1"}, b"{}"))
+    with served(script) as url, pytest.raises(ProblemError):
+        use(url, "import_model", Path("/models/llama"), "team/llama")
+    assert len(script.requests) == 1
+
+
+@both
+def test_a_wait_that_is_longer_than_the_patience_is_not_begun(use: Use) -> None:
+    script = Script((429, {"Retry-After": "3600"}, json.dumps({"code": "quota_exceeded", "detail": "Wait."}).encode()))
+    with served(script) as url, pytest.raises(ProblemError, match=r"Wait\.") as refusal:
+        use(url, "job", "j")
+    assert refusal.value.code == "quota_exceeded"
+
+
+@both
+def test_where_nobody_has_ever_answered_the_address_is_named_at_once(use: Use) -> None:
+    with served(Script()) as url:
+        pass
+    began = time.monotonic()
+    with pytest.raises(UnreachableError, match=url):
+        use(url, "job", "j")
+    assert time.monotonic() - began < 10
+
+
+@both
+def test_a_stream_that_breaks_off_goes_on_behind_the_last_event(use: Use) -> None:
+    def events(*ids: int) -> bytes:
+        return b"".join(f'id: {one}\nevent: state\ndata: {{"n": {one}}}\n\n'.encode() for one in ids)
+
+    stream = {"Content-Type": "text/event-stream"}
+    script = Script((200, stream | {"Content-Length": "1000"}, events(1, 2)), (200, stream, events(3)), (204, {}, b""))
+    with served(script) as url:
+        assert [event["data"]["n"] for event in use(url, "stream", "j")] == [1, 2, 3]
+    assert [headers["Last-Event-ID"] for _, _, headers in script.requests] == ["0", "2", "3"]
+
+
+@both
+def test_a_refusal_by_a_service_of_another_version_says_so(use: Use) -> None:
+    body = json.dumps({"code": "unknown_field", "detail": "There is no field x."}).encode()
+    said = r"There is no field x\. The service is version 9\.9 and this client"
+    with served(Script((422, {"Streamline-Version": "9.9"}, body))) as url, pytest.raises(ProblemError, match=said):
+        use(url, "plan", {})
+
+
+def test_pauses_double_and_end_with_the_patience() -> None:
+    retries = Retries(2.0, reachable=True)
+    assert [retries.pause(None), retries.pause(None), retries.pause(None)] == [0.2, 0.4, 0.8]
+    assert [retries.pause(None) for _ in range(3)][-1] is None
