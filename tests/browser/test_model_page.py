@@ -4,6 +4,8 @@ import pytest
 from playwright.sync_api import Browser
 from sqlalchemy import update
 
+from app.auth import keys
+from app.auth.scopes import Scope
 from app.db.models import JobRow
 from app.hub import repository
 from app.hub.publishing import StagedFile, commit_files
@@ -98,3 +100,20 @@ def test_the_address_that_clients_print_leads_to_the_page(service: Service, prun
         assert "A pruned model" in answer.text
     assert service.http.get("/models/team/absent").status_code == 404
     assert service.http.get("/models/team/pruned?revision=absent").status_code == 404
+
+
+def test_a_service_with_keys_shows_its_pages_to_who_types_one(browser: Browser, service: Service, pruned: str) -> None:
+    with service.sessions.begin() as session:
+        row, key = keys.create(session, "person", Scope.READ)
+    context = browser.new_context(http_credentials={"username": "anything", "password": key})
+    try:
+        page = context.new_page()
+        page.goto(f"{service.url}/models/team/pruned")
+        assert page.title() == "team/pruned · Streamline"
+        asked = "async (url) => (await fetch(url)).status"
+        for url in (f"/v1/jobs/{pruned}", "/team/pruned/resolve/main/config.json"):
+            assert page.evaluate(asked, url) == 200, "what the page asks for and leads to has the key too"
+    finally:
+        context.close()
+        with service.sessions.begin() as session:
+            session.delete(session.merge(row))

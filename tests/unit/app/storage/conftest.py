@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from app.storage.artefacts import ArtefactStore, LocalArtefactStore
-from app.storage.blobs import BlobStore
+from app.storage.blobs import BlobStore, Register, unregistered
 from app.storage.bucket import Bucket
 from app.storage.cache import BlobCache
 from app.storage.local import LocalBlobStore
@@ -27,10 +27,11 @@ class Place:
     local: Path
     """Cache and staging of a bucket's store."""
 
-    def blobs(self) -> BlobStore:
+    def blobs(self, register: Register = unregistered) -> BlobStore:
         if self.kind == "local":
-            return LocalBlobStore(Path(self.url))
-        return S3BlobStore(self.bucket(), self.cache(), self.local / "staging", abandoned_seconds=0)
+            return LocalBlobStore(Path(self.url), register=register)
+        staging = self.local / "staging"
+        return S3BlobStore(self.bucket(), self.cache(), staging, register=register, abandoned_seconds=0)
 
     def artefacts(self) -> ArtefactStore:
         if self.kind == "local":

@@ -1,18 +1,34 @@
 """Does one write again and again, each time in a child of its own that kills itself in front of a given step.
 
-A step of a local store is whatever the interpreter audits about files; one of a bucket is a request. The code that runs
-is the product's own.
+A step of a local store is whatever the interpreter audits about files; one of a bucket is a request; and each statement
+and each COMMIT of a database is one. The code that runs is the product's own.
 """
 
+import hashlib
 import os
 import signal
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import event
+
+from app.db.models import Base
+from app.db.session import connect, session_factory
+from app.hub import repository
+from app.hub.changes import commit_changes
+from app.hub.context import HubContext
+from app.hub.revisions import repo_named, resolve
+from app.hub.uploads import Part, Uploads
+from app.storage import register
 from app.storage.bucket import Bucket
+from app.storage.collection import collect
 from tests.unit.app.storage.conftest import Place
 
+REPO = "team/model"
 _FILE_EVENTS = {"open", "os.rename", "os.mkdir", "os.remove", "os.chmod", "fcntl.flock", "os.truncate"}
 
 
@@ -41,10 +57,53 @@ def write(place: Place, operation: str, files: list[Path], last: int) -> None:
             return send(self, *arguments, **named)
 
         Bucket._call = call  # type: ignore[method-assign]
-    if operation == "put":
-        blobs.put_file(files[0])
+    match operation:
+        case "put":
+            blobs.put_file(files[0])
+        case "artefacts":
+            artefacts.write("job1", {"report.json": files[0]})
+        case "upload":
+            with hub_of(place, step) as hub:
+                upload(hub, files[0])
+        case "collect":
+            with hub_of(place, step) as hub:
+                collect(hub.sessions, hub.store, grace_seconds=0)
+
+
+@contextmanager
+def hub_of(place: Place, step: Callable[[], None] | None = None) -> Iterator[HubContext]:
+    """The hub over the place's store, with its database beside."""
+    place.local.mkdir(parents=True, exist_ok=True)
+    engine = connect(f"sqlite:///{place.local / 'hub.db'}")
+    if step is None:
+        Base.metadata.create_all(engine)
     else:
-        artefacts.write("job1", {"report.json": files[0]})
+        event.listen(engine, "before_cursor_execute", lambda *_: step())
+        event.listen(engine, "commit", lambda _: step())
+    sessions = session_factory(engine)
+    store = place.blobs(register.register_in(sessions))
+    yield HubContext(sessions, sessions, store, Uploads(place.local / "uploads", max_bytes=1 << 30, part_bytes=1 << 20))
+    engine.dispose()
+
+
+def upload(hub: HubContext, source: Path) -> None:
+    """What the routes do with a file that comes in parts and the commit that names it."""
+    content = source.read_bytes()
+    name = hashlib.sha256(content).hexdigest()
+    with hub.sessions() as session:
+        repo = repo_named(session, REPO)
+        base = resolve(session, repo, "main")
+    for part in Part.all_of(repo.id, name, len(content), part_bytes=hub.uploads.part_bytes):
+        with hub.uploads.place(part) as file:
+            file.write(content[part.offset : part.offset + part.length])
+    whole = hub.uploads.assembled(part)
+    hub.keep_upload(repo.id, whole, name)
+    whole.unlink()
+    with hub.sessions() as session:
+        (held,) = repository.possessed(session, repo.id, [name]).values()
+    files = [replace(held, path="model.safetensors")]
+    with hub.sessions.begin() as session:
+        commit_changes(session, REPO, "main", base, files, message="m", author="", tags=[])
 
 
 def main() -> None:
