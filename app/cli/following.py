@@ -2,14 +2,14 @@
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from app.client import Job, Streamline
+from app.client import Job, ProblemError, Streamline, UnreachableError
 
 _LINE_EVERY_SECONDS = 10.0
 _FIRST_LOOK = 200  # events: enough to find the stage under way, however long the job has been running
@@ -39,9 +39,10 @@ class Pace:
 
     def take(self, data: Mapping[str, Any]) -> None:
         """Note a progress event; its time is the service's own, so that a late look changes nothing."""
+        begins_anew = float(data["done"]) < self.done
         self.done, self.total, self.unit = float(data["done"]), float(data["total"]), str(data["unit"])
         self._now = float(data["time"])
-        if self._first is None or self.done < self._first[0]:
+        if self._first is None or begins_anew:
             self._first = self.done, self._now
 
     @property
@@ -81,16 +82,19 @@ class Follower:
 
     def __init__(self, service: Streamline, job_id: str, display: Display) -> None:
         self._service, self._job_id, self._display = service, job_id, display
-        self._after, self._last = 0, _FIRST_LOOK
+        self._after = 0
         self._pace = Pace()
         self._stage = ""
 
     def __call__(self, job: Job) -> None:
         """The job has changed."""
-        events = self._service.events(self._job_id, after=self._after, last=self._last if not self._after else None)
-        for event in events:
-            self._after = event["id"]
-            self._take(event["event"], event["data"])
+        # Events are for the eye alone: what goes wrong with them ends no waiting, and the next look catches up.
+        with suppress(UnreachableError, ProblemError, KeyError, TypeError, ValueError):
+            for event in self._service.events(
+                self._job_id, after=self._after, last=None if self._after else _FIRST_LOOK
+            ):
+                self._after = event["id"]
+                self._take(event["event"], event["data"])
         stage = job["stage"] if job["state"] == "running" and job["stage"] else job["state"]
         if stage != self._stage:
             self._stage = stage

@@ -64,7 +64,7 @@ def submit(
     when_moved: Annotated[
         bool,
         typer.Option(
-            "--when-moved", help="Only if the model has moved since the last job of this request; else that one."
+            "--when-moved", help="One job for each commit of the model: a new one only where it has moved since."
         ),
     ] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the result and fail when a gate is missed.")] = False,
@@ -77,11 +77,11 @@ def submit(
 
     Example: streamline submit --model demo/stories-24l --sparsity 0.25 --gate max_perplexity_ratio=1.3 --wait
 
-    In a CI pipeline a step that is run again attaches to the job that it made before; one that had failed or was
-    cancelled goes on from its last finished stage.
+    In a CI pipeline, or with the same key, a step that is run again attaches to the job that it made before; one that
+    had failed or was cancelled goes on from its last finished stage.
     """
     from app.cli.jobs import Outcome, announce, follow
-    from app.cli.pipeline import go_on, newest_of_unmoved, request_label
+    from app.cli.pipeline import go_on, pinned
     from app.cli.pipeline import idempotency_key as key_of_this_run
     from app.cli.request import build
     from app.client import Streamline
@@ -103,15 +103,12 @@ def submit(
         seed=seed,
     )
     with Streamline() as service:
-        job = None
+        key = idempotency_key or key_of_this_run(request)
         if when_moved:
-            request["labels"] = request.get("labels", {}) | request_label(request)
-            job = newest_of_unmoved(service, request)
-        if job is None:
-            run_key = None if idempotency_key else key_of_this_run(request)
-            job = service.submit(request, idempotency_key=idempotency_key or run_key)
-            if run_key and job["state"] in {"failed", "cancelled"}:
-                job = go_on(service, job["id"])
+            request, key = pinned(service, request)
+        job = service.submit(request, idempotency_key=key)
+        if key and job["state"] in {"failed", "cancelled"}:
+            job = go_on(service, job["id"])
         if wait:
             if not as_json:
                 announce(service, job)
@@ -275,6 +272,7 @@ def report(
         Path | None,
         typer.Option(metavar="FILE", help="Where to: NAME.html is the page, NAME.json the figures."),
     ] = None,
+    as_json: JsonOption = False,
 ) -> int:
     """Fetch a finished job's report: a page with plots that needs nothing else, or JSON for programs.
 
@@ -282,6 +280,8 @@ def report(
     """
     from app.client import Streamline
 
+    if as_json and out is not None and out.suffix == ".html":
+        raise UsageError("--json prints the figures; leave it out to write the page.")
     if out is not None and out.suffix not in {".html", ".json"}:
         raise UsageError(f"Name the file report.html or report.json, not {out.name}.")
     with Streamline() as service:
@@ -300,6 +300,7 @@ def init(
     file: Annotated[Path, typer.Argument(metavar="[FILE]", help="Where to write it.")] = Path("streamline.toml"),
     model: Annotated[str, typer.Option(help="Repo of the hub.")] = "demo/stories-24l",
     sparsity: Annotated[float, typer.Option(help="Share of the parameters to remove.", min=0.01, max=0.99)] = 0.25,
+    as_json: JsonOption = False,
 ) -> int:
     """Write a request with every field explained, for `submit` and `plan`.
 
@@ -307,7 +308,12 @@ def init(
     """
     from app.cli.specfile import commented
 
-    with file.open("x", encoding="utf-8") as out:
-        out.write(commented(model, sparsity))
-    typer.echo(f"Written to {file}: edit it, then `streamline submit {file} --wait`.")
+    try:
+        with file.open("x", encoding="utf-8") as out:
+            out.write(commented(model, sparsity))
+    except FileExistsError:
+        raise UsageError(f"{file} is there already; name another file.") from None
+    print_json({"file": str(file)}) if as_json else typer.echo(
+        f"Written to {file}: edit it, then `streamline submit {file} --wait`."
+    )
     return exits.PASSED

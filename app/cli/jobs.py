@@ -38,38 +38,54 @@ class Outcome:
     summary: Path | None = None
     junit: Path | None = None
 
-    def tell(self, job: Job) -> None:
-        """Print it, and write what a pipeline wants of it."""
+    def check(self) -> None:
+        """Make room for the files now: hours later is too late to learn that a name is wrong.
+
+        Raises:
+            OSError: one of them cannot be written.
+        """
+        for file in (self.summary, self.junit):
+            if file is not None:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.open("a").close()
+
+    def tell(self, job: Job, console: Console) -> None:
+        """Print it, and write what a pipeline wants of it; a disk that is full by now does not change the verdict."""
         if self.as_json:
             print_json(job)
         else:
             show_job(job)
-        write_summary(job, self.summary)
-        if self.junit:
-            write_junit(job, self.junit)
+        try:
+            write_summary(job, self.summary)
+            if self.junit:
+                write_junit(job, self.junit)
+        except OSError as error:
+            _hint(console, f"The outcome could not be written: {error}.")
 
 
 def follow(service: Streamline, job_id: str, *, timeout: float | None, outcome: Outcome) -> int:
     """Show a job's progress until it is final; the exit code. Ctrl-C stops the waiting and cancels nothing."""
     console = Console(stderr=True)
     service.on_silence = lambda sentence: _hint(console, sentence)
+    outcome.check()
+    job: Job = {"id": job_id}
     try:
         with display(console) as shown:
-            job = service.wait(job_id, timeout=timeout, on_change=Follower(service, job_id, shown))
-    except KeyboardInterrupt:
-        _hint(console, f"Stopped waiting; the job goes on. Attach again with: streamline wait {job_id}")
-        return exits.INTERRUPTED
-    except WaitTimeoutError:
-        _hint(
-            console, f"Not finished after {timeout:g} s; the job goes on. Attach again with: streamline wait {job_id}"
-        )
-        return exits.TIMED_OUT
-    outcome.tell(job)
+            follower = Follower(service, job_id, shown)
+            for job in service.watch(job_id, timeout=timeout):
+                follower(job)
+    except (KeyboardInterrupt, WaitTimeoutError) as stop:
+        why = "Stopped waiting" if isinstance(stop, KeyboardInterrupt) else f"Not finished after {timeout:g} s"
+        _hint(console, f"{why}; the job goes on. Attach again with: streamline wait {job_id}")
+        if outcome.as_json:
+            print_json(job)
+        return exits.INTERRUPTED if isinstance(stop, KeyboardInterrupt) else exits.TIMED_OUT
+    outcome.tell(job, console)
     return exit_code(job)
 
 
 def _hint(console: Console, sentence: str) -> None:
-    console.print(sentence, highlight=False, soft_wrap=True)  # one line, so that it can be pasted
+    console.print(sentence, highlight=False, markup=False, soft_wrap=True)  # one line, so that it can be pasted
 
 
 def show_job(job: Mapping[str, Any]) -> None:
@@ -80,7 +96,8 @@ def show_job(job: Mapping[str, Any]) -> None:
         where = f"{job['stage'] or 'waiting'}, {job['progress']:.0%}, attempt {job['attempt']}"
         console.print(f"{job['spec']['model']['repo']}, {_target(job)}: {where}", highlight=False, soft_wrap=True)
     if job["error"]:
-        console.print(f"{job['error']['code']} in {job['error']['stage']}: {job['error']['detail']}", style="red")
+        said = f"{job['error']['code']} in {job['error']['stage']}: {job['error']['detail']}"
+        console.print(said, style="red", markup=False, highlight=False, soft_wrap=True)
     for gate in job["gates"]:
         word = "passed" if gate["passed"] else "MISSED"
         between = gate.get("interval")
@@ -151,10 +168,15 @@ def plan_sentences(answer: Mapping[str, Any], request: Mapping[str, Any]) -> lis
     if which is not None:
         chosen = f"layers {which[0]} to {which[-1]}, as the request says"
     else:
-        metric = request.get("scoring", {}).get("metric") or defaults.METRIC
-        chosen = f"those that change the hidden state least; the job scores every window by {metric} to find them"
+        metric = (request.get("scoring") or {}).get("metric") or defaults.METRIC
+        what = (
+            "whose loss costs the text least"
+            if metric in {"perplexity", "task"}
+            else "that change the hidden state least"
+        )
+        chosen = f"those {what}; the job scores every window by {metric} to find them"
     rounds = f" in {len(answer['rounds'])} rounds ({', '.join(map(str, answer['rounds']))})"
-    kind = request.get("replacement", {}).get("kind") or defaults.KIND
+    kind = (request.get("replacement") or {}).get("kind") or defaults.KIND
     put = f"{kind}, {answer['added_parameters']:,} parameters" if answer["added_parameters"] else f"nothing ({kind})"
     sentences = [
         f"Removes {answer['removed_count']} decoder layers{rounds if len(answer['rounds']) > 1 else ''}: {chosen}.",

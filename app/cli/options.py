@@ -23,7 +23,8 @@ SpecArgument = Annotated[
     ),
 ]
 TimeoutOption = Annotated[
-    float | None, typer.Option(help="Stop waiting after this many seconds (exit 3; the job goes on).")
+    float | None,
+    typer.Option(help="Stop waiting after this many seconds (exit 3; the job goes on).", min=0, max=10_000_000),
 ]
 SummaryOption = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Append the outcome as Markdown [GITHUB_STEP_SUMMARY].")

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -10,21 +11,20 @@ from xml.etree import ElementTree
 
 from app.client import Job, ProblemError, Streamline
 
-REQUEST_LABEL: Final = "streamline.request"
-
 # Variables that together name one job of one pipeline run and stay the same when it is run again.
 _RUNS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ("github", ("GITHUB_REPOSITORY", "GITHUB_RUN_ID", "GITHUB_JOB")),
     ("gitlab", ("CI_PROJECT_ID", "CI_PIPELINE_ID", "CI_JOB_NAME")),
     ("buildkite", ("BUILDKITE_BUILD_ID", "BUILDKITE_STEP_ID")),
-    ("circleci", ("CIRCLE_WORKFLOW_ID", "CIRCLE_JOB")),
+    ("circleci", ("CIRCLE_WORKFLOW_WORKSPACE_ID", "CIRCLE_JOB")),
     ("azure", ("SYSTEM_COLLECTIONID", "BUILD_BUILDID", "SYSTEM_JOBNAME")),
     ("bitbucket", ("BITBUCKET_PIPELINE_UUID", "BITBUCKET_STEP_UUID")),
-    ("jenkins", ("JENKINS_URL", "BUILD_TAG")),
 )
 
 PIPELINE_VARIABLES: Final = frozenset({name for _, names in _RUNS for name in names} | {"GITHUB_STEP_SUMMARY"})
 """The variables of the environment that change what commands do."""
+
+_NOT_IN_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def idempotency_key(request: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> str | None:
@@ -40,22 +40,13 @@ def idempotency_key(request: Mapping[str, Any], environment: Mapping[str, str] =
     return None
 
 
-def request_label(request: Mapping[str, Any]) -> dict[str, str]:
-    """The label by which jobs of this very request are found, whatever commit of the model they took."""
-    told = json.dumps({key: value for key, value in request.items() if key != "labels"}, sort_keys=True)
-    return {REQUEST_LABEL: hashlib.sha256(told.encode()).hexdigest()[:16]}
-
-
-def newest_of_unmoved(service: Streamline, request: Mapping[str, Any]) -> Job | None:
-    """The newest job of this labelled request, if it took the commit that the model's revision still names."""
-    label = f"{REQUEST_LABEL}={request['labels'][REQUEST_LABEL]}"
-    found = service.jobs(label=label, limit=1)["items"]
-    if not found or found[0]["state"] in {"failed", "cancelled"}:
-        return None
+def pinned(service: Streamline, request: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """The request on the commit that its model's revision names now, and a key: one job for each commit."""
     model = request["model"]
-    now = service.model_commit(model["repo"], model.get("revision", "main"))
-    job: Job = found[0]
-    return job if job["spec"]["model"]["revision"] == now else None
+    commit = service.model_commit(model["repo"], model.get("revision") or "main")
+    fixed = {**request, "model": {**model, "revision": commit}}
+    told = json.dumps(fixed, sort_keys=True)
+    return fixed, f"commit-{hashlib.sha256(told.encode()).hexdigest()[:40]}"
 
 
 def go_on(service: Streamline, job_id: str) -> Job:
@@ -129,7 +120,9 @@ def _ranges(indices: list[int]) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "not measured" if value is None else f"{value:.5g}"
+    if value is None:
+        return "not measured"
+    return f"{value:,.0f}" if float(value).is_integer() and abs(value) >= 1000 else f"{value:.5g}"
 
 
 def _cell(text: str) -> str:
@@ -149,7 +142,7 @@ def write_junit(job: Job, file: Path) -> None:
         case = ElementTree.SubElement(suite, "testcase", classname="streamline.gates", name="job")
         if job["state"] != "succeeded":
             error = job["error"] or {"code": job["state"], "detail": f"The job was {job['state']}."}
-            ElementTree.SubElement(case, "error", type=error["code"], message=error["detail"])
+            ElementTree.SubElement(case, "error", type=error["code"], message=_NOT_IN_XML.sub("?", error["detail"]))
     suite.set("tests", str(len(suite)))
     suite.set("failures", str(len(suite.findall("testcase/failure"))))
     suite.set("errors", str(len(suite.findall("testcase/error"))))

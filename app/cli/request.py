@@ -78,29 +78,29 @@ def build(
     if chosen:
         request["target"] = chosen
     if kind:
-        request.setdefault("replacement", {})["kind"] = kind
+        _section(request, "replacement")["kind"] = kind
     if calibration:
-        request.setdefault("calibration", {})["dataset"] = calibration
+        _section(request, "calibration")["dataset"] = calibration
     if evaluate:
-        request.setdefault("evaluation", {})["perplexity"] = list(evaluate)
+        _section(request, "evaluation")["perplexity"] = list(evaluate)
     if stride is not None:
-        request.setdefault("evaluation", {})["stride"] = stride
+        _section(request, "evaluation")["stride"] = stride
     for name, text in _pairs("--gate", gates or ()):
         task, dot, gate = name.rpartition(".")
-        bars = request.setdefault("gates", {})
+        bars = _section(request, "gates")
         if dot:
             bars = bars.setdefault("tasks", {}).setdefault(task, {})
         bars[gate] = _number(name, text)
     if tasks:
-        request.setdefault("evaluation", {})["tasks"] = list(tasks)
+        _section(request, "evaluation")["tasks"] = list(tasks)
     if limit is not None:
-        request.setdefault("evaluation", {})["limit"] = limit
+        _section(request, "evaluation")["limit"] = limit
     for section, values in (("selection", selection), ("output", output)):
         for name, value in (values or {}).items():
             if value is not None:
-                request.setdefault(section, {})[name] = value
+                _section(request, section)[name] = value
     if labels:
-        request.setdefault("labels", {}).update(_pairs("--label", labels))
+        _section(request, "labels").update(_pairs("--label", labels))
     if seed is not None:
         request["seed"] = seed
     _refuse_what_json_cannot_say(request)
@@ -112,11 +112,23 @@ def build(
     return request
 
 
+def _section(request: dict[str, Any], name: str) -> dict[str, Any]:
+    """The part of the request that an option belongs to."""
+    found = request.setdefault(name, {})
+    if not isinstance(found, dict):
+        raise UsageError(
+            f"{name} of the request must be an object, not {json.dumps(found)}, for that option to go into."
+        )
+    return found
+
+
 def _refuse_what_json_cannot_say(request: Mapping[str, Any]) -> None:
     try:
         json.dumps(request, allow_nan=False)
     except ValueError:
         raise UsageError("The request holds a number that is not finite (NaN, infinity, or too large).") from None
+    except TypeError as error:  # a date, which TOML has and JSON has not
+        raise UsageError(f"The request holds what JSON cannot say: {error}.") from None
 
 
 def _pairs(option: str, texts: Sequence[str]) -> list[tuple[str, str]]:

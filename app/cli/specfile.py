@@ -17,7 +17,7 @@ def commented(model: str, sparsity: float) -> str:
     schema = JobRequest.model_json_schema()
     lines = [
         "# A compression job. `streamline plan FILE` says what it would do, `streamline submit FILE --wait` does it.",
-        "# Only model and target are needed; a line without its `#` overrides a default.",
+        "# Only model and target are needed; without their `#`, a line and its section's line override a default.",
     ]
     active: dict[str, dict[str, Any]] = {"model": {"repo": model}, "target": {"sparsity": sparsity}}
     fields = {name: schema["properties"][name] for name in active} | schema["properties"]
@@ -61,9 +61,11 @@ def _wrapped(text: str) -> list[str]:
 
 
 def _example(field: Mapping[str, Any]) -> Any:
-    """The default that the description names, where it fits the field; else the example that the schema gives."""
+    """The example that the schema gives, else the default that the description names."""
     kinds = [option for option in field.get("anyOf", [field]) if option.get("type") != "null"]
     kind = kinds[0]
+    if "examples" in field:
+        return field["examples"][0]
     named = _DEFAULT.search(field.get("description", ""))
     if named:
         text = named[1]
@@ -78,6 +80,4 @@ def _example(field: Mapping[str, Any]) -> Any:
             return text
         if kind.get("type") == "boolean":
             return text == "true"
-    if "examples" in field:
-        return field["examples"][0]
     return kind["const"] if "const" in kind else kind.get("default", field.get("default"))

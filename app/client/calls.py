@@ -12,6 +12,8 @@ from urllib.parse import quote
 import httpx
 from httpx_sse import ServerSentEvent
 
+from app.client.failures import UnreachableError
+
 DEFAULT_URL: Final = "http://127.0.0.1:8000"
 FINAL_STATES: Final = frozenset({"succeeded", "failed", "cancelled"})
 LONG_POLL_SECONDS: Final = 20
@@ -37,10 +39,16 @@ class Call:
 
 
 def connection(url: str | None, api_key: str | None) -> dict[str, Any]:
-    """The arguments of an httpx client for the service at `url` (default: STREAMLINE_URL, else loopback)."""
+    """The arguments of an httpx client for the service at `url` (default: STREAMLINE_URL, else loopback).
+
+    Raises:
+        UnreachableError: the address is none, or the key holds what no header can.
+    """
     given = (url or os.environ.get("STREAMLINE_URL") or DEFAULT_URL).rstrip("/")
     address = given if "://" in given else f"http://{given}"
-    key = api_key or os.environ.get("STREAMLINE_API_KEY")
+    key = (api_key or os.environ.get("STREAMLINE_API_KEY") or "").strip()  # secret files end with a newline
+    if not (key.isascii() and (key.isprintable() or not key)):
+        raise UnreachableError(address, "the API key holds characters that no key has")
     return {
         "base_url": address,
         "headers": {"Authorization": f"Bearer {key}"} if key else {},
@@ -51,7 +59,10 @@ def connection(url: str | None, api_key: str | None) -> dict[str, Any]:
 
 
 def _is_loopback(url: str) -> bool:
-    host = httpx.URL(url).host
+    try:
+        host = httpx.URL(url).host
+    except httpx.InvalidURL as error:
+        raise UnreachableError(url, error) from None
     return host in {"localhost", "::1"} or host.startswith("127.")
 
 
@@ -72,10 +83,8 @@ def job(job_id: str) -> Call:
 
 
 def poll(job_id: str, etag: str, seconds: int) -> Call:
-    """A job once it is no longer as `etag` says (empty: at once), or 304 after `seconds`."""
-    if not etag:
-        return job(job_id)
-    arguments = {"params": {"wait": seconds}, "headers": {"If-None-Match": etag}}
+    """A job once it is no longer as `etag` says (empty: as it is when this is asked), or after `seconds`."""
+    arguments = {"params": {"wait": seconds}, "headers": {"If-None-Match": etag} if etag else {}}
     return Call("GET", f"/v1/jobs/{job_id}", arguments=arguments)
 
 

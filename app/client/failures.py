@@ -23,16 +23,21 @@ class ProblemError(Exception):
 
 
 class UnreachableError(Exception):
-    """No service answers at the address, or it hung up in the middle."""
+    """No service answers at the address, or it hung up in the middle, or it cannot be asked (`reason` says why)."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, reason: object = None) -> None:
         super().__init__(
-            f"No Streamline service answers at {url}. Start one with `streamline up`, or set STREAMLINE_URL."
+            f"{url} cannot be asked: {reason}. Look at STREAMLINE_URL and STREAMLINE_API_KEY."
+            if reason
+            else f"No Streamline service answers at {url}. Start one with `streamline up`, or set STREAMLINE_URL."
         )
 
 
 class WaitTimeoutError(Exception):
     """The job was not final in time; it goes on running."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"Job {job_id} is not final yet; it goes on.")
 
 
 def checked(answer: httpx.Response) -> httpx.Response:

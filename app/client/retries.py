@@ -7,9 +7,12 @@ from typing import Final
 
 import httpx
 
+TRIES_OF_A_RESTART: Final = 4  # a second or two; whoever waits is told only about more
 _PASSING_STATUSES: Final = frozenset({429, 502, 503, 504})
-_FIRST_PAUSE_SECONDS: Final = 0.2
-_LONGEST_PAUSE_SECONDS: Final = 5.0
+_NOBODY_THERE: Final = (httpx.ConnectError, httpx.ConnectTimeout)
+_NEVER_SENT: Final = (httpx.LocalProtocolError, httpx.UnsupportedProtocol, httpx.ProxyError)
+FIRST_PAUSE_SECONDS: Final = 0.2
+LONGEST_PAUSE_SECONDS: Final = 5.0
 
 
 class Retries:
@@ -23,18 +26,37 @@ class Retries:
     def __init__(self, patience: float, *, reachable: bool) -> None:
         self._end = time.monotonic() + patience
         self._reachable = reachable
-        self._pause = _FIRST_PAUSE_SECONDS
+        self._pause = FIRST_PAUSE_SECONDS
         self.tries = 0
 
-    def pause(self, answer: httpx.Response | None) -> float | None:
-        """Seconds to wait before the next try after this answer (None: there was none); None: there is no next try."""
+    def pause(self, outcome: httpx.Response | httpx.TransportError) -> float | None:
+        """Seconds to wait before the next try after this answer or fault; None: there is no next try."""
         self.tries += 1
-        self._reachable |= answer is not None
-        if not self._reachable or (answer is not None and answer.status_code not in _PASSING_STATUSES):
+        wanted = 0.0
+        if isinstance(outcome, httpx.Response):
+            if not _passes(outcome):
+                return None
+            wanted = _seconds(outcome.headers.get("Retry-After"))
+        elif isinstance(outcome, _NEVER_SENT):
             return None
-        seconds = max(self._pause, 0.0 if answer is None else _seconds(answer.headers.get("Retry-After")))
-        self._pause = min(2 * self._pause, _LONGEST_PAUSE_SECONDS)
+        self._reachable |= not isinstance(outcome, _NOBODY_THERE)
+        if not self._reachable:
+            return None
+        seconds = max(self._pause, wanted)
+        self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
         return seconds if time.monotonic() + seconds <= self._end else None
+
+
+def reason_of(fault: httpx.TransportError) -> httpx.TransportError | None:
+    """What is worth telling of a fault: nothing where simply nobody listens or the connection broke off."""
+    told = isinstance(fault, _NEVER_SENT) or "ssl" in str(fault).lower() or "certificate" in str(fault).lower()
+    return fault if told else None
+
+
+def _passes(answer: httpx.Response) -> bool:
+    """Whether a later try may end otherwise: 409 with `Retry-After` is a request of the same key still at work."""
+    waits = answer.status_code == httpx.codes.CONFLICT and "Retry-After" in answer.headers
+    return waits or answer.status_code in _PASSING_STATUSES
 
 
 def _seconds(retry_after: str | None) -> float:

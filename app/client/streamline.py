@@ -1,21 +1,19 @@
 """The client for ordinary code."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import httpx
-from httpx_sse import EventSource
+from httpx_sse import EventSource, SSEError
 
 from app.client import calls
 from app.client.calls import FINAL_STATES, LONG_POLL_SECONDS, RESTART_SECONDS, Call, Event, Job
 from app.client.failures import UnreachableError, WaitTimeoutError, checked
-from app.client.retries import Retries
-
-_TRIES_OF_A_RESTART = 4  # a second or two; whoever waits is told only about more
+from app.client.retries import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, TRIES_OF_A_RESTART, Retries, reason_of
 
 
 class Streamline:
@@ -68,21 +66,26 @@ class Streamline:
         Raises:
             WaitTimeoutError: it was not final within `timeout` seconds.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
-        etag = ""
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        etag, looked = "", False
         while True:
-            left = None if deadline is None else deadline - time.monotonic()
-            seconds = LONG_POLL_SECONDS if left is None else max(0, min(LONG_POLL_SECONDS, int(left)))
-            answer = self._send(calls.poll(job_id, etag, seconds), patience=RESTART_SECONDS)
+            left = max(0.0, deadline - time.monotonic())
+            seconds = int(min(LONG_POLL_SECONDS, left)) if looked else 0
+            try:
+                answer = self._send(calls.poll(job_id, etag, seconds), patience=min(RESTART_SECONDS, left))
+            except UnreachableError:
+                if left < RESTART_SECONDS:  # it may well be back later, but nobody waits that long
+                    raise WaitTimeoutError(job_id) from None
+                raise
             if answer.status_code != httpx.codes.NOT_MODIFIED:
                 job = answer.json()
-                etag = answer.headers.get("ETag", "")
+                etag, looked = answer.headers.get("ETag", ""), True
                 yield job
                 if job["state"] in FINAL_STATES:
                     return
             elif seconds == 0:
                 time.sleep(0.2)
-            if deadline is not None and time.monotonic() >= deadline:
+            if time.monotonic() >= deadline:
                 raise WaitTimeoutError(job_id)
 
     def wait(self, job_id: str, *, timeout: float | None = None, on_change: Callable[[Job], None] | None = None) -> Job:
@@ -110,6 +113,7 @@ class Streamline:
 
     def stream(self, job_id: str, *, after: int = 0) -> Iterator[Event]:
         """The job's events behind `after` as they happen, until it is final; each once, whatever drops in between."""
+        pause = FIRST_PAUSE_SECONDS
         while True:
             answer = self._send(calls.stream(job_id, after), patience=RESTART_SECONDS, stream=True)
             try:
@@ -118,12 +122,16 @@ class Streamline:
                 for sent in EventSource(answer).iter_sse():
                     if sent.id and sent.data:
                         event = calls.event(sent)
-                        after = event["id"]
+                        after, pause = event["id"], FIRST_PAUSE_SECONDS
                         yield event
+            except SSEError as error:  # something else than the service answers: no later try ends otherwise
+                raise UnreachableError(self.url, error) from None
             except httpx.TransportError:
-                time.sleep(0.2)
+                pass
             finally:
                 answer.close()
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
     def cancel(self, job_id: str) -> Job:
         """Ask for the job to be cancelled."""
@@ -178,20 +186,22 @@ class Streamline:
         retries = Retries(wait if call.repeatable else 0, reachable=self._answered or patience is not None)
         request = self._http.build_request(call.method, call.path, **call.arguments)
         while True:
-            answer: httpx.Response | None = None
-            with suppress(httpx.TransportError):
-                answer = self._http.send(request, stream=stream)
+            outcome: httpx.Response | httpx.TransportError
+            try:
+                outcome = self._http.send(request, stream=stream)
                 self._answered = True
-            pause = retries.pause(answer)
-            if pause is not None:
-                if answer is not None:
-                    answer.close()
-                if self.on_silence and retries.tries == _TRIES_OF_A_RESTART:
-                    self.on_silence(f"{self.url} does not answer; trying on.")
-                time.sleep(pause)
-            elif answer is None:
-                raise UnreachableError(self.url)
-            else:
-                if stream and not answer.is_success:
-                    answer.read()
-                return checked(answer)
+            except httpx.TransportError as error:
+                outcome = error
+            pause = retries.pause(outcome)
+            if pause is None:
+                break
+            if isinstance(outcome, httpx.Response):
+                outcome.close()
+            if self.on_silence and retries.tries == TRIES_OF_A_RESTART:
+                self.on_silence(f"{self.url} does not answer or is busy; trying on.")
+            time.sleep(pause)
+        if not isinstance(outcome, httpx.Response):
+            raise UnreachableError(self.url, reason_of(outcome)) from outcome
+        if stream and not outcome.is_success:
+            outcome.read()
+        return checked(outcome)

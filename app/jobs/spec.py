@@ -215,6 +215,7 @@ class Replacement(Section):
         None,
         gt=0,
         le=1,
+        examples=[6e-5],
         description=f"Its peak learning rate. Default {defaults.SECOND_LEARNING_RATE_SHARE} of the first step's.",
     )
     tokens: int | None = Field(

@@ -4,67 +4,85 @@
 #   STREAMLINE_URL=https://streamline.example.org STREAMLINE_API_KEY=hf_... ./streamline.sh REQUEST.json [SECONDS]
 #
 # Exit codes: 0 passed, 1 the job failed or a gate was missed, 2 cancelled, 3 not finished after SECONDS (it goes on),
-# 4 not allowed, 64 the request was refused. Leaves streamline-job.json and streamline-report.html in the current
-# directory. STREAMLINE_RUN names the pipeline's run: the same run and request attach to the same job.
+# 4 not allowed, 64 the request was refused or no service answers. Leaves streamline-job.json and
+# streamline-report.html in the current directory. STREAMLINE_RUN names the pipeline's run: the same run and request
+# attach to the same job.
 set -euo pipefail
 
-request=${1:?"usage: $0 REQUEST.json [SECONDS]"}
+fail() { echo "$2" >&2; exit "$1"; }
+for program in curl jq sha256sum; do command -v $program >/dev/null || fail 64 "$program is needed."; done
+request=${1:-}
 seconds=${2:-21600}
+[ -r "$request" ] || fail 64 "usage: $0 REQUEST.json [SECONDS] (there is no file '$request')"
+[[ $seconds =~ ^[0-9]+$ ]] || fail 64 "SECONDS is a whole number, not '$seconds'."
 url=${STREAMLINE_URL:-http://127.0.0.1:8000}
 run=${STREAMLINE_RUN:-$(cat /proc/sys/kernel/random/uuid)}
 key=$(printf '%s' "$run" | cat - "$request" | sha256sum | cut -c1-40)
+end=$((SECONDS + seconds))
 
-# A header file keeps the key out of the process list. A service that restarts is asked again for two minutes.
+# A header file keeps the key out of the process list.
 headers=$(mktemp)
 answer=$(mktemp)
 trap 'rm -f "$headers" "$answer"' EXIT
 [ -z "${STREAMLINE_API_KEY:-}" ] || printf 'Authorization: Bearer %s\n' "$STREAMLINE_API_KEY" > "$headers"
+
+# One request; a service that restarts is asked again for two minutes, a connection that hangs is given up.
 ask() {
-    status=$(curl --silent --show-error --retry 24 --retry-delay 5 --retry-all-errors --retry-max-time 120 \
+    : > "$answer"
+    status=$(curl --silent --show-error --connect-timeout 5 --max-time 90 \
+        --retry 24 --retry-delay 5 --retry-all-errors --retry-max-time 120 \
         --header "@$headers" --output "$answer" --write-out '%{http_code}' "$@") || true
 }
-call() {
+detail() { jq -r '"\(.detail) \(.pointer // "")"' "$answer" 2>/dev/null || head -c 300 "$answer"; }
+# The same, for an answer that has to be a job.
+ask_job() {
     ask "$@"
     case $status in
-        2*) ;;
-        401 | 403) jq -r '.detail' "$answer" >&2; exit 4 ;;
-        000 | "") echo "No service answers at $url." >&2; exit 64 ;;
-        *) jq -r '"\(.detail) \(.pointer // "")"' "$answer" >&2 || cat "$answer" >&2; exit 64 ;;
+        2*) jq -e .id "$answer" >/dev/null 2>&1 || fail 64 "$url is no Streamline service." ;;
+        401 | 403) fail 4 "$(detail)" ;;
+        000 | "") fail 64 "No service answers at $url." ;;
+        *) fail 64 "$(detail)" ;;
     esac
 }
 
-call --header "Content-Type: application/json" --header "Idempotency-Key: $key" --data-binary "@$request" "$url/v1/jobs"
-id=$(jq -r .id "$answer")
+submit() {
+    ask --header "Content-Type: application/json" --header "Idempotency-Key: $key" --data-binary "@$request" "$url/v1/jobs"
+}
+submit
+until [ "$status" != 409 ] || [ "$(jq -r .code "$answer")" != idempotency_key_in_flight ] || [ $SECONDS -ge $end ]; do
+    sleep 1 # a first try, whose answer was lost, is still at work
+    submit
+done
+case $status in 2*) ;; 401 | 403) fail 4 "$(detail)" ;; *) fail 64 "$(detail)" ;; esac
+id=$(jq -er .id "$answer") || fail 64 "$url is no Streamline service."
 case $(jq -r .state "$answer") in
     failed | cancelled) # goes on from its last finished stage; 409: a first try whose answer was lost has done it
         ask --request POST "$url/v1/jobs/$id/retry"
-        [ "$status" = 409 ] || [[ $status = 2* ]] || jq -r '.detail' "$answer" >&2
-        call "$url/v1/jobs/$id"
+        [ "$status" = 409 ] || [[ $status = 2* ]] || detail >&2
+        ask_job "$url/v1/jobs/$id"
         ;;
 esac
 echo "job $id: $url/v1/jobs/$id"
 
-end=$((SECONDS + seconds))
 said=
-while state=$(jq -r .state "$answer"); do
+while true; do
+    state=$(jq -r .state "$answer")
     now=$(jq -r '"\(.progress * 100 | floor) %  \(if .state == "running" then .stage // .state else .state end)"' "$answer")
     [ "$now" = "$said" ] || echo "$now"
     said=$now
     case $state in succeeded | failed | cancelled) break ;; esac
-    if [ "$SECONDS" -ge "$end" ]; then
-        echo "Not finished after $seconds s; the job goes on." >&2
-        exit 3
-    fi
-    call "$url/v1/jobs/$id?wait=$((end - SECONDS < 20 ? end - SECONDS : 20))"
+    left=$((end - SECONDS))
+    [ "$left" -gt 0 ] || fail 3 "Not finished after $seconds s; the job goes on."
+    ask_job "$url/v1/jobs/$id?wait=$((left < 20 ? left : 20))"
 done
 
 cp "$answer" streamline-job.json
+ask --header "Accept: text/html" "$url/v1/jobs/$id/report"
+if [[ $status = 2* ]]; then cp "$answer" streamline-report.html; else echo "The job left no report." >&2; fi
 jq -r '.gates[] | "gate \(.name): \(if .passed then "passed" else "MISSED" end) (value \(.value), limit \(.limit))"' streamline-job.json
 case $state in
     cancelled) exit 2 ;;
-    failed) jq -r '"\(.error.code) in \(.error.stage): \(.error.detail)"' streamline-job.json >&2; exit 1 ;;
+    failed) fail 1 "$(jq -r '.error | "\(.code) in \(.stage): \(.detail)"' streamline-job.json)" ;;
 esac
-call --header "Accept: text/html" "$url/v1/jobs/$id/report"
-cp "$answer" streamline-report.html
 jq -r '"checkpoint: \(.result.repo) at \(.result.revision)"' streamline-job.json
 [ "$(jq -r .verdict streamline-job.json)" != fail ]

@@ -152,13 +152,22 @@ def test_a_missed_gate_fails_the_step_and_is_named_in_what_it_leaves(
 ) -> None:
     pipeline = recipe(tmp_path, service, MISSED)
     assert pipeline.run() == 1
-    assert "gate parameters: MISSED" in capfd.readouterr().out or recipe is GitLab
+    assert "gate parameters: MISSED" in capfd.readouterr().out
     assert "<html" in (tmp_path / "streamline-report.html").read_text()
     if recipe is not Shell:
         junit = pipeline.junit()
         assert junit is not None
         assert (junit.get("tests"), junit.get("failures")) == ("2", "1")
         assert "| parameters | 1 |" in (tmp_path / "streamline-summary.md").read_text()
+
+
+@pytest.mark.parametrize(("arguments", "said"), [("", "usage"), ("absent.json", "absent"), ("request.json 6h", "6h")])
+def test_what_the_script_cannot_use_ends_it_before_anything_is_sent(
+    service: ServiceProcesses, tmp_path: Path, capfd: pytest.CaptureFixture[str], arguments: str, said: str
+) -> None:
+    pipeline = Shell(tmp_path, service, REQUEST)
+    assert pipeline.bash(f"{RECIPES}/shell/streamline.sh {arguments}") == 64
+    assert said in capfd.readouterr().err
 
 
 def test_a_request_that_is_refused_ends_the_script_with_the_reason(

@@ -6,6 +6,7 @@ import pytest
 from rich.console import Console
 
 from app.cli.following import Bar, Follower, Lines, Pace, display, duration
+from app.client import UnreachableError
 
 
 def progress(done: int, time: float) -> dict[str, Any]:
@@ -22,7 +23,7 @@ def test_rate_and_time_left_come_from_the_services_own_clock() -> None:
 
 def test_a_count_that_begins_anew_has_a_rate_of_its_own() -> None:
     pace = Pace()
-    for done, time in ((90, 0.0), (100, 1.0), (0, 10.0), (20, 11.0)):
+    for done, time in ((0, 0.0), (100, 1.0), (0, 10.0), (20, 11.0)):
         pace.take(progress(done, time))
     assert pace.rate == 20
 
@@ -52,6 +53,17 @@ def test_who_attaches_late_reads_the_newest_events_only_and_then_those_behind_th
     follower({"state": "running", "stage": "train", "progress": 0.5})
     follower({"state": "running", "stage": "train", "progress": 0.6})
     assert service.asked == [(0, 200), (99_000, None)]
+
+
+def test_events_that_cannot_be_had_end_no_waiting() -> None:
+    class Restarting(Service):
+        def events(self, _: str, *, after: int, last: int | None) -> list[dict[str, Any]]:
+            raise UnreachableError("http://127.0.0.1:8000")
+
+    console = Console(force_terminal=False, width=100)
+    with console.capture() as shown, display(console) as lines:
+        Follower(Restarting(), "j", lines)({"state": "running", "stage": "score", "progress": 0.1})  # type: ignore[arg-type]
+    assert "score" in shown.get()
 
 
 def test_a_log_gets_a_line_per_stage() -> None:

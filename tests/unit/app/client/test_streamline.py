@@ -11,9 +11,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
-from app.client import AsyncStreamline, ProblemError, Streamline, UnreachableError
+from app.client import AsyncStreamline, ProblemError, Streamline, UnreachableError, WaitTimeoutError
 from app.client.retries import Retries
 
 HANG_UP = None
@@ -63,18 +64,18 @@ def served(script: Script) -> Iterator[str]:
 Use = Callable[..., Any]
 
 
-def plainly(url: str, method: str, *arguments: Any, **more: Any) -> Any:
-    with Streamline(url, **more) as service:
-        answer = getattr(service, method)(*arguments)
+def plainly(url: str, method: str, *arguments: Any, api_key: str | None = None, **more: Any) -> Any:
+    with Streamline(url, api_key) as service:
+        answer = getattr(service, method)(*arguments, **more)
         return list(answer) if method == "stream" else answer
 
 
-def awaited(url: str, method: str, *arguments: Any, **more: Any) -> Any:
+def awaited(url: str, method: str, *arguments: Any, api_key: str | None = None, **more: Any) -> Any:
     async def use() -> Any:
-        async with AsyncStreamline(url, **more) as service:
+        async with AsyncStreamline(url, api_key) as service:
             if method == "stream":
                 return [event async for event in service.stream(*arguments)]
-            return await getattr(service, method)(*arguments)
+            return await getattr(service, method)(*arguments, **more)
 
     return asyncio.run(use())
 
@@ -94,11 +95,12 @@ def test_a_busy_service_is_asked_again_after_as_long_as_it_wants(use: Use) -> No
 
 @both
 def test_a_submission_whose_answer_is_lost_is_sent_again_with_the_same_key(use: Use) -> None:
-    script = Script((503, {}, b""), HANG_UP, OK)
+    still_at_work = json.dumps({"code": "idempotency_key_in_flight"}).encode()
+    script = Script(HANG_UP, (409, {"Retry-After": "1"}, still_at_work), (503, {}, b""), OK)
     with served(script) as url:
         use(url, "submit", {})
     keys = {headers["Idempotency-Key"] for _, _, headers in script.requests}
-    assert len(script.requests) == 3
+    assert len(script.requests) == 4
     assert len(keys) == 1
 
 
@@ -141,6 +143,39 @@ def test_a_stream_that_breaks_off_goes_on_behind_the_last_event(use: Use) -> Non
 
 
 @both
+def test_a_stream_that_is_none_is_refused_instead_of_being_asked_for_for_ever(use: Use) -> None:
+    script = Script((200, {"Content-Type": "text/html"}, b"<html>"))
+    with served(script) as url, pytest.raises(UnreachableError, match="text/html"):
+        use(url, "stream", "j")
+
+
+@both
+def test_a_key_out_of_a_file_loses_its_newline_and_one_that_no_header_holds_is_refused(use: Use) -> None:
+    script = Script(OK)
+    with served(script) as url:
+        use(url, "job", "j", api_key="hf_abc\n")
+    assert script.requests[0][2]["Authorization"] == "Bearer hf_abc"
+    with pytest.raises(UnreachableError, match="no key has"):
+        use("http://127.0.0.1:1", "job", "j", api_key="hf_\u00e4")
+
+
+@both
+def test_an_address_that_is_none_is_named(use: Use) -> None:
+    with pytest.raises(UnreachableError, match="STREAMLINE_URL"):
+        use("http://[::1", "job", "j")
+
+
+@both
+def test_a_wait_ends_in_time_also_where_the_service_is_gone(use: Use) -> None:
+    with served(Script()) as url:
+        pass
+    began = time.monotonic()
+    with pytest.raises(WaitTimeoutError):
+        use(url, "wait", "j", timeout=1)
+    assert time.monotonic() - began < 10
+
+
+@both
 def test_a_refusal_by_a_service_of_another_version_says_so(use: Use) -> None:
     body = json.dumps({"code": "unknown_field", "detail": "There is no field x."}).encode()
     said = r"There is no field x\. The service is version 9\.9 and this client"
@@ -149,6 +184,6 @@ def test_a_refusal_by_a_service_of_another_version_says_so(use: Use) -> None:
 
 
 def test_pauses_double_and_end_with_the_patience() -> None:
-    retries = Retries(2.0, reachable=True)
-    assert [retries.pause(None), retries.pause(None), retries.pause(None)] == [0.2, 0.4, 0.8]
-    assert [retries.pause(None) for _ in range(3)][-1] is None
+    retries, dropped = Retries(2.0, reachable=True), httpx.ReadError("")
+    assert [retries.pause(dropped) for _ in range(3)] == [0.2, 0.4, 0.8]
+    assert [retries.pause(dropped) for _ in range(3)][-1] is None
