@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+import pytest
+
 from app.hub import directory, repository
 from app.hub.context import HubContext
 from app.hub.publishing import begin_repo
@@ -59,6 +61,7 @@ def test_an_upload_and_its_commit_that_are_killed_at_any_step_are_there_as_a_who
         assert hub.store.collect_abandoned() == 0
 
 
+@pytest.mark.parametrize("new_place", ["local"], indirect=True)
 def test_a_collection_that_is_killed_at_any_step_takes_no_more_and_is_finished_by_the_next(
     place: Place, tmp_path: Path
 ) -> None:
