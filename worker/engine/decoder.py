@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import inspect
 import json
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -170,6 +170,30 @@ class Decoder:
         in_front = self.with_layers(0, end, Given(kept[0])) if known else self.with_layers(start, end)
         with without(self, behind), in_front:
             visit("cut", first, self._last_hidden(ids))
+
+    @torch.inference_mode()
+    def last_states_behind(self, shared: Tensor, owners: Sequence[int], tails: Tensor) -> Tensor:
+        """Run the whole model, without the head, on sequences that go on from shared beginnings, each computed once.
+
+        Args:
+            shared: token ids [beginnings, length].
+            owners: the beginning of each tail.
+            tails: token ids [rows, length], padded on the right with anything.
+
+        Returns:
+            What the head is applied to, of the tails alone: [rows, length, hidden].
+        """
+        kept = self.body(input_ids=shared.to(self.device, torch.long), use_cache=True).past_key_values
+        kept.batch_select_indices(torch.tensor(owners, device=self.device))
+        ids = tails.to(self.device, torch.long)
+        hidden: Tensor = self.body(input_ids=ids, past_key_values=kept, use_cache=True).last_hidden_state
+        return hidden
+
+    @property
+    def cached_bytes_per_token(self) -> int:
+        """At most what keys and values of one token take: less where several heads share them."""
+        config: Any = self.model.config
+        return int(2 * self.layer_count * config.hidden_size * self.dtype.itemsize)
 
     def _last_hidden(self, ids: Tensor) -> Tensor:
         hidden: Tensor = self.body(input_ids=ids.to(self.device, torch.long), use_cache=False).last_hidden_state

@@ -1,15 +1,16 @@
 """The engine's models as lm-evaluation-harness asks for them: log-likelihoods of continuations, and greedy text.
 
 Tokens, start token and truncation are those of the harness' own Hugging Face model, so that both give the same numbers.
-Requests with the same input (options of one token behind one context) are computed once, the others batched by length,
-and the head is applied to the scored positions only. Streamed models score too: a pass per range of lengths.
+Requests with the same input (options of one token behind one context) are computed once, and so is a long context with
+longer options behind it where the model is whole in memory; the others are batched by length. The head is applied to
+the scored positions only. Streamed models score too: a pass per range of lengths.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -24,6 +25,7 @@ from transformers import GenerationConfig
 from app.core.architectures import max_positions
 from worker.engine.decoder import Decoder
 from worker.engine.errors import EngineError
+from worker.engine.evaluation.inputs import CACHE_BYTES, Input, Question, batches, questions
 from worker.engine.head import Head
 from worker.engine.hidden_states import LayeredModel
 from worker.engine.recipe import Over
@@ -38,14 +40,6 @@ Request = tuple[tuple[str, str], list[int], list[int]]
 TOKENS_PER_BATCH = {"cpu": 2048, "cuda": 16384}
 _LOGIT_BYTES = 64 << 20  # float32 logits that exist at one time
 _NEW_TOKENS = 256  # where a task names no number
-
-
-@dataclass
-class Input:
-    """Token ids that the model is run on, and the requests that are read off it."""
-
-    ids: list[int]
-    requests: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -122,7 +116,11 @@ class LanguageModel(TemplateLM):  # type: ignore[misc]
                     f"{text[1][:80]!r}; leave the question out",
                 )
             whole = (context_ids + ids)[-(self.max_length + 1) :]
-            inputs.setdefault(tuple(whole[:-1]), Input(whole[:-1])).requests.append(number)
+            # The first token of the option is predicted at the last one of the context.
+            given = 0 if self._over == "prompt" else len(whole) - len(ids) - 1
+            one = inputs.setdefault(tuple(whole[:-1]), Input(whole[:-1], given))
+            one.given = min(one.given, given)
+            one.requests.append(number)
         ordered = sorted(inputs.values(), key=lambda one: (-len(one.ids), one.ids))
         longest = len(ordered[0].ids) if ordered else 1
         size = max(1, TOKENS_PER_BATCH[self._device.type] // longest)
@@ -217,12 +215,19 @@ def _score(
     """Return what was found of each request, from inputs ordered by falling length."""
     found: list[Likelihood | None] = [None] * len(requests)
     done = 0
+    if isinstance(model, Decoder):
+        shared, inputs = questions(inputs)
+        with torch.inference_mode(), model.head() as head:
+            for batch in batches(
+                shared, tokens_at_once, CACHE_BYTES[model.device.type] // model.cached_bytes_per_token
+            ):
+                for number, likelihood in _score_shared(model, head, batch, requests, over):
+                    found[number] = likelihood
+                    done += 1
+                progress(done, len(requests))
     for group in _groups(inputs, tokens_at_once, model.execution == "streamed"):
-        width = len(group[0].ids)
-        windows = torch.zeros((len(group), width), dtype=torch.long)
-        for row, one in enumerate(group):
-            # Padding on the right: a causal model never looks at it.
-            windows[row, : len(one.ids)] = torch.tensor(one.ids)
+        windows = _padded([one.ids for one in group])
+        width = windows.shape[1]
         with ExitStack() as until_done:
             heads: list[Head] = []
 
@@ -238,6 +243,29 @@ def _score(
 
             model.last_states(windows, max(1, tokens_at_once // width), visit)
     return [likelihood for likelihood in found if likelihood is not None]
+
+
+def _score_shared(
+    model: Decoder, head: Head, batch: Sequence[Question], requests: Sequence[Request], over: Over
+) -> Iterator[tuple[int, Likelihood]]:
+    """Yield number and likelihood of each request of some questions, what their inputs begin with computed once.
+
+    All begin at the length of the shortest, and what is left of each goes with its options, so that nothing is masked.
+    """
+    given = min(question.given for question in batch)
+    beginnings = torch.tensor([question.inputs[0].ids[:given] for question in batch])
+    inputs = [one for question in batch for one in question.inputs]
+    owners = [place for place, question in enumerate(batch) for _ in question.inputs]
+    tails = _padded([one.ids[given:] for one in inputs])
+    return _read_off(head, model.last_states_behind(beginnings, owners, tails), inputs, requests, over, behind=given)
+
+
+def _padded(rows: Sequence[Sequence[int]]) -> Tensor:
+    """Return ids [rows, longest], padded on the right: a causal model never looks at it."""
+    padded = torch.zeros((len(rows), max(map(len, rows))), dtype=torch.long)
+    for place, row in enumerate(rows):
+        padded[place, : len(row)] = torch.tensor(row)
+    return padded
 
 
 def _groups(inputs: Sequence[Input], tokens_at_once: int, streamed: bool) -> Iterator[Sequence[Input]]:
@@ -259,9 +287,12 @@ def _groups(inputs: Sequence[Input], tokens_at_once: int, streamed: bool) -> Ite
 
 
 def _read_off(
-    head: Head, hidden: Tensor, inputs: Sequence[Input], requests: Sequence[Request], over: Over
+    head: Head, hidden: Tensor, inputs: Sequence[Input], requests: Sequence[Request], over: Over, *, behind: int = 0
 ) -> Iterator[tuple[int, Likelihood]]:
-    """Yield number and likelihood of each request of a batch, from hidden states [batch, width, hidden]."""
+    """Yield number and likelihood of each request of a batch, from hidden states [batch, width, hidden].
+
+    The states are of what is `behind` the first so many tokens.
+    """
     rows: list[int] = []
     places: list[int] = []
     targets: list[int] = []
@@ -271,7 +302,7 @@ def _read_off(
             ids = requests[number][2]
             # Token t is predicted at place t - 1, and the last token is not in the input.
             predicted = ids if over == "option" else [*one.ids[1:], ids[-1]]
-            places += range(len(one.ids) - len(predicted), len(one.ids))
+            places += range(len(one.ids) - len(predicted) - behind, len(one.ids) - behind)
             rows += [row] * len(predicted)
             targets += predicted
             spans.append((number, len(ids), len(predicted)))

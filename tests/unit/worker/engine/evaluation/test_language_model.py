@@ -119,6 +119,32 @@ def test_batches_of_any_size_give_the_same_in_every_family(any_decoder: Decoder)
         assert sums(together) == pytest.approx(alone, abs=1e-4)
 
 
+def test_options_that_go_on_from_one_context_get_the_same_in_every_family(
+    any_decoder: Decoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Contexts of several lengths, options of one token and of more, and one that is cut off at the front."""
+    lengths = {"a": (40, (1, 3, 6)), "b": (36, (2, 2)), "c": (34, (5, 1, 1)), "d": (5, (2, 3)), "e": (60, (2, 4, 7))}
+    requests = [
+        ((name, f"{option} of {behind}"), [2 + (7 * place + ord(name)) % 60 for place in range(before)],
+         [3 + (11 * place + 5 * option + ord(name)) % 60 for place in range(behind)])
+        for name, (before, options) in lengths.items() for option, behind in enumerate(options)
+    ]  # fmt: skip
+    alone = [wrapped(any_decoder)._loglikelihood_tokens([request])[0][0] for request in requests]
+    rows: list[list[int]] = []
+    plain = any_decoder.last_states_behind
+
+    def counted(shared: Tensor, owners: Sequence[int], tails: Tensor) -> Tensor:
+        rows.append([len(shared), len(tails)])
+        return plain(shared, owners, tails)
+
+    monkeypatch.setattr(any_decoder, "last_states_behind", counted)
+    for sequences in (1, 50):
+        rows.clear()
+        together = wrapped(any_decoder, sequences=sequences)._loglikelihood_tokens(requests)
+        assert sums(together) == pytest.approx(alone, abs=1e-4)
+        assert sum(shared for shared, _ in rows) == 4, "what is cut off at the front begins differently"
+
+
 def test_a_streamed_model_gives_the_same_in_few_passes(
     tiny_directory: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, llama: Decoder
 ) -> None:
