@@ -13,7 +13,7 @@ STAMP := $(VENV)/.installed
 SOURCES := app worker migrations benchmarks tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test lint chaos fuzz soak bench quality clean
+.PHONY: help setup demo up test lint audit chaos fuzz soak bench quality clean
 
 help: ## what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -46,6 +46,13 @@ lint: $(STAMP) ## ruff, mypy --strict, the walls, Dockerfile and compose file
 	@$(BIN)/lint-imports
 	@$(BIN)/hadolint Dockerfile
 	@$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+
+# In an environment of its own: none of what it needs is needed by anything else. Strict, because a service that cannot be
+# asked about a package would otherwise pass for one that knows of nothing; so this needs the network, and CI has none.
+audit: ## ask PyPI's advisories about every pinned package; needs the network
+	@test -x $(VENV)/audit/bin/pip-audit || { $(PYTHON) -m venv $(VENV)/audit && \
+		$(VENV)/audit/bin/pip install --quiet --disable-pip-version-check pip-audit==2.10.1; }
+	@$(VENV)/audit/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r requirements.lock
 
 chaos: $(STAMP) ## faults put into a whole deployment (own Postgres and Redis); one line per promise
 	@OMP_NUM_THREADS=1 $(BIN)/pytest tests/chaos
