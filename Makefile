@@ -13,7 +13,7 @@ STAMP := $(VENV)/.installed
 SOURCES := app worker migrations benchmarks tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test lint chaos fuzz soak bench quality openapi clean
+.PHONY: help setup demo up test lint audit chaos fuzz soak bench quality openapi clean
 
 help: ## what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -50,6 +50,13 @@ lint: $(STAMP) ## ruff, mypy --strict, the walls, Dockerfile, compose file and r
 	@$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows recipes/github/nightly.yml
 	@$(BIN)/check-jsonschema --builtin-schema vendor.gitlab-ci recipes/gitlab/streamline.gitlab-ci.yml
 	@$(BIN)/shellcheck .ci/run recipes/shell/streamline.sh
+
+# In an environment of its own: none of what it needs is needed by anything else. Strict, because a service that cannot be
+# asked about a package would otherwise pass for one that knows of nothing; so this needs the network, and CI has none.
+audit: ## ask PyPI's advisories about every pinned package; needs the network
+	@test -x $(VENV)/audit/bin/pip-audit || { $(PYTHON) -m venv $(VENV)/audit && \
+		$(VENV)/audit/bin/pip install --quiet --disable-pip-version-check pip-audit==2.10.1; }
+	@$(VENV)/audit/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r requirements.lock
 
 chaos: $(STAMP) ## faults put into a whole deployment (own Postgres and Redis); one line per promise
 	@OMP_NUM_THREADS=1 $(BIN)/pytest tests/chaos

@@ -17,7 +17,7 @@ from sqlalchemy import insert
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.db.models import JobRow
-from app.jobs import repository
+from app.jobs import queue, repository
 from app.jobs.states import State
 from benchmarks.load import (
     CLAIM_SECONDS,
@@ -166,7 +166,7 @@ def _queued(served: Served, number: int) -> tuple[str, str]:
     with served.sessions.begin() as session:
         row = session.get(JobRow, served.jobs[0])
         assert row is not None
-        there = repository.state_counts(session).get(State.QUEUED, 0)
+        there = queue.state_counts(session).get(State.QUEUED, 0)
         values = {"state": State.QUEUED, "spec": row.spec, "labels": {}, "model": row.model, "event_count": 0}
         rows = [values | {"id": uuid.uuid4().hex} for _ in range(max(0, number - there))]
         if rows:

@@ -15,7 +15,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.jobs import repository
-from app.jobs.repository import Claim, Event, LeaseLostError
+from app.jobs.event_log import Event
+from app.jobs.repository import Claim, LeaseLostError
 
 log = structlog.get_logger(__name__)
 

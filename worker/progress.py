@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from app.jobs.repository import Event
+from app.jobs.event_log import Event
 
 # Shares of a typical run's wall time (measured on the bundled model); they only shape the progress bar.
 _SHARES = {

@@ -15,7 +15,7 @@ from app.api.jobs import AUTH_ERRORS
 from app.api.negotiation import preferred
 from app.api.problems import documented
 from app.hub.access import Caller
-from app.jobs import repository, service
+from app.jobs import event_log, service
 from app.jobs.repository import Mark
 from app.jobs.views import JobEvent, JobEventList
 
@@ -92,7 +92,7 @@ def _read(parts: Services, job_id: str, who: Caller, after: int, limit: int) -> 
     """How far the job is, and its events behind `after`: the mark first, so that no event lies between the two."""
     with parts.read_sessions() as session:
         mark = service.mark(session, job_id, who)
-        rows = repository.events_after(session, job_id, after, limit=limit)
+        rows = event_log.events_after(session, job_id, after, limit=limit)
         return mark, [JobEvent.of(row) for row in rows]
 
 

@@ -16,7 +16,7 @@ from app.dispatch.queue import enqueue
 from app.errors import OutOfRange
 from app.hub.access import Caller as HubCaller
 from app.hub.byte_range import etag_matches
-from app.jobs import idempotency, repository, service
+from app.jobs import idempotency, queue, service
 from app.jobs.idempotency import Reservation
 from app.jobs.repository import Mark
 from app.jobs.spec import JobRequest
@@ -140,7 +140,7 @@ def _create_once(parts: Services, caller: Caller, request: JobRequest, key: str)
 def _announce(parts: Services, job_id: str) -> None:
     if enqueue(parts.celery, job_id):
         with parts.sessions.begin() as session:
-            repository.mark_announced(session, job_id)
+            queue.mark_announced(session, job_id)
 
 
 @router.get("", responses=documented(errors.InvalidRequest, errors.OutOfRange, errors.NotAvailable, *AUTH_ERRORS))

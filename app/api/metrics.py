@@ -7,7 +7,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, 
 from prometheus_client import generate_latest as text_of
 from starlette.types import Scope
 
-from app.jobs import repository
+from app.jobs import queue
 from app.jobs.states import State
 
 router = APIRouter()
@@ -39,8 +39,8 @@ def metrics(request: Request) -> Response:
     jobs = Gauge("streamline_jobs", "Jobs by state", ["state"], registry=registry)
     oldest = Gauge("streamline_queue_age_seconds", "Age of the job that has waited longest; 0: none", registry=registry)
     with request.app.state.read_sessions() as session:
-        counts = repository.state_counts(session)
-        oldest.set(repository.queue_age_seconds(session))
+        counts = queue.state_counts(session)
+        oldest.set(queue.queue_age_seconds(session))
     for state in State:
         jobs.labels(state=state.value).set(counts.get(state.value, 0))
     return Response(text_of(registry) + text_of(REGISTRY), media_type=CONTENT_TYPE_LATEST)

@@ -1,5 +1,7 @@
 """The API as a process."""
 
+import contextlib
+import resource
 import socket
 
 import uvicorn
@@ -51,6 +53,7 @@ def run_api(*, host: str, port: int, leashed: bool) -> None:
     refuse_open_bind(host, settings)
     if leashed:
         follow_parent()
+    _allow_many_connections()
     uvicorn.run(
         create_app(settings),
         host=host,
@@ -60,6 +63,13 @@ def run_api(*, host: str, port: int, leashed: bool) -> None:
         timeout_graceful_shutdown=5,
         server_header=False,
     )
+
+
+def _allow_many_connections() -> None:
+    """As many open files as this user may have: many systems begin with 1,024, and each client that waits is one."""
+    _, allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # then it stays at what it was
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, allowed))
 
 
 def free_port(host: str) -> int:

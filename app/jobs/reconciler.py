@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from app import tracing
 from app.db.models import JobRow
-from app.jobs import repository
+from app.jobs import queue, repository
 from app.jobs.states import FINAL
 
 log = structlog.get_logger(__name__)
@@ -35,7 +35,7 @@ def reconcile_once(
         expired = repository.expire_leases(session, max_attempts=max_attempts)
         ended = [job for job_id in expired if (job := _ended(session, job_id))] if tracing.enabled() else []
     with sessions.begin() as session:
-        announced = repository.unannounced(session, republish_seconds=republish_seconds)
+        announced = queue.unannounced(session, republish_seconds=republish_seconds)
     for job in ended:
         tracing.job_ended(job.trace, job.id, began=job.created_at, state=job.state)
     for job_id in announced:

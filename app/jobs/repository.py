@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self
 
-from sqlalchemy import ColumnElement, Update, and_, case, func, or_, select, true, tuple_, update
+from sqlalchemy import ColumnElement, Update, and_, case, func, select, true, tuple_, update
 from sqlalchemy.orm import Session, aliased
 
 from app.db.clock import db_now
-from app.db.models import JobEventRow, JobLabelRow, JobRow
+from app.db.models import JobLabelRow, JobRow
+from app.jobs.event_log import Event, append_events
 from app.jobs.states import FINAL, State, Trigger, sources, target
 
 
@@ -56,14 +57,6 @@ class Mark:
         return f'"{self.job_id}-{self.version}"'
 
 
-@dataclass(frozen=True)
-class Event:
-    """Something that happened, before it has a number."""
-
-    kind: str
-    data: Mapping[str, Any]
-
-
 def _visible(trigger: Trigger) -> Update:
     """An UPDATE of the rows that `trigger` may move, to the state that it leads to, visible to clients."""
     return (
@@ -90,12 +83,6 @@ def get(session: Session, job_id: str, *, where: ColumnElement[bool] | None = No
     """The job as it stands, or None: there is none, or it does not meet the condition `where`."""
     query = select(JobRow).where(JobRow.id == job_id, true() if where is None else where)
     return session.scalar(query.execution_options(populate_existing=True))
-
-
-def count_queued(session: Session, owner: str) -> int:
-    """How many jobs of this API key wait."""
-    query = select(func.count()).where(JobRow.owner == owner, JobRow.state == State.QUEUED)
-    return session.scalar(query) or 0
 
 
 def marks(session: Session, job_ids: Iterable[str], *, where: ColumnElement[bool] | None = None) -> dict[str, Mark]:
@@ -401,84 +388,3 @@ def forfeit_leases(session: Session) -> None:
         .values(lease_expires_at=db_now(-1.0))
         .execution_options(synchronize_session=False)
     )
-
-
-def unannounced(session: Session, *, republish_seconds: float, limit: int = 100) -> list[str]:
-    """Queued jobs whose message was never sent, or was sent so long ago that it may be lost; marks them as sent now.
-
-    The wait doubles with every announcement (at most 64-fold), so that a long queue is not flooded with duplicates.
-    """
-    waits = [(n, republish_seconds * 2**n) for n in range(1, 7)]
-    long_ago = or_(
-        and_(JobRow.published_count <= 1, JobRow.published_at < db_now(-republish_seconds)),
-        *(and_(JobRow.published_count == n + 1, JobRow.published_at < db_now(-wait)) for n, wait in waits),
-        and_(JobRow.published_count > 7, JobRow.published_at < db_now(-waits[-1][1])),
-    )
-    due = (
-        select(JobRow.id)
-        .where(JobRow.state == State.QUEUED, or_(JobRow.published_at.is_(None), long_ago))
-        .order_by(JobRow.created_at)
-        .limit(limit)
-    )
-    return list(session.scalars(_announced().where(JobRow.id.in_(due)).returning(JobRow.id)))
-
-
-def mark_announced(session: Session, job_id: str) -> None:
-    """Note that the job's message has just been sent."""
-    session.execute(_announced().where(JobRow.id == job_id, JobRow.state == State.QUEUED))
-
-
-def _announced() -> Update:
-    return (
-        update(JobRow)
-        .values(published_at=db_now(), published_count=JobRow.published_count + 1)
-        .execution_options(synchronize_session=False)
-    )
-
-
-# --- events --------------------------------------------------------------------------------------------------------
-
-
-def append_events(session: Session, job_id: str, events: Iterable[Event]) -> None:
-    """Number the events and add them; the counter's UPDATE locks the job's row, so numbers have no gaps or twins."""
-    pending = list(events)
-    if not pending:
-        return
-    last = session.scalar(
-        update(JobRow)
-        .where(JobRow.id == job_id)
-        .values(event_count=JobRow.event_count + len(pending))
-        .returning(JobRow.event_count)
-        .execution_options(synchronize_session=False)
-    )
-    assert last is not None, "events belong to a job"
-    first = last - len(pending) + 1
-    session.add_all(
-        JobEventRow(job_id=job_id, seq=first + n, kind=event.kind, data=dict(event.data))
-        for n, event in enumerate(pending)
-    )
-    session.flush()
-
-
-def events_after(session: Session, job_id: str, seq: int, *, limit: int) -> Sequence[JobEventRow]:
-    """The job's events with a number greater than `seq`, in order."""
-    return session.scalars(
-        select(JobEventRow)
-        .where(JobEventRow.job_id == job_id, JobEventRow.seq > seq)
-        .order_by(JobEventRow.seq)
-        .limit(limit)
-    ).all()
-
-
-def queue_age_seconds(session: Session) -> float:
-    """How long the oldest queued job has waited since it was made, by the database's clock; 0 without one."""
-    oldest = select(JobRow.created_at).where(JobRow.state == State.QUEUED).order_by(JobRow.created_at).limit(1)
-    row = session.execute(select(oldest.scalar_subquery(), db_now())).one()
-    since: datetime | None = row[0]
-    return 0.0 if since is None else max(0.0, (row[1] - since).total_seconds())
-
-
-def state_counts(session: Session) -> dict[str, int]:
-    """How many jobs are in each state: the queue's metrics."""
-    rows = session.execute(select(JobRow.state, func.count()).group_by(JobRow.state)).all()
-    return {row[0]: row[1] for row in rows}

@@ -17,7 +17,7 @@ from app.auth import keys
 from app.db.models import JobRow
 from app.errors import InvalidRequest, JobIsFinal, JobNotFound, JobNotRetryable, QuotaExceeded
 from app.hub.access import Caller
-from app.jobs import idempotency, repository
+from app.jobs import idempotency, queue, repository
 from app.jobs.access import note_repositories, visible_to
 from app.jobs.idempotency import Reservation
 from app.jobs.repository import Mark
@@ -149,7 +149,7 @@ def _check_queue(session: Session, owner: str) -> None:
     """Hold the owner's key until the transaction ends, so that two requests at once do not both find the last place."""
     key = keys.lock(session, owner) if owner else None
     limit = key.max_queued_jobs if key else None
-    if limit is not None and repository.count_queued(session, owner) >= limit:
+    if limit is not None and queue.count_queued(session, owner) >= limit:
         raise QuotaExceeded(
             f"This key may have {limit:,} queued job(s) at a time and has them; wait for one to start, or cancel one.",
             headers={"Retry-After": str(QUEUE_RETRY_AFTER_SECONDS)},

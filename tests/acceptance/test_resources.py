@@ -1,6 +1,5 @@
 """A disk that has become read-only, and a process without file handles: a typed refusal, and afterwards all is well."""
 
-import resource
 import socket
 import subprocess
 import sys
@@ -8,6 +7,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import httpx
+import psutil
 
 from app.cli.serve import free_port
 from app.client import Streamline
@@ -54,12 +54,11 @@ def test_a_store_that_became_read_only_refuses_uploads_and_takes_them_again_when
 def test_a_service_out_of_file_handles_answers_again_once_it_has_some(tmp_path: Path) -> None:
     service = ServiceProcesses(tmp_path / "data", {})
     service.migrate()
-    handles = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (80, handles[1]))
-    try:
-        service.start_api()  # with the limit that it inherits
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, handles)
+    service.start_api()
+    assert service.api is not None
+    process = psutil.Process(service.api.pid)
+    assert process.rlimit(psutil.RLIMIT_NOFILE)[0] == process.rlimit(psutil.RLIMIT_NOFILE)[1], "all that it may have"
+    process.rlimit(psutil.RLIMIT_NOFILE, (80, 80))
     try:
         with ExitStack() as crowd:
             for _ in range(100):

@@ -81,7 +81,7 @@ def test_a_bucket_that_fills_up_takes_nothing_half_and_everything_once_there_is_
     with running(settings_on(s3_endpoint, url, tmp_path / "data")) as service:
         http, data = service.http, tmp_path / "data"
         assert http.post("/api/repos/create", json={"name": "x", "organization": "own"}).status_code == 200
-        batch: dict[str, Any] = {"operation": "upload", "transfers": ["basic"], "hash_algo": "sha256"}
+        batch: dict[str, object] = {"operation": "upload", "transfers": ["basic"], "hash_algo": "sha256"}
         batch |= {"objects": [{"oid": hashlib.sha256(large).hexdigest(), "size": len(large)}]}
         link = http.post("/own/x.git/info/lfs/objects/batch", json=batch).json()["objects"][0]["actions"]["upload"]
         lines = b'{"key":"header","value":{"summary":"m"}}\n'

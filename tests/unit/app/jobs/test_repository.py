@@ -9,8 +9,9 @@ import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.db.models import JobRow
-from app.jobs import repository
-from app.jobs.repository import Event, LeaseLostError
+from app.jobs import event_log, queue, repository
+from app.jobs.event_log import Event
+from app.jobs.repository import LeaseLostError
 from app.jobs.states import State
 
 Sessions = sessionmaker[Session]
@@ -164,14 +165,14 @@ def test_only_failed_and_cancelled_jobs_can_be_retried(sessions: Sessions) -> No
 def test_a_queued_job_is_announced_once_and_again_when_its_message_may_be_lost(sessions: Sessions) -> None:
     add_job(sessions)
     with sessions.begin() as session:
-        assert repository.unannounced(session, republish_seconds=0.2) == ["j1"]
-        assert repository.unannounced(session, republish_seconds=0.2) == []
+        assert queue.unannounced(session, republish_seconds=0.2) == ["j1"]
+        assert queue.unannounced(session, republish_seconds=0.2) == []
     time.sleep(0.3)
     with sessions.begin() as session:
-        assert repository.unannounced(session, republish_seconds=0.2) == ["j1"]
+        assert queue.unannounced(session, republish_seconds=0.2) == ["j1"]
     time.sleep(0.3)
     with sessions.begin() as session:
-        assert repository.unannounced(session, republish_seconds=0.2) == [], "the wait doubles"
+        assert queue.unannounced(session, republish_seconds=0.2) == [], "the wait doubles"
 
 
 def test_events_have_numbers_without_gaps_whoever_writes_them(sessions: Sessions) -> None:
@@ -180,12 +181,12 @@ def test_events_have_numbers_without_gaps_whoever_writes_them(sessions: Sessions
     def write(worker: int) -> None:
         for n in range(5):
             with sessions.begin() as session:
-                repository.append_events(session, "j1", [Event("log", {"worker": worker, "n": n}), Event("log", {})])
+                event_log.append_events(session, "j1", [Event("log", {"worker": worker, "n": n}), Event("log", {})])
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(write, range(8)))
     with sessions() as session:
-        assert [event.seq for event in repository.events_after(session, "j1", 0, limit=1000)] == list(range(1, 82))
+        assert [event.seq for event in event_log.events_after(session, "j1", 0, limit=1000)] == list(range(1, 82))
 
 
 def test_every_change_that_a_client_can_see_has_a_new_version(sessions: Sessions) -> None:
