@@ -28,6 +28,9 @@ _CONTENTS: Final = {
 }
 
 
+_ELSEWHERE: Final = (("output", "repo"), ("evaluation", "task_data"))  # in the title, and under the lineage
+
+
 @dataclass(frozen=True)
 class CardFacts:
     """What a card is made from.
@@ -205,7 +208,7 @@ def _recipe(facts: CardFacts) -> str:
         said = ", ".join(
             f"{name} {_value(value, facts.names)}"
             for name, value in fields.items()
-            if value not in (None, [], {}) and (part, name) != ("output", "repo")
+            if value not in (None, [], {}) and (part, name) not in _ELSEWHERE
         )
         if said:
             rows.append((part, said))

@@ -188,12 +188,19 @@ def _missing(report: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _recipe(spec: Mapping[str, Any], names: Mapping[str, str]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """The specification part by part, as (field, value); what is null or empty is left out, gates stand elsewhere."""
+    """The specification part by part, as (field, value); what is null or empty is left out.
+
+    Gates stand elsewhere, and so do the hashes of the tasks' rows.
+    """
     found = []
     for part in _RECIPE:
         fields = spec.get(part)
         fields = fields if isinstance(fields, Mapping) else {"": fields}
-        said = [(name, _value(value, names)) for name, value in fields.items() if value not in (None, [], {})]
+        said = [
+            (name, _value(value, names))
+            for name, value in fields.items()
+            if value not in (None, [], {}) and name != "task_data"
+        ]
         if said:
             found.append((part, said))
     return found

@@ -32,8 +32,6 @@ class Plot:
     caption: str
     picture: Markup
     table: Table | None = None
-    tall: bool = False
-    """Whether others may stand beside it in two rows."""
 
 
 def tag(name: str, *children: object, **attributes: object) -> Markup:

@@ -34,10 +34,11 @@ _LOCK_SECONDS = 20.0  # longer than a killed engine needs to be gone
 
 
 def _lineage(context: StageContext) -> dict[str, Any]:
-    """Return what the checkpoint's bytes came from, with the context of the first step: hashes, and the seed."""
+    """Return what checkpoint and report came from, with the context of the first step: hashes, and the seed."""
     recipe, own = context.recipe, context.self_text
     fetched = context.workspace / fetch.OUTPUT
-    texts = {text.name: text.path for text in (recipe.calibration, *recipe.evaluation)}
+    rows: dict[str, str | None] = {task.name: task.path for task in recipe.judging.tasks}
+    texts = rows | {text.name: text.path for text in (recipe.calibration, *recipe.evaluation)}
     if recipe.calibration.path is None and own.is_file():
         texts[recipe.calibration.name] = str(own)
     return {

@@ -59,7 +59,7 @@ def draw(report: Mapping[str, Any]) -> Plot | None:
             for group in groups
         ],
     )
-    return Plot("agreement", "Stability against confidence", caption, drawing, table, tall=True)
+    return Plot("agreement", "Stability against confidence", caption, drawing, table)
 
 
 def _places(count: int) -> list[float]:

@@ -50,7 +50,7 @@ def draw(report: Mapping[str, Any]) -> Plot | None:
         bottom + 58,
         *parts,
     )
-    return Plot("heatmap", "Window scores", caption.strip(), drawing, _table(cells, higher), tall=True)
+    return Plot("heatmap", "Window scores", caption.strip(), drawing, _table(cells, higher))
 
 
 def _shades(cells: Cells, higher: bool) -> dict[tuple[int, int], float]:

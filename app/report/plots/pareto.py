@@ -31,7 +31,7 @@ def speed(comparison: Comparison) -> Plot | None:
 
 
 def size(comparison: Comparison) -> Plot | None:
-    """Perplexity over the dense model's against the parameters that are left, in millions."""
+    """Perplexity over the dense model's against the parameters that are left, in millions; dense is the cross."""
     points = [
         (entry.parameters / 1e6, entry.perplexity_ratio, entry.smallest_for_its_quality, label(entry))
         for entry in comparison.entries
@@ -40,8 +40,20 @@ def size(comparison: Comparison) -> Plot | None:
     caption = "To the lower left is better: smaller, and closer to the dense model. The line joins what nothing beats."
     head = ("job", "parameters", "perplexity ratio", "on the front")
     rows = [[name, count(x * 1e6), ratio(y), "yes" if best else ""] for x, y, best, name in points]
-    drawing = _drawing("pareto-size", "Quality against size", "million parameters", points, None)
+    dense = _dense_size(comparison)
+    cross = None if dense is None else (dense, 1.0)
+    drawing = _drawing("pareto-size", "Quality against size", "million parameters", points, cross)
     return None if drawing is None else Plot("pareto-size", "Quality against size", caption, drawing, Table(head, rows))
+
+
+def _dense_size(comparison: Comparison) -> float | None:
+    """Million parameters of the dense model; None where the jobs do not share one."""
+    sizes = [
+        entry.parameters / (1 - entry.sparsity) / 1e6
+        for entry in comparison.entries
+        if entry.parameters is not None and entry.sparsity is not None and entry.sparsity < 1
+    ]
+    return sizes[0] if sizes and len({entry.model for entry in comparison.entries}) == 1 else None
 
 
 def label(entry: Entry) -> str:

@@ -70,6 +70,7 @@ def test_both_fronts_are_drawn_with_their_numbers() -> None:
         assert plot is not None
         assert plot.picture.count("<circle") == 3
         assert "front" in plot.picture
+        assert ">dense</text>" in plot.picture, "where they come from"
         assert plot.table is not None
         assert [row[-1] for row in plot.table.rows] == ["yes", "", "yes"]
 
