@@ -38,7 +38,8 @@ class Followed:
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    used: float
+    used: int
+    """When it was last written to or asked for, in nanoseconds of the file system's clock."""
     size: int
     path: Path
 
@@ -66,11 +67,11 @@ class BlobCache:
             StorageFull: no room, also after everything that may go has gone.
         """
         final = self._files / check_sha256(sha256)
-        if _used_now(final):
+        if self._used_now(final):
             return final
         for _ in range(2):  # what a kill or a power cut left may be damaged: then from the beginning
             with locked_file(self._partial / sha256) as partial:
-                if _used_now(final):  # downloaded while we waited
+                if self._used_now(final):  # downloaded while we waited
                     (self._partial / sha256).unlink()
                     return final
                 have = os.fstat(partial.fileno()).st_size
@@ -108,7 +109,7 @@ class BlobCache:
         for file in kept:
             if excess <= 0:
                 return
-            if file.used < self._now() - KEEP_SECONDS and _remove_unused(file):
+            if file.used < self._now() - KEEP_SECONDS * 10**9 and _remove_unused(file):
                 excess -= file.size
 
     def _kept(self) -> Iterator[_Kept]:
@@ -118,20 +119,28 @@ class BlobCache:
                     status = path.stat()
                 except FileNotFoundError:
                     continue
-                yield _Kept(status.st_mtime, status.st_size, path)
+                yield _Kept(_used(status), status.st_size, path)
 
-    def _now(self) -> float:
+    def _now(self) -> int:
         clock = self._partial.parent / "clock"
         clock.touch()
-        return clock.stat().st_mtime
+        return clock.stat().st_mtime_ns
+
+    def _used_now(self, path: Path) -> bool:
+        """Note that the file was asked for, by its time of access alone.
+
+        The time of change is that of every other name of it too: a workspace's model would look as if it had been
+        written anew, and a job that goes on would fetch it once more.
+        """
+        try:
+            os.utime(path, ns=(self._now(), path.stat().st_mtime_ns))
+        except FileNotFoundError:
+            return False
+        return True
 
 
-def _used_now(path: Path) -> bool:
-    try:
-        os.utime(path)
-    except FileNotFoundError:
-        return False
-    return True
+def _used(status: os.stat_result) -> int:
+    return max(status.st_atime_ns, status.st_mtime_ns)
 
 
 def _remove_unused(kept: _Kept) -> bool:
@@ -139,7 +148,7 @@ def _remove_unused(kept: _Kept) -> bool:
     try:
         with kept.path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(file.fileno()).st_mtime != kept.used:
+            if _used(os.fstat(file.fileno())) != kept.used:
                 return False
             kept.path.unlink()
     except (BlockingIOError, FileNotFoundError):

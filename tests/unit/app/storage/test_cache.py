@@ -51,6 +51,15 @@ def test_a_blob_is_downloaded_once_however_many_ask_at_once(cache: BlobCache, tm
     assert list((tmp_path / "cache" / "partial").iterdir()) == []
 
 
+def test_asking_for_a_blob_again_does_not_make_its_other_names_look_changed(cache: BlobCache, tmp_path: Path) -> None:
+    source = Source(os.urandom(100))
+    named = tmp_path / "model.safetensors"
+    place(fetch(cache, source), named)
+    before = named.stat().st_mtime_ns
+    place(fetch(cache, source), tmp_path / "again")
+    assert named.stat().st_mtime_ns == before
+
+
 def test_a_download_that_broke_off_goes_on_where_it_stopped(cache: BlobCache) -> None:
     source = Source(os.urandom(10_000))
     source.breaks_at = 7000
