@@ -181,6 +181,7 @@ def test_a_request_that_is_refused_ends_the_script_with_the_reason(
 def test_the_nightly_step_makes_a_new_job_only_once_the_model_has_moved(
     service: ServiceProcesses, tmp_path: Path
 ) -> None:
+    bundled = REPOSITORY / "app/bundled/stories-24l"
     pipeline = Shell(tmp_path, service, REQUEST | {"model": {"repo": "team/base"}})
     submit = "streamline submit request.json --when-moved --json > job.json"
 
@@ -192,7 +193,7 @@ def test_the_nightly_step_makes_a_new_job_only_once_the_model_has_moved(
     with service.client() as client:
         hub = HfApi(endpoint=service.url)
         hub.create_repo("team/base")
-        hub.upload_folder(repo_id="team/base", folder_path=REPOSITORY / "app/bundled/stories-24l")
+        hub.upload_folder(repo_id="team/base", folder_path=bundled, ignore_patterns="README.md")
         first = submitted()
         assert submitted() == first
         hub.upload_file(repo_id="team/base", path_or_fileobj=b"Moved.", path_in_repo="notes.txt")
