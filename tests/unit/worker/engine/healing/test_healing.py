@@ -224,7 +224,7 @@ def test_a_change_of_healing_runs_what_depends_on_it_and_without_it_all_is_as_if
     assert not (tmp_path / "run" / "healing.json").exists()
 
 
-@pytest.mark.parametrize("rate", [10.0, 1e30])
+@pytest.mark.parametrize("rate", [1e-30, 1e30])  # changes nothing that float32 can tell; blows up
 def test_the_untouched_start_is_kept_byte_for_byte_where_healing_does_not_beat_it(
     finished: tuple[Recipe, StageContext, list[Event]], tmp_path: Path, rate: float
 ) -> None:
