@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO
 
 import torch
 from torch import Tensor
@@ -22,6 +21,7 @@ from torch import Tensor
 from app.core.architectures import hidden_size
 from worker.engine.errors import EngineError
 from worker.engine.hidden_states import LayeredModel
+from worker.engine.transfers import StateReader, StateWriter
 
 SHARD_BYTES = 256 << 20
 _SHARD = "activations-{}.bin"
@@ -54,10 +54,10 @@ class ActivationStore:
 
     reads_ahead = True
 
-    def __init__(self, maps: list[mmap.mmap], shards: list[Tensor], device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, maps: list[mmap.mmap], shards: list[Tensor], device: torch.device) -> None:
         self._maps, self._shards = maps, shards
         self._rows = [(shard, row) for shard in shards for row in range(shard.shape[1])]
-        self._device, self._dtype = device, dtype
+        self._device, self._reader = device, StateReader(device)
         self.seconds = 0.0
         """Wall time of the capture."""
 
@@ -77,13 +77,12 @@ class ActivationStore:
     def batch(self, indices: list[int]) -> tuple[Tensor, Tensor]:
         """Return (h_start, h_end) of some sequences, which may be none, each [batch, sequence, hidden] in float32."""
         if not indices:
-            none = torch.empty((0, *self._shards[0].shape[2:]), dtype=self._dtype, device=self._device)
+            none = torch.empty((0, *self._shards[0].shape[2:]), device=self._device)
             return none, none
-        pairs = torch.stack([shard[:, row] for shard, row in (self._rows[index] for index in indices)])
+        pairs = self._reader.stacked([shard[:, row] for shard, row in (self._rows[index] for index in indices)])
         # The page cache may keep what was read; this process shall not grow with the data.
         for mapped in self._maps:
             mapped.madvise(mmap.MADV_DONTNEED)
-        pairs = pairs.to(self._device, self._dtype)
         return pairs[:, 0], pairs[:, 1]
 
     @classmethod
@@ -126,12 +125,13 @@ class ActivationStore:
         try:
             with ExitStack() as opened:
                 files = [opened.enter_context(path.open("wb", buffering=0)) for path in paths]
+                writer = opened.enter_context(StateWriter(decoder.device))
 
                 def keep(first: int, place: int, state: Tensor) -> None:
                     number, row = divmod(first, per_shard)
-                    file, side = files[number], int(place == end)
-                    file.seek((side * counts[number] + row) * state_bytes)
-                    write_states(file, as_stored(state, place, decoder.stored_dtype))
+                    side = int(place == end)
+                    offset = (side * counts[number] + row) * state_bytes
+                    writer.write(files[number], offset, as_stored(state, place, decoder.stored_dtype))
                     if side and progress:
                         progress(first + len(state), len(windows))
 
@@ -150,7 +150,7 @@ class ActivationStore:
         hidden, dtype = hidden_size(decoder.config), decoder.stored_dtype
         maps = [_mapped(path) for path in sorted(directory.glob(_SHARD.format("*")))]
         shards = [torch.frombuffer(mapped, dtype=dtype).view(2, -1, length, hidden) for mapped in maps]
-        return cls(maps, shards, decoder.device, torch.float32)
+        return cls(maps, shards, decoder.device)
 
 
 def as_stored(state: Tensor, place: int, dtype: torch.dtype) -> Tensor:
@@ -166,13 +166,6 @@ def as_stored(state: Tensor, place: int, dtype: torch.dtype) -> Tensor:
             "not_finite", f"the hidden state before layer {place} is NaN or infinite in {stored}; check the model"
         )
     return converted
-
-
-def write_states(file: IO[bytes], tensor: Tensor) -> None:
-    """Write a tensor's bytes, all of them, where an unbuffered file stands."""
-    raw: memoryview = tensor.contiguous().cpu().view(torch.uint8).reshape(-1).numpy().data
-    while raw:
-        raw = raw[file.write(raw) :]
 
 
 def _mapped(path: Path) -> mmap.mmap:

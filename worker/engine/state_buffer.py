@@ -11,7 +11,8 @@ from typing import IO
 import torch
 from torch import Tensor
 
-from worker.engine.activation_store import disk_full, write_states
+from worker.engine.activation_store import disk_full
+from worker.engine.transfers import write_states
 
 MEMORY_BYTES = 128 << 20
 """States kept in memory on CPU. Beyond it the page cache does the same and gives way when memory is short."""
@@ -66,8 +67,7 @@ class StateBuffer:
             self._memory[slot, first : first + len(states)] = states
             return
         assert self._file is not None
-        self._file.seek((slot * self._shape[0] + first) * self._row_bytes)
-        write_states(self._file, states)
+        write_states(self._file, (slot * self._shape[0] + first) * self._row_bytes, states)
 
     def read(self, slot: int, first: int, count: int) -> Tensor:
         """Return `count` sequences from `first` on, [count, length, hidden], free to be changed."""

@@ -9,9 +9,11 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +25,7 @@ from worker.engine.stand_ins import hidden_of
 from worker.engine.training.group import ALONE, Group
 from worker.engine.training.pairs import Arguments, Examples
 from worker.engine.training.state import Keeper
+from worker.engine.transfers import DeviceWaits
 
 WARMUP_SHARE = 0.05
 LEARNING_RATE_FLOOR = 0.05  # of the peak, at the end of the cosine
@@ -32,6 +35,9 @@ LARGEST_GRADIENT_NORM = 1.0
 CHECKS = 10  # held-out checks over the run, the last one after the last step
 PATIENCE = 4  # checks in a row without a new best state, after which a run ends early
 LOGGED_STEPS = 200
+
+Wanted = TypeVar("Wanted")
+Read = TypeVar("Read")
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,7 @@ class History:
     held_out: list[dict[str, float]] = field(default_factory=list)
     seconds: float = 0.0
     data_wait_seconds: float = 0.0
-    """Time in which the step waited for its batch to be read; computing states anew is work, and no waiting."""
+    """Time in which the device waited for a batch to be read; computing states anew is work, and no waiting."""
     micro_batch: int = 0
     """Sequences that went through the block at once at the end; fewer than the batch where memory ran out."""
     diverged: bool = False
@@ -259,15 +265,14 @@ class _Fit:
         if not self._pairs.reads_ahead:
             yield from ((self._pairs.batch(self._group.own(i)), len(i)) for i in indices)
             return
-        with ThreadPoolExecutor(1, thread_name_prefix="batches") as reader:
-            waiting = [(reader.submit(self._pairs.batch, self._group.own(i)), len(i)) for i in _first(indices)]
-            while waiting:
-                began = time.monotonic()
-                read, whole = waiting.pop()
-                batch = read.result()
-                self._history.data_wait_seconds += time.monotonic() - began
-                waiting = [(reader.submit(self._pairs.batch, self._group.own(i)), len(i)) for i in _first(indices)]
-                yield batch, whole
+        before, waits = self._history.data_wait_seconds, DeviceWaits(next(self._block.parameters()).device)
+
+        def read(whole: list[int]) -> tuple[Batch, int]:
+            return self._pairs.batch(self._group.own(whole)), len(whole)
+
+        for found in read_ahead(read, indices, waits):
+            self._history.data_wait_seconds = before + waits.seconds
+            yield found
 
     def _tokens(self, step: int) -> int:
         epochs, rest = divmod(step, self._per_epoch)
@@ -312,6 +317,14 @@ class _Fit:
         return not history.stopped_early
 
 
-def _first(items: Iterator[list[int]]) -> list[list[int]]:
-    """Return the next item in a list, an empty one at the end."""
-    return [item for item in [next(items, None)] if item is not None]
+def read_ahead(read: Callable[[Wanted], Read], wanted: Iterable[Wanted], waits: DeviceWaits) -> Generator[Read]:
+    """Yield what `read` makes of each of `wanted`, in order; the next is read in a thread while one is worked with."""
+    rest = iter(wanted)
+    with ThreadPoolExecutor(1, thread_name_prefix="batches") as reader:
+        coming = [reader.submit(read, item) for item in islice(rest, 1)]
+        while coming:
+            coming += [reader.submit(read, item) for item in islice(rest, 1)]
+            mark, began = waits.begun(), time.monotonic()
+            found = coming.pop(0).result()
+            waits.ended(mark, time.monotonic() - began)
+            yield found
