@@ -37,7 +37,7 @@ up: $(STAMP) ## start the service on this machine: http://127.0.0.1:8000
 
 test: $(STAMP) ## the walls, then every test that this machine allows
 	@$(BIN)/lint-imports
-	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/pytest -n $(TEST_PROCESSES) --dist loadscope
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/pytest -n $(TEST_PROCESSES) --dist loadscope --no-loadscope-reorder
 
 lint: $(STAMP) ## ruff, mypy --strict, the walls, Dockerfile, compose file and recipes
 	@$(BIN)/ruff check .

@@ -231,7 +231,8 @@ def cancelled(session: Session, job_id: str, token: int) -> None:
 def _finish(session: Session, job_id: str, token: int, trigger: Trigger, **values: Any) -> None:
     done = session.scalar(
         _visible(trigger)
-        .where(JobRow.id == job_id, JobRow.fencing_token == token)
+        # Also where the trigger moves a queued job too: one that was given back is not its former worker's to cancel.
+        .where(JobRow.id == job_id, JobRow.fencing_token == token, JobRow.state == State.RUNNING)
         .values(finished_at=db_now(), **_NO_LEASE, **values)
         .returning(JobRow.id)
     )

@@ -1,29 +1,12 @@
 """Every acceptance test runs over SQLite with the embedded broker, and over Postgres with Redis."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import empty_redis, postgres_database
+from tests.acceptance.backends import BACKENDS, environment_of
 from tests.service_process import ServiceProcesses, running_service
-
-# Each way is a group of its own: where pytest runs in two processes, one of them takes the one and one the other.
-BACKENDS = [
-    pytest.param("embedded", marks=pytest.mark.xdist_group("embedded")),
-    pytest.param("servers", marks=[pytest.mark.postgres, pytest.mark.redis, pytest.mark.xdist_group("servers")]),
-]
-
-
-@contextmanager
-def environment_of(backend: str) -> Iterator[dict[str, str]]:
-    """Settings of one of the two ways to run the service."""
-    if backend == "embedded":
-        yield {}
-        return
-    with postgres_database() as database:
-        yield {"STREAMLINE_DATABASE_URL": database, "STREAMLINE_BROKER_URL": empty_redis()}
 
 
 @pytest.fixture(params=BACKENDS)

@@ -2,9 +2,11 @@
 
 import time
 
+from tests.acceptance.backends import SERVERS, backend
 from tests.service_process import QUICK_JOB, ServiceProcesses, Stages, wait_until
 
 
+@backend(SERVERS, "shared_service")
 def test_a_cancel_reaches_the_engine_within_two_heartbeats_and_a_retry_goes_on(
     shared_service: ServiceProcesses,
 ) -> None:

@@ -9,6 +9,7 @@ import httpx
 
 from app.cli.serve import free_port
 from app.client import Streamline
+from tests.acceptance.backends import SERVERS, backend
 from tests.service_process import QUICK_JOB, REPOSITORY, Stages, running_service, told_of, wait_until
 
 
@@ -57,6 +58,7 @@ def test_a_full_disk_fails_the_job_with_both_numbers_and_leaves_no_repo(tmp_path
         service.wait(timeout=600)
 
 
+@backend(SERVERS)
 def test_an_engine_that_hangs_is_found_killed_and_its_job_goes_on(environment: dict[str, str], tmp_path: Path) -> None:
     impatient = environment | {"STREAMLINE_HANG_SECONDS": "3"}
     with running_service(tmp_path / "data", impatient) as service, service.client() as client:

@@ -11,6 +11,7 @@ import jsonschema
 import pytest
 from huggingface_hub import ModelCard
 
+from tests.acceptance.backends import EMBEDDED, SERVERS, backend
 from tests.service_process import QUICK_JOB, ServiceProcesses, told_of
 
 # What serving runs: transformers and huggingface_hub, isolated (-I) from this checkout.
@@ -110,6 +111,7 @@ def test_a_job_is_compressed_proved_published_and_pulled(shared_service: Service
     }
 
 
+@backend(EMBEDDED, "shared_service")
 @pytest.mark.parametrize(("kind", "fmt"), [("ffn", "auto"), ("swiglu", "auto"), ("swiglu", "native")])
 def test_replacements_without_attention_load_in_the_stock_client(
     shared_service: ServiceProcesses, tmp_path: Path, kind: str, fmt: str
@@ -126,6 +128,7 @@ def test_replacements_without_attention_load_in_the_stock_client(
     assert ("modeling_streamline.py" in pulled["files"]) == (fmt == "auto")
 
 
+@backend(SERVERS, "shared_service")
 def test_a_missed_gate_fails_the_verdict_and_moves_no_main(shared_service: ServiceProcesses, tmp_path: Path) -> None:
     sky = {"context": "The sun is in the", "choices": ["sky.", "box of the dog and"], "label": 0}
     bed = {"context": "She went to", "choices": ["under very", "bed."], "label": "B"}

@@ -10,7 +10,7 @@ import httpx
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from tests.service_process import QUICK_JOB, running_service
+from tests.service_process import QUICK_JOB, running_service, wait_until
 
 TRACE, CLIENT_SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 STAGES = ["fetch", "score", "select", "train", "assemble", "verify", "evaluate", "benchmark", "publish"]
@@ -56,8 +56,11 @@ def test_request_job_attempt_and_stages_are_one_trace(tmp_path: Path) -> None:
                 headers={"traceparent": f"00-{TRACE}-{CLIENT_SPAN}-01", "X-Request-ID": "traced"},
             ).json()
             assert client.wait(job["id"], timeout=600)["state"] == "succeeded"
-            cancelled = [client.submit(QUICK_JOB)["id"] for _ in range(2)][1]  # behind the first, so that it waits
-            client.cancel(cancelled)
+            for _ in range(2):  # the one worker takes one of them, and the other waits
+                client.submit(QUICK_JOB)
+            wait_until(lambda: client.jobs(state="running")["items"], what="one runs")
+            (waiting,) = client.jobs(state="queued")["items"]
+            assert client.cancel(waiting["id"])["state"] == "cancelled"
         # Both processes have stopped, and sent what they had.
     spans = {span.span_id.hex(): (service, span) for service, span in came if span.trace_id.hex() == TRACE}
 

@@ -7,7 +7,7 @@ from tests.browser.conftest import finished_job, visit
 from tests.integration.api.conftest import Service, problem_of
 from tests.unit.app.report.reports import full
 
-pytestmark = [pytest.mark.chromium, pytest.mark.xdist_group("browser")]
+pytestmark = pytest.mark.chromium
 
 
 @pytest.fixture(scope="module")

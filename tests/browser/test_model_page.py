@@ -13,7 +13,7 @@ from app.hub.revisions import repo_named, resolve
 from tests.browser.conftest import visit
 from tests.integration.api.conftest import MODEL, Service
 
-pytestmark = [pytest.mark.chromium, pytest.mark.xdist_group("browser")]
+pytestmark = pytest.mark.chromium
 
 CARD = b"""---
 license: mit

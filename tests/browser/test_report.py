@@ -9,7 +9,7 @@ from tests.browser.conftest import finished_job, visit
 from tests.integration.api.conftest import Service
 from tests.unit.app.report.test_page import PLOTS
 
-pytestmark = [pytest.mark.chromium, pytest.mark.xdist_group("browser")]
+pytestmark = pytest.mark.chromium
 
 # Of every plot: its width and height on the page, how many shapes have an area or a length, and its words' size there.
 MEASURE = """

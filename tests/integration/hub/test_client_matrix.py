@@ -12,8 +12,6 @@ import pytest
 from tests.integration.hub.client_venvs import VERSIONS, client_python
 from tests.integration.hub.conftest import BIG_BYTES, MODEL, PART_BYTES, Hub, client_environment
 
-pytestmark = pytest.mark.xdist_group("client-matrix")
-
 Run = Callable[..., Any]
 
 
