@@ -5,6 +5,7 @@ and each COMMIT of a database is one. The code that runs is the product's own.
 """
 
 import hashlib
+import io
 import os
 import signal
 import sys
@@ -16,16 +17,18 @@ from typing import Any
 
 from sqlalchemy import event
 
-from app.db.models import Base
+from app.db.models import Base, CommitRow
 from app.db.session import connect, session_factory
-from app.hub import repository
+from app.hub import repository, xet_bridge
 from app.hub.changes import commit_changes
 from app.hub.context import HubContext
+from app.hub.importing import import_directory
 from app.hub.revisions import repo_named, resolve
 from app.hub.uploads import Part, Uploads
 from app.storage import register
 from app.storage.bucket import Bucket
 from app.storage.collection import collect
+from tests.unit.app.hub.xet_objects import shard, xorb
 from tests.unit.app.storage.conftest import Place
 
 REPO = "team/model"
@@ -65,6 +68,12 @@ def write(place: Place, operation: str, files: list[Path], last: int) -> None:
         case "upload":
             with hub_of(place, step) as hub:
                 upload(hub, files[0])
+        case "xet":
+            with hub_of(place, step) as hub:
+                upload_by_xet(hub, files[0])
+        case "import":
+            with hub_of(place, step) as hub, hub.sessions.begin() as session:
+                import_directory(session, hub.store, files[0], REPO)
         case "collect":
             with hub_of(place, step) as hub:
                 collect(hub.sessions, hub.store, grace_seconds=0)
@@ -99,8 +108,34 @@ def upload(hub: HubContext, source: Path) -> None:
     whole = hub.uploads.assembled(part)
     hub.keep_upload(repo.id, whole, name)
     whole.unlink()
+    commit_kept(hub, repo.id, base, name)
+
+
+def upload_by_xet(hub: HubContext, source: Path) -> None:
+    """What the routes do with the xorb and the shard of an unmodified client, and the commit that names the file."""
+    content, xorb_name = source.read_bytes(), "ab" * 32
+    chunks = [content[start : start + (1 << 20)] for start in range(0, len(content), 1 << 20)]
     with hub.sessions() as session:
-        (held,) = repository.possessed(session, repo.id, [name]).values()
+        repo = repo_named(session, REPO)
+        base = resolve(session, repo, "main")
+    writer = xet_bridge.Writer("somebody", repo.id)
+    with hub.uploads.staging(len(content)) as (path, file):
+        file.write(xorb(*chunks))
+        file.flush()
+        xet_bridge.keep_xorb(hub.uploads, writer, xorb_name, path)
+    described = io.BytesIO(shard((content, [(xorb_name, len(content), 0, len(chunks))])))
+
+    def keep(path: Path, sha256: str) -> None:
+        hub.keep_upload(repo.id, path, sha256)
+
+    assert xet_bridge.rebuild(hub.uploads, writer, described, is_kept=lambda _: False, keep=keep) == 1
+    commit_kept(hub, repo.id, base, hashlib.sha256(content).hexdigest())
+
+
+def commit_kept(hub: HubContext, repo_id: int, base: CommitRow, sha256: str) -> None:
+    """Name a file that the repository has been given."""
+    with hub.sessions() as session:
+        (held,) = repository.possessed(session, repo_id, [sha256]).values()
     files = [replace(held, path="model.safetensors")]
     with hub.sessions.begin() as session:
         commit_changes(session, REPO, "main", base, files, message="m", author="", tags=[])

@@ -3,7 +3,9 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from app.hub import directory, repository
 from app.hub.context import HubContext
@@ -36,13 +38,22 @@ def assert_whole(place: Place, hub: HubContext, step: int) -> None:
     assert check(hub.store, place.artefacts(), named).clean, f"step {step}"
 
 
-def test_an_upload_and_its_commit_that_are_killed_at_any_step_are_there_as_a_whole_or_not_at_all(
-    place: Place, tmp_path: Path
+def model_in(directory: Path) -> Path:
+    directory.mkdir()
+    (directory / "config.json").write_text('{"model_type": "llama"}')
+    save_file({"a.weight": np.ones((600, 600), np.float32)}, directory / "model.safetensors")
+    return directory
+
+
+@pytest.mark.parametrize("operation", ["upload", "xet", "import"])
+def test_what_comes_in_and_is_killed_at_any_step_is_there_as_a_whole_or_not_at_all(
+    place: Place, tmp_path: Path, operation: str
 ) -> None:
     (tmp_path / "file").write_bytes(os.urandom((2 << 20) + 5))
+    source = model_in(tmp_path / "model") if operation == "import" else tmp_path / "file"
     with hub_of(place) as hub:
         old = begin(hub)
-        killed = Killed(place, "upload", tmp_path / "file")
+        killed = Killed(place, operation, source)
         step, heads = 0, [old]
         while killed.at(step):
             assert_whole(place, hub, step)
@@ -61,7 +72,6 @@ def test_an_upload_and_its_commit_that_are_killed_at_any_step_are_there_as_a_who
         assert hub.store.collect_abandoned() == 0
 
 
-@pytest.mark.parametrize("new_place", ["local"], indirect=True)
 def test_a_collection_that_is_killed_at_any_step_takes_no_more_and_is_finished_by_the_next(
     place: Place, tmp_path: Path
 ) -> None:
