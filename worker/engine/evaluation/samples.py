@@ -16,29 +16,32 @@ PROMPT_TOKENS = 16
 NEW_TOKENS = 48
 
 
-def prompts_of(windows: Tensor, count: int = 2) -> list[Tensor]:
-    """Return the beginnings [1, tokens] of `count` windows, spread evenly over `windows` [count, length]."""
+def prompts_of(windows: Tensor, count: int = 2) -> Tensor:
+    """Return the beginnings [prompts, tokens] of `count` windows, spread evenly over `windows` [count, length]."""
     length = min(PROMPT_TOKENS, max(1, windows.shape[1] // 2))
     step = max(1, len(windows) // count)
-    return [windows[index : index + 1, :length] for index in range(0, len(windows), step)][:count]
+    return windows[::step, :length][:count]
 
 
 @torch.inference_mode()
-def continuation(decoder: Decoder, prompt: Tensor, positions: int) -> str:
-    """Return the text of at most `NEW_TOKENS` greedy tokens after `prompt` [1, tokens]."""
-    ids = prompt.to(decoder.device, torch.long)
+def continuations(decoder: Decoder, prompts: Tensor, positions: int) -> list[str]:
+    """Return the texts of at most `NEW_TOKENS` greedy tokens after each of `prompts` [prompts, tokens]."""
+    ids = prompts.to(decoder.device, torch.long)
     tokenizer = decoder.tokenizer
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    end = tokenizer.eos_token_id
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end
     greedy = GenerationConfig(
         do_sample=False,
         max_new_tokens=max(1, min(NEW_TOKENS, positions - ids.shape[1])),
-        eos_token_id=tokenizer.eos_token_id,
+        eos_token_id=end,
         pad_token_id=pad if pad is not None else 0,
     )
     model = decoder.model
     out = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=greedy)  # type: ignore[operator]
-    text: str = tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
-    return text
+    rows: list[list[int]] = out[:, ids.shape[1] :].tolist()
+    # What follows the end is padding, which not every tokenizer calls special.
+    ended = [row[: row.index(end)] if end in row else row for row in rows]
+    return [tokenizer.decode(row, skip_special_tokens=True) for row in ended]
 
 
 class Samples:
@@ -46,7 +49,7 @@ class Samples:
 
     def __init__(self, windows: Tensor, tokenizer: Any) -> None:
         self._prompts = prompts_of(windows)
-        self._found = [{"prompt": tokenizer.decode(prompt[0], skip_special_tokens=True)} for prompt in self._prompts]
+        self._found = [{"prompt": tokenizer.decode(prompt, skip_special_tokens=True)} for prompt in self._prompts]
 
     def add_dense(self, model: LayeredModel, cut: Layers) -> None:
         """Add what the dense model makes of the prompts, whole and without the layers `cut`."""
@@ -61,8 +64,9 @@ class Samples:
             self._add("pruned", model)
 
     def _add(self, variant: str, model: Decoder) -> None:
-        for prompt, sample in zip(self._prompts, self._found, strict=True):
-            sample[variant] = continuation(model, prompt, max_positions(model.config))
+        texts = continuations(model, self._prompts, max_positions(model.config))
+        for sample, text in zip(self._found, texts, strict=True):
+            sample[variant] = text
 
     @property
     def complete(self) -> list[dict[str, str]]:
