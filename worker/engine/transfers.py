@@ -103,6 +103,8 @@ class DeviceWaits:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
+        self.overlap = device.type == "cuda"
+        """Whether reading and computing are done by different things."""
         self._open: deque[tuple[torch.cuda.Event, torch.cuda.Event]] = deque()
         self.seconds = 0.0
 

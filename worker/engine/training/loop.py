@@ -253,7 +253,7 @@ class _Fit:
     def _batches(self, done: int) -> Iterator[tuple[Batch, int]]:
         """Yield this process's share of each batch from step `done` on, and the size of the whole.
 
-        The next one is read while the last is computed with, where the data allow it.
+        Computing states anew needs the device, and nothing is read ahead of it.
         """
         indices = (
             order[begin : begin + self._plan.batch_size]
@@ -318,7 +318,18 @@ class _Fit:
 
 
 def read_ahead(read: Callable[[Wanted], Read], wanted: Iterable[Wanted], waits: DeviceWaits) -> Generator[Read]:
-    """Yield what `read` makes of each of `wanted`, in order; the next is read in a thread while one is worked with."""
+    """Yield what `read` makes of each of `wanted`, in order.
+
+    On CUDA the next is read in a thread while one is worked with. A CPU's cores all compute: a thread that reads takes
+    one away from the others, which wait for it, and costs a step twice what reading in turn does.
+    """
+    if not waits.overlap:
+        for item in wanted:
+            began = time.monotonic()
+            found = read(item)
+            waits.ended(None, time.monotonic() - began)
+            yield found
+        return
     rest = iter(wanted)
     with ThreadPoolExecutor(1, thread_name_prefix="batches") as reader:
         coming = [reader.submit(read, item) for item in islice(rest, 1)]

@@ -54,6 +54,7 @@ def test_batches_come_in_order_and_the_next_is_read_while_one_is_worked_with() -
         return item * 10
 
     waits = DeviceWaits(CPU)
+    waits.overlap = True  # as on CUDA
     batches = read_ahead(take, range(4), waits)
     assert next(batches) == 0
     ends = time.monotonic() + 10
@@ -64,13 +65,16 @@ def test_batches_come_in_order_and_the_next_is_read_while_one_is_worked_with() -
     assert waits.seconds >= 0
 
 
-def test_a_batch_that_cannot_be_read_ends_the_loop_with_its_error() -> None:
+@pytest.mark.parametrize("overlap", [False, True])
+def test_a_batch_that_cannot_be_read_ends_the_loop_with_its_error(overlap: bool) -> None:
     def broken(item: int) -> int:
         if item == 2:
             raise OSError("the disk is gone")
         return item
 
-    batches = read_ahead(broken, range(4), DeviceWaits(CPU))
+    waits = DeviceWaits(CPU)
+    waits.overlap = overlap
+    batches = read_ahead(broken, range(4), waits)
     assert [next(batches), next(batches)] == [0, 1]
     with pytest.raises(OSError, match="the disk is gone"):
         next(batches)
@@ -78,7 +82,17 @@ def test_a_batch_that_cannot_be_read_ends_the_loop_with_its_error() -> None:
 
 def test_a_reader_that_is_left_early_reads_no_further() -> None:
     read: list[int] = []
-    batches = read_ahead(read.append, range(100), DeviceWaits(CPU))
+    waits = DeviceWaits(CPU)
+    waits.overlap = True
+    batches = read_ahead(read.append, range(100), waits)
     next(batches)
     batches.close()
     assert len(read) <= 2
+
+
+def test_where_reading_would_take_a_core_from_computing_it_is_done_in_turn() -> None:
+    read: list[int] = []
+    batches = read_ahead(read.append, range(3), DeviceWaits(CPU))
+    for number in range(3):
+        next(batches)
+        assert read == list(range(number + 1))
