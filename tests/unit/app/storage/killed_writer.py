@@ -114,7 +114,7 @@ def upload(hub: HubContext, source: Path) -> None:
 def upload_by_xet(hub: HubContext, source: Path) -> None:
     """What the routes do with the xorb and the shard of an unmodified client, and the commit that names the file."""
     content, xorb_name = source.read_bytes(), "ab" * 32
-    chunks = [content[start : start + (1 << 20)] for start in range(0, len(content), 1 << 20)]
+    chunks = [content[start : start + (1 << 16)] for start in range(0, len(content), 1 << 16)]
     with hub.sessions() as session:
         repo = repo_named(session, REPO)
         base = resolve(session, repo, "main")
