@@ -99,7 +99,7 @@ class Emitter:
         self._last_progress = now
         self._send("progress", stage=self.stage, done=done, total=total, unit=unit)
 
-    def metric(self, *, phase: str | None = None, **values: float | None) -> None:
+    def metric(self, phase: str | None = None, /, **values: float | None) -> None:
         """Numbers measured during the stage, for example step and loss; one that is not finite is sent as None.
 
         `phase` names the course that they are points of, where a stage has several.
