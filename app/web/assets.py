@@ -19,9 +19,8 @@ _TYPES: Final = {".css": "text/css; charset=utf-8", ".js": "text/javascript; cha
 _FILES: Final[dict[str, bytes]] = {
     path.name: path.read_bytes() for path in sorted((Path(__file__).parent / "static").iterdir())
 } | {"plots.css": PLOT_STYLE.encode()}
-_VERSION: Final = hashlib.sha256(b"\0".join(name.encode() + content for name, content in _FILES.items())).hexdigest()[
-    :16
-]
+_CONTENT: Final = b"\0".join(name.encode() + content for name, content in _FILES.items())
+_VERSION: Final = hashlib.sha256(_CONTENT).hexdigest()[:16]
 _HEADERS: Final = {"Cache-Control": "public, max-age=31536000, immutable", "X-Content-Type-Options": "nosniff"}
 
 

@@ -2,11 +2,10 @@
 
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
 
-from app.api.deps import Caller, Parts, hub_caller, require
-from app.auth.scopes import Scope
+from app.api.deps import Parts, Submitter, hub_caller
 from app.core import defaults
 from app.core.tasks import PAPER_SUITE
 from app.datasets import service as datasets
@@ -26,7 +25,7 @@ _MOST_CHOICES: Final = 500
 def new_job(
     request: Request,
     parts: Parts,
-    submitter: Annotated[Caller, Depends(require(Scope.SUBMIT))],
+    submitter: Submitter,
     origin: Annotated[str | None, Query(alias="from", max_length=64)] = None,
     model: Annotated[str | None, Query(max_length=200)] = None,
 ) -> HTMLResponse:

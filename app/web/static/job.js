@@ -9,7 +9,7 @@ import {Problem, ask, post, say} from "./request.js";
 
 const FINAL = ["succeeded", "failed", "cancelled"];
 const KINDS = ["state", "stage_started", "stage_finished", "progress", "metric", "scores", "selected", "log", "failed", "finished"];
-const LOOK_AGAIN_MS = 1000;
+const LOOK_AGAIN_MS = 2000;
 
 const job = JSON.parse(document.getElementById("live").textContent);
 const part = id => document.getElementById(id);
@@ -49,7 +49,7 @@ function paintFigure(id, drawing, captionOf) {
 function scoresCaption() {
   const better = course.scores.better === "higher" ? "higher" : "lower";
   const gone = course.windows.length ? " Outlined: what goes." : "";
-  return `${course.scores.metric} of every window, brighter is more redundant (${better}).${gone}`;
+  return `${course.scores.metric} of all windows of layers: brighter is more redundant, the ${better} score.${gone}`;
 }
 
 function paintStages() {
@@ -86,7 +86,7 @@ function paceInWords() {
   return parts.join(" · ");
 }
 
-// The share of the whole is the job's own: asked for after events, once a second at most.
+// The share of the whole is the job's own: asked for after events, every other second at most.
 function lookSoon() {
   if (looking) return;
   looking = true;

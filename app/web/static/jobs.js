@@ -16,7 +16,7 @@ async function look() {
 
 // Rows that have not changed stay what they are, with their focus and their ticks.
 function replaceWith(text) {
-  const made = document.createElement("template");
+  const made = document.createElement("template"), focused = document.activeElement;
   made.innerHTML = text;
   const ticked = new Set([...list.querySelectorAll("input:checked")].map(input => input.value));
   const kept = new Map([...list.querySelectorAll("[data-job]")].map(row => [row.dataset.job, row]));
@@ -25,7 +25,6 @@ function replaceWith(text) {
     if (old?.dataset.version === row.dataset.version) row.replaceWith(old);
     else if (ticked.has(row.dataset.job)) row.querySelector("input").checked = true;
   }
-  const focused = document.activeElement;
   list.replaceChildren(made.content);
   if (list.contains(focused)) focused.focus({preventScroll: true});
 }
