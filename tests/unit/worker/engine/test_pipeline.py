@@ -87,9 +87,8 @@ def test_what_a_picture_is_drawn_from_is_told_when_it_is_known(finished: tuple[R
     _, workspace, events = finished
     (scores,) = [e for e in events if e["event"] == "scores"]
     table = json.loads((workspace / "scores.json").read_text())["table"]
-    assert [[f"{score:.3f}" for score in row] for row in scores["table"]] == [
-        [f"{score:.3f}" for score in row if score is not None] for row in table
-    ]
+    for told, row in zip(scores["table"], table, strict=True):
+        assert told == pytest.approx([score for score in row if score is not None], rel=1e-3)
     (selected,) = [e for e in events if e["event"] == "selected"]
     selection = json.loads((workspace / "selection.json").read_text())
     assert selected["windows"] == [[window["start"], window["end"]] for window in selection["windows"]]
