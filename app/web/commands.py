@@ -16,7 +16,7 @@ def as_curl(address: str, request: Mapping[str, Any], *, keyed: bool) -> str:
 
 def as_cli(address: str, request: Mapping[str, Any], *, keyed: bool) -> str:
     """The request with our own command, which waits for the outcome."""
-    key = "export STREAMLINE_API_KEY=hf_your_key\n" if keyed else ""
+    key = "# STREAMLINE_API_KEY must hold your key.\n" if keyed else ""
     return f"{key}export STREAMLINE_URL={address}\nstreamline submit /dev/stdin --wait {_text(request)}"
 
 
