@@ -26,12 +26,12 @@ def test_a_job_is_drawn_while_it_runs(browser: Browser, service: Service) -> Non
     with visit(browser, service, f"/jobs/{job_id}") as found:
         page = found.page
         assert page.locator("#loss-figure").is_hidden()
-        tell(("stage_started", {}), ("progress", {"done": 16, "total": 64, "unit": "sequences"}), stage="score")
+        counted = {"total": 64, "unit": "sequences"}
+        tell(("stage_started", {}), ("progress", counted | {"done": 16, "time": 100.0}), stage="score")
         expect(page.locator("[data-stage=score]")).to_have_attribute("aria-current", "step")
         expect(page.locator("[data-stage=score] .detail")).to_have_text("25 %")
-        tell(("progress", {"done": 32, "total": 64, "unit": "sequences"}), stage="score")
-        expect(page.locator("#pace")).to_contain_text("score: 32 of 64 sequences")
-        expect(page.locator("#pace")).to_contain_text("left")
+        tell(("progress", counted | {"done": 32, "time": 102.0}), stage="score")
+        expect(page.locator("#pace")).to_have_text("score: 32 of 64 sequences · 8.00/s · 4.0 s left")
         tell(("scores", scores()), ("stage_finished", {"seconds": 3.25, "skipped": False}), stage="score")
         expect(page.locator("#scores-figure svg rect")).to_have_count(300 + 24)
         expect(page.locator("[data-stage=score] .detail")).to_have_text("3.3 s")
@@ -45,11 +45,10 @@ def test_a_job_is_drawn_while_it_runs(browser: Browser, service: Service) -> Non
             tell(("metric", loss), ("progress", {"done": step, "total": 40, "unit": "steps of mse"}), progress=0.5)
             if step in {5, 20}:
                 tell(("metric", {"phase": "mse", "step": step, "steps": 40, "held_out_loss": math.exp(-step / 9)}))
-                expect(page.locator("#loss-figure figcaption")).to_contain_text("from 1.00 to")
-                page.wait_for_function("n => document.querySelectorAll('#loss-figure circle title').length >= n", arg=2)
+                expect(page.locator("#loss-figure circle:has(title)")).to_have_count(2 if step == 5 else 3)
                 moved.append(points(page, "soft"))
-        page.wait_for_function("document.querySelectorAll('#loss-figure polyline.soft')[0].points.length === 20")
-        assert 0 < moved[0] < 20
+        assert moved == [5, 20]
+        expect(page.locator("#loss-figure figcaption")).to_contain_text("from 1.00 to 0.108")
         expect(page.locator("#log")).to_contain_text("step 20, held-out loss")
         expect(page.locator("#bar")).to_have_attribute("value", re.compile("^(50|0)"))
         assert (found.said, found.asked_elsewhere) == ([], [])
@@ -94,7 +93,7 @@ def test_the_end_is_shown_where_it_comes(browser: Browser, service: Service) -> 
 def test_a_file_of_a_finished_job_is_downloaded(browser: Browser, service: Service, tmp_path: Path) -> None:
     job_id = finished_job(service, tmp_path)
     with visit(browser, service, f"/jobs/{job_id}") as found:
-        found.page.get_by_text("1 files of this job").click()
+        found.page.get_by_text("1 file of this job").click()
         with found.page.expect_download() as coming:
             found.page.get_by_role("link", name="report.json").click()
         assert json.loads(coming.value.path().read_bytes())["metrics"]

@@ -70,7 +70,7 @@ def test_what_is_wrong_is_said_at_its_field(browser: Browser, service: Service) 
         expect(sparsity).to_have_attribute("aria-invalid", "true")
         expect(page.locator("#f-target-sparsity-error")).to_contain_text("allowed: more than 0")
         sparsity.fill("0.25")
-        expect(page.locator("#plan")).to_contain_text("25.")
+        expect(page.locator("#plan")).to_contain_text("26.1 % smaller")
         assert sparsity.get_attribute("aria-invalid") is None
         page.get_by_text("More:").click()
         page.locator("[name='/scoring/sequences']").fill("0")

@@ -69,7 +69,7 @@ function paintStages() {
 }
 
 function detailOf(name, stage) {
-  if (stage.state === "done") return stage.skipped && stage.seconds === 0 ? "done" : duration(stage.seconds);
+  if (stage.state === "done") return stage.seconds ? duration(stage.seconds) : "done";
   if (stage.state === "ended") return "stopped";
   if (stage.state !== "now") return "";
   const pace = course.pace;
@@ -138,5 +138,6 @@ for (const button of document.querySelectorAll("[data-post]"))
   });
 
 for (const event of job.events) receive(event);
+if (job.state === "succeeded") for (const stage of course.stages.values()) stage.state = "done";
 paint();
 if (!FINAL.includes(job.state)) follow();

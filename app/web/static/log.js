@@ -62,7 +62,7 @@ function lineOf({event, time, data}) {
   at.dateTime = moment.toISOString();
   at.textContent = moment.toLocaleTimeString("en-GB");
   where.textContent = data.stage ?? "job";
-  line.className = event === "failed" || data.state === "failed" ? "failed" : event;
+  line.className = data.state === "failed" ? "of-failed" : `of-${event}`;
   line.append(at, " ", where, " ", said.join(", "));
   return line;
 }
