@@ -111,4 +111,4 @@ def test_text_is_uploaded_and_then_there_to_choose(browser: Browser, service: Se
         page.goto(f"{service.url}/datasets")
         page.get_by_label("File").set_input_files(bad)
         page.get_by_role("button", name="Upload").click()
-        expect(page.locator("#refused")).to_contain_text("line 1")
+        expect(page.locator("#refused")).to_contain_text("Line 1 is not JSON")
