@@ -5,6 +5,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from fastapi.routing import APIRoute
 
 from app.api.deps import Parts, Reader
 from app.auth import keys
@@ -55,10 +56,13 @@ def log_in(
     return answer
 
 
-@router.get("/login/browser")
 def by_browser_dialog(_reader: Reader, address: Next = None) -> Response:
-    """For who would rather type the key into the browser's own dialog: it opens at this route's challenge."""
+    """For who would rather type the key into the browser's own dialog, which opens at the challenge of this route."""
     return RedirectResponse(local_path(address), HTTPStatus.SEE_OTHER)
+
+
+# No page: without a key it is answered 401, and not led to the form.
+router.add_api_route("/login/browser", by_browser_dialog, methods=["GET"], route_class_override=APIRoute)
 
 
 @router.post("/logout")

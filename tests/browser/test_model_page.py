@@ -71,7 +71,7 @@ def test_a_models_page_tells_what_it_is_and_where_it_comes_from(
             assert line in words
         assert page.locator("article.card h1").inner_text() == "A pruned model"
         assert page.locator("article.card td").all_inner_texts() == ["stories", "12.9", "13.2"]
-        assert "2.0 MB" in words
+        assert "2.00 MB" in words
         assert page.locator("code[title]").count() == 4
         assert page.locator(".lineage li").count() == 2
         assert "the dense model" in page.locator(".lineage").inner_text()

@@ -63,6 +63,16 @@ def test_programs_are_told_401_as_ever(person: Person) -> None:
     assert person.http.get("/v1/jobs", headers=PAGE).status_code == 401, "the API is no page"
 
 
+def test_the_browsers_own_dialog_is_a_challenge_away(person: Person) -> None:
+    asked = person.http.get("/login/browser?next=/models", headers=PAGE)
+    assert asked.status_code == 401
+    assert 'Basic realm="Streamline' in asked.headers["www-authenticate"]
+    typed = person.http.get("/login/browser?next=/models", headers=PAGE, auth=httpx.BasicAuth("anything", person.key))
+    assert (typed.status_code, typed.headers["location"]) == (303, "/models")
+    mistyped = person.http.get("/models", headers=PAGE, auth=httpx.BasicAuth("anything", "hf_wrong"))
+    assert mistyped.status_code == 401, "the dialog opens again"
+
+
 def test_the_cookie_is_out_of_reach_of_scripts_and_holds_no_key(person: Person) -> None:
     cookie = person.log_in().headers["set-cookie"]
     assert cookie.startswith(f"{COOKIE}=")
