@@ -89,6 +89,14 @@ class ForeignRequest(ServiceError):  # noqa: N818
     status = 403
 
 
+class CrossSiteRequest(ServiceError):  # noqa: N818
+    """A browser's login came with a change that no page of this service sends."""
+
+    code = "cross_site_request"
+    title = "Another site's page may have sent this"
+    status = 403
+
+
 class NotFound(ServiceError):  # noqa: N818
     """There is nothing at this path."""
 

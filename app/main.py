@@ -22,6 +22,7 @@ from app.api.problems import Problem, install_problems
 from app.api.quotas import QuotaMiddleware
 from app.api.request_log import RequestLogMiddleware
 from app.auth.holders import Holders
+from app.auth.logins import Logins
 from app.db.session import connect, session_factory
 from app.dispatch.queue import enqueue, make_celery
 from app.hub.bundled import import_bundled
@@ -41,10 +42,17 @@ from app.storage.collection import run_collector
 from app.storage.opening import open_stores
 from app.tracing import configure_tracing
 from app.version import VERSION
+from app.web import assets
+from app.web import compare as compare_page
+from app.web import datasets as datasets_page
+from app.web import job as job_page
+from app.web import jobs as jobs_page
+from app.web import login as login_page
 from app.web import models as model_pages
-from app.web import pages
+from app.web import new as new_page
 
 _FRAMEWORK_ERRORS = ("HTTPValidationError", "ValidationError")
+_LOGIN_KEY_FILE = "logins.key"  # on disk that every API process of this service shares
 _FORM_OVERHEAD_BYTES = 1 << 16  # boundaries, part headers and the name around an upload
 
 log = structlog.get_logger(__name__)
@@ -93,7 +101,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.read_sessions = services.read_sessions
     modules = (
         *(jobs, plans, events, artefacts, schemas, datasets, imports, signing_key),
-        *(health, metrics, pages, model_pages),
+        *(health, metrics, assets, login_page),
+        *(jobs_page, job_page, new_page, compare_page, model_pages, datasets_page),
     )
     routers = [module.router for module in modules]
     install_problems(app, routers)
@@ -118,13 +127,14 @@ def create_app(settings: Settings) -> FastAPI:
             services.sessions,
             services.blobs,
             Uploads(settings.uploads_dir, max_bytes=settings.max_upload_bytes),
+            services.logins,
             model_roots=settings.model_roots,
             public_url=settings.public_url,
             mirror=services.mirror,
         ),
     )
     app.add_middleware(NulGuardMiddleware)
-    holders = Holders(services.read_sessions)
+    holders = Holders(services.read_sessions, services.logins)
     app.add_middleware(QuotaMiddleware, holders=holders, sessions=services.sessions)
     app.add_middleware(AuditMiddleware, holders=holders, sessions=services.sessions)
     app.add_middleware(RequestLogMiddleware)
@@ -149,6 +159,7 @@ def _services(settings: Settings, sessions: Any, read_sessions: Any) -> Services
         blobs=blobs,
         artefacts=artefacts,
         signer=load_signer(settings),
+        logins=Logins(settings.data_dir.absolute() / _LOGIN_KEY_FILE),
         celery=make_celery(settings),
         mirror=mirror,
         door=Door(read_sessions, blobs, mirror=mirror, vllm=_has_vllm(settings), task_data=settings.task_data),

@@ -17,6 +17,7 @@ import argparse
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -60,11 +61,20 @@ def main() -> int:
                 print(f"{_name(job)}: the dense model was measured on {measured[-1]} of {per_job} texts and tasks")
                 _show_tasks(report)
             query = "&".join(f"job={job['id']}" for job in jobs)
-            page = httpx.get(f"{url}/compare?{query}").raise_for_status().text
+            page = _with_styles(url, httpx.get(f"{url}/compare?{query}").raise_for_status().text)
     (arguments.out / "compare.html").write_text(page, encoding="utf-8")
     show_comparison(compare(jobs))
     print(f"{len(jobs)} jobs in {time.monotonic() - began:.0f} s; pages in {arguments.out}/")
     return 0 if measured[0] == per_job and not any(measured[1:]) and "<svg" in page else 1
+
+
+def _with_styles(url: str, page: str) -> str:
+    """The page with its styles in it, so that it opens without the service."""
+
+    def fetched(link: re.Match[str]) -> str:
+        return f"<style>{httpx.get(url + link[1]).raise_for_status().text}</style>"
+
+    return re.sub(r'<link rel="stylesheet" href="([^"]+)">', fetched, page)
 
 
 def _parser() -> argparse.ArgumentParser:

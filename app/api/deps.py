@@ -9,10 +9,11 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 from sqlalchemy.orm import Session, sessionmaker
 
-from app.auth.callers import BadKeyError, identify
+from app.auth.callers import BadKeyError, CrossSiteError, identify
+from app.auth.logins import Logins
 from app.auth.loopback import NotFromThisMachine
 from app.auth.scopes import Scope
-from app.errors import ForeignRequest, InsufficientScope, InvalidCredentials
+from app.errors import CrossSiteRequest, ForeignRequest, InsufficientScope, InvalidCredentials
 from app.hub.access import Caller as HubCaller
 from app.hub.upstream.mirror import Mirror
 from app.jobs.door import Door
@@ -34,6 +35,7 @@ class Services:
     blobs: BlobStore
     artefacts: ArtefactStore
     signer: Signer
+    logins: Logins
     celery: Celery
     mirror: Mirror | None
     """Of the upstream hub, if there is one."""
@@ -75,11 +77,17 @@ def require(scope: Scope) -> Callable[..., Caller]:
     """A dependency that lets a caller pass whose key allows `scope`; while no key was ever made, everybody may."""
 
     def check(request: Request, _: Annotated[object, Depends(_bearer)]) -> Caller:
-        with services(request).read_sessions() as session:
+        parts = services(request)
+        with parts.read_sessions() as session:
             try:
-                identity = identify(session, request.method, request.headers)
+                identity = identify(session, request.method, request.headers, parts.logins)
             except BadKeyError:
                 identity = None
+            except CrossSiteError:
+                raise CrossSiteRequest(
+                    "A browser's login changes things only for this service's own pages. Send the API key as "
+                    "`Authorization: Bearer KEY` instead."
+                ) from None
             except NotFromThisMachine as error:
                 raise ForeignRequest(str(error)) from None
         if identity is None or identity.scope is None:
@@ -91,7 +99,9 @@ def require(scope: Scope) -> Callable[..., Caller]:
             raise InsufficientScope(
                 f"This needs a key of scope {scope.value}; the given one has {identity.scope.value}."
             )
-        return Caller(identity.owner, identity.scope, identity.name)
+        caller = Caller(identity.owner, identity.scope, identity.name)
+        request.state.caller = caller  # the pages' navigation shows what this caller may do
+        return caller
 
     return check
 

@@ -37,6 +37,7 @@ AUTH_ERRORS = (
     errors.InvalidCredentials,
     errors.InsufficientScope,
     errors.ForeignRequest,
+    errors.CrossSiteRequest,
     errors.QuotaExceeded,
     errors.Unavailable,
 )

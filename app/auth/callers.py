@@ -7,12 +7,18 @@ from sqlalchemy.orm import Session
 
 from app.auth import keys
 from app.auth.credentials import by_browser, key_in
-from app.auth.loopback import check_local, comes_from_here, is_safe
+from app.auth.logins import Logins
+from app.auth.loopback import check_local, comes_from_here, is_safe, sent_by_own_page
 from app.auth.scopes import Scope
+from app.db.models import ApiKeyRow
 
 
 class BadKeyError(Exception):
     """The header carries a key that is not valid (any more)."""
+
+
+class CrossSiteError(Exception):
+    """The request is to change something, and no page of this service sends it: a browser sent its cookie along."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +32,16 @@ class Identity:
     """None: nobody in particular, at a service that has keys."""
 
 
-def identify(session: Session, method: str, headers: Mapping[str, str]) -> Identity:
+def key_of(session: Session, headers: Mapping[str, str], logins: Logins) -> ApiKeyRow | None:
+    """The valid key behind a request: the one that it carries, or without one that of the browser's login."""
+    if "authorization" in headers:
+        key = key_in(headers)
+        return keys.find(session, key) if key else None
+    key_id = logins.key_id(headers)
+    return keys.find_by_id(session, key_id) if key_id else None
+
+
+def identify(session: Session, method: str, headers: Mapping[str, str], logins: Logins) -> Identity:
     """The caller behind a request's headers (found by their lower-case names).
 
     While no key was ever made the service listens on loopback alone, and whoever on this machine reaches it holds every
@@ -34,12 +49,14 @@ def identify(session: Session, method: str, headers: Mapping[str, str]) -> Ident
 
     Raises:
         BadKeyError: a key is given and it is not valid.
+        CrossSiteError: a login is to change something, and another site's page may have sent the request.
         NotFromThisMachine: there are no keys, and the request may have been sent for a page of somewhere else.
     """
-    key = key_in(headers)
-    row = keys.find(session, key) if key else None
+    row = key_of(session, headers, logins)
     if row is not None and by_browser(headers) and not is_safe(method) and not comes_from_here(headers):
         raise BadKeyError  # a browser sends its key with the forms of foreign pages too
+    if row is not None and "authorization" not in headers and not is_safe(method) and not sent_by_own_page(headers):
+        raise CrossSiteError
     if row is not None:
         return Identity(row.id, row.name, Scope(row.scope))
     if not keys.exist(session):

@@ -13,8 +13,9 @@ from typing import Final
 
 from sqlalchemy.orm import Session, sessionmaker
 
-from app.auth import keys
+from app.auth.callers import key_of
 from app.auth.credentials import key_in
+from app.auth.logins import Logins, cookie_in
 
 _REMEMBERED_SECONDS: Final = 5.0
 _REMEMBERED_KEYS: Final = 10_000
@@ -36,15 +37,15 @@ NOBODY: Final = Holder()
 class Holders:
     """Finds holders; safe for threads."""
 
-    def __init__(self, sessions: sessionmaker[Session]) -> None:
+    def __init__(self, sessions: sessionmaker[Session], logins: Logins) -> None:
         """Look keys up through `sessions`, which may be read-only."""
-        self._sessions = sessions
+        self._sessions, self._logins = sessions, logins
         self._lock = threading.Lock()
         self._known: dict[str, tuple[float, Holder]] = {}
 
     def remembered(self, headers: Mapping[str, str]) -> Holder | None:
         """The holder without asking the database; None: it has to be asked."""
-        token = key_in(headers)
+        token = _token_in(headers)
         if not token:
             return NOBODY
         with self._lock:
@@ -53,11 +54,11 @@ class Holders:
 
     def find(self, headers: Mapping[str, str]) -> Holder:
         """The holder as the database has it now."""
-        token = key_in(headers)
+        token = _token_in(headers)
         if not token:
             return NOBODY
         with self._sessions() as session:
-            row = keys.find(session, token)
+            row = key_of(session, headers, self._logins)
         holder = NOBODY
         if row is not None:
             holder = Holder(row.id, row.name, row.max_requests_per_minute, row.max_bytes_per_day)
@@ -66,6 +67,11 @@ class Holders:
                 self._known.clear()
             self._known[_digest(token)] = (time.monotonic() + _REMEMBERED_SECONDS, holder)
         return holder
+
+
+def _token_in(headers: Mapping[str, str]) -> str:
+    """What the request shows: its key, or without one its login."""
+    return key_in(headers) if "authorization" in headers else cookie_in(headers)
 
 
 def _digest(token: str) -> str:

@@ -9,7 +9,7 @@ import string
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import ColumnElement, or_, select, update
 from sqlalchemy.orm import Session
 
 from app.auth.scopes import Scope
@@ -56,13 +56,12 @@ def limits_of(row: ApiKeyRow) -> Limits:
 
 def find(session: Session, key: str) -> ApiKeyRow | None:
     """The row of a key that is valid now."""
-    return session.scalar(
-        select(ApiKeyRow).where(
-            ApiKeyRow.sha256 == _hash(key),
-            ApiKeyRow.revoked_at.is_(None),
-            or_(ApiKeyRow.expires_at.is_(None), ApiKeyRow.expires_at > db_now()),
-        )
-    )
+    return session.scalar(select(ApiKeyRow).where(ApiKeyRow.sha256 == _hash(key), *_valid()))
+
+
+def find_by_id(session: Session, key_id: str) -> ApiKeyRow | None:
+    """The row of the key with this id, if it is valid now."""
+    return session.scalar(select(ApiKeyRow).where(ApiKeyRow.id == key_id, *_valid()))
 
 
 def lock(session: Session, key_id: str) -> ApiKeyRow | None:
@@ -92,6 +91,10 @@ def revoke(session: Session, key_id: str) -> bool:
         update(ApiKeyRow).where(ApiKeyRow.id == key_id).values(revoked_at=db_now()).returning(ApiKeyRow.id)
     )
     return revoked is not None
+
+
+def _valid() -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    return ApiKeyRow.revoked_at.is_(None), or_(ApiKeyRow.expires_at.is_(None), ApiKeyRow.expires_at > db_now())
 
 
 def _hash(key: str) -> str:

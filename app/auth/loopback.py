@@ -63,6 +63,12 @@ def comes_from_here(headers: Mapping[str, str]) -> bool:
     return bool(origin) and origin.partition("://")[2].lower() == headers.get("host", "").lower()
 
 
+def sent_by_own_page(headers: Mapping[str, str]) -> bool:
+    """Whether a browser says so in every way that it can, and in one at least (Fetch Metadata; RFC 6454)."""
+    site = headers.get("sec-fetch-site", "same-origin" if "origin" in headers else "")
+    return site == "same-origin" and ("origin" not in headers or comes_from_here(headers))
+
+
 def _without_port(host: str) -> str:
     if host.startswith("["):
         return host[1:].partition("]")[0]

@@ -198,7 +198,8 @@ def events(job_id: JobArgument, as_json: JsonOption = False) -> int:
             if as_json:
                 typer.echo(json.dumps(event))
             else:
-                said = " ".join(f"{key}={value}" for key, value in event["data"].items() if key != "time")
+                data = {key: value for key, value in event["data"].items() if key not in {"time", "table"}}
+                said = " ".join(f"{key}={value}" for key, value in data.items())
                 typer.echo(f"{event['id']:>5}  {event['time']}  {event['event']:<16} {said}")
     return exits.PASSED
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, sessionmaker
 
+from app.auth.logins import Logins
 from app.hub import repository
 from app.hub.errors import ContentMismatch, LinkExpired
 from app.hub.uploads import Uploads
@@ -22,6 +23,8 @@ class HubContext:
     sessions: sessionmaker[Session]
     store: BlobStore
     uploads: Uploads
+    logins: Logins
+    """A person's browser fetches files of the hub with the login of the pages."""
     model_roots: tuple[Path, ...] = ()
     """Directories that models may be imported from."""
     public_url: str = ""

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 
 from app.hub.errors import BadName
 
-RESERVED_NAMESPACES = frozenset({"v1", "api", "docs", "models", "xet"})
+RESERVED_NAMESPACES = frozenset({"v1", "api", "docs", "models", "xet", "static"})
 """First path segments that the service uses itself."""
 
 _URL_WORDS = frozenset({

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from sqlalchemy import ColumnElement
 from sqlalchemy.orm import Session
 
 from app.auth import keys
@@ -100,15 +101,19 @@ def page(
     labels: Mapping[str, str],
     cursor: str | None,
     limit: int,
+    also: ColumnElement[bool] | None = None,
 ) -> Page:
     """Jobs, newest first; jobs that come in while a client pages through change no later page.
+
+    `also` is one more condition on `JobRow` that all of them meet.
 
     Raises:
         InvalidRequest: the cursor is none that this service gave out.
     """
     before = _decode_cursor(cursor) if cursor else None
+    where = visible_to(who) if also is None else visible_to(who) & also
     rows = repository.page(
-        session, state=state, model=model, labels=labels, before=before, where=visible_to(who), limit=limit + 1
+        session, state=state, model=model, labels=labels, before=before, where=where, limit=limit + 1
     )
     more = len(rows) > limit
     return Page(rows[:limit], _encode_cursor(rows[limit - 1]) if more else None)

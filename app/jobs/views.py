@@ -89,7 +89,12 @@ class JobEvent(BaseModel):
     """Something that happened to a job."""
 
     id: int = Field(description="Counts up from 1 without gaps; the id of the server-sent event.")
-    event: str = Field(description="`state`, or an event of the engine: `stage_started`, `progress`, `metric` ...")
+    event: str = Field(
+        description="`state`, or an event of the engine: `stage_started`, `stage_finished`, `progress`, `log`; "
+        "`metric` (with a `phase`, `step` and `steps` a point of a course: its `loss` or `held_out_loss`); `scores` "
+        "(`table[i][n - 1]` is that of the n layers from i on, to 4 digits, at most 8,192 of them; `better` is higher "
+        "or lower); `selected` (the `windows` [start, end) that go)."
+    )
     time: datetime = Field(description="When the service wrote it down.")
     data: dict[str, Any]
 

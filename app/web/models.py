@@ -17,12 +17,12 @@ from app.hub.revisions import DEFAULT_BRANCH, resolve
 from app.jobs.lineage import lineage
 from app.web.markdown import render_markdown
 from app.web.rendering import render
+from app.web.routing import PageRoute
 
-router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
+router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse, route_class=PageRoute)
 _MODELS_SHOWN = 1000
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
 _COMMITS_SHOWN = 50
-_POLICY = {"Content-Security-Policy": "img-src 'self' data:; object-src 'none'; base-uri 'none'"}
 
 
 def _in_a_shell(revision: str | None, commit: CommitRow | None) -> str | None:
@@ -90,6 +90,4 @@ def _model(request: Request, reader: Reader, name: str, revision: str | None) ->
         "endpoint": (parts.settings.public_url or str(request.base_url)).rstrip("/"),
         "keyed": bool(reader.owner),
     }
-    answer = render(request, "model.html", **shown)
-    answer.headers.update(_POLICY)
-    return answer
+    return render(request, "model.html", **shown)

@@ -1,5 +1,6 @@
 """How pages are rendered: the one set of templates, and the filters that they use."""
 
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -7,25 +8,32 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse
 from fastapi.templating import Jinja2Templates
 
+from app.api.deps import Caller
+from app.auth.logins import cookie_in
+from app.auth.scopes import Scope
 from app.report import quantities
+from app.web import assets
 
-_UNIT = 1000
 _templates = Jinja2Templates(Path(__file__).parent / "templates")
 
 
-def _bytes(count: int) -> str:
-    size = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < _UNIT:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= _UNIT
-    return f"{size:.1f} TB"
+def _moment(time: datetime) -> str:
+    return time.strftime("%Y-%m-%d %H:%M")
 
 
-_templates.env.filters |= {name: getattr(quantities, name) for name in ("ratio", "percent", "digits", "seconds")}
-_templates.env.filters["bytes"] = _bytes
+_templates.env.filters |= {
+    name: getattr(quantities, name) for name in ("count", "size", "ratio", "percent", "digits", "seconds")
+}
+_templates.env.filters["moment"] = _moment
+_templates.env.globals["static"] = assets.address
 
 
-def render(request: Request, template: str, **values: Any) -> HTMLResponse:
-    """The page that a template makes of these values."""
-    return _templates.TemplateResponse(request, template, values)
+def render(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
+    """The page that a template makes of these values; its navigation leads where the caller may go."""
+    caller: Caller | None = getattr(request.state, "caller", None)
+    known = {
+        "caller": caller,
+        "may_submit": caller is not None and caller.scope.includes(Scope.SUBMIT),
+        "logged_in": bool(caller and caller.owner and cookie_in(request.headers)),
+    }
+    return _templates.TemplateResponse(request, template, known | values, status_code=status)

@@ -1,7 +1,8 @@
 """The real pages in a real Chromium, with a job that has everything to show."""
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,8 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from sqlalchemy import update
 
 from app.db.models import JobRow
+from app.jobs import repository
+from app.jobs.event_log import Event
 from tests.conftest import CHROMIUM
 from tests.integration.api.conftest import Service, running, settings_for
 from tests.unit.app.report.reports import JOB, full
@@ -64,6 +67,30 @@ def finished_job(service: Service, directory: Path, *, verdict: str = "pass", **
     with service.sessions.begin() as session:
         session.execute(update(JobRow).where(JobRow.id == job_id).values(**values))
     return job_id
+
+
+def at_work(service: Service, **changes: Any) -> tuple[str, Callable[..., None]]:
+    """A job that a worker has taken, and how to tell what it does: events as (kind, data)."""
+    job_id: str = service.submit(**changes)["id"]
+    with service.sessions.begin() as session:
+        claim = repository.claim(session, job_id, owner="test", lease_seconds=600)
+    assert claim is not None
+
+    def tell(*events: tuple[str, dict[str, Any]], stage: str = "train", progress: float = 0.5) -> None:
+        with service.sessions.begin() as session:
+            told = [Event(kind, {"time": time.time(), "stage": stage} | data) for kind, data in events]
+            repository.advance(session, job_id, claim.token, stage=stage, progress=progress, events=told)
+
+    return job_id, tell
+
+
+def scores(layers: int = 24) -> dict[str, Any]:
+    """An event of scores as of a real model: long windows change more, and those in the middle least."""
+    table = [
+        [round(1 - size**0.8 * (0.01 + 0.002 * abs(first + size / 2 - 14)), 4) for size in range(1, layers - first + 1)]
+        for first in range(layers)
+    ]
+    return {"metric": "cosine", "better": "higher", "table": table}
 
 
 @contextmanager

@@ -9,11 +9,14 @@ import json
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol, TextIO
 
 PROGRESS_INTERVAL_S = 0.25
 """At most four progress events a second, so that a fast loop never drowns the pipe."""
+
+MOST_SCORES = 8192
+"""Scores that one event carries at most: the smallest windows of a very deep model. `scores.json` has them all."""
 
 Event = Mapping[str, Any]
 
@@ -24,6 +27,16 @@ Part = tuple[Literal["window", "round"], int, int]
 def finite(value: float | None) -> float | None:
     """Return the number, or None where it is NaN or infinite: JSON has neither."""
     return value if value is not None and math.isfinite(value) else None
+
+
+def short_table(table: Sequence[Sequence[float | None]]) -> list[list[float | None]]:
+    """Return scores of windows to 4 digits, without what is missing at a row's end, and no more than `MOST_SCORES`."""
+    layers = len(table)
+    sizes = next((n for n in range(layers, 1, -1) if n * layers - n * (n - 1) // 2 <= MOST_SCORES), 1)
+    return [
+        [None if score is None else float(f"{score:.4g}") for score in row[: min(sizes, layers - first)]]
+        for first, row in enumerate(table)
+    ]
 
 
 class Sink(Protocol):
@@ -86,9 +99,21 @@ class Emitter:
         self._last_progress = now
         self._send("progress", stage=self.stage, done=done, total=total, unit=unit)
 
-    def metric(self, **values: float | None) -> None:
-        """Numbers measured during the stage, for example step and loss; one that is not finite is sent as None."""
-        self._send("metric", stage=self.stage, **{name: finite(value) for name, value in values.items()})
+    def metric(self, phase: str | None = None, /, **values: float | None) -> None:
+        """Numbers measured during the stage, for example step and loss; one that is not finite is sent as None.
+
+        `phase` names the course that they are points of, where a stage has several.
+        """
+        named = {} if phase is None else {"phase": phase}
+        self._send("metric", stage=self.stage, **named, **{name: finite(value) for name, value in values.items()})
+
+    def scores(self, metric: str, better: str, table: Sequence[Sequence[float | None]]) -> None:
+        """The windows' scores: ``table[i][n - 1]`` is that of the n layers from i on, `better` is higher or lower."""
+        self._send("scores", stage=self.stage, metric=metric, better=better, table=short_table(table))
+
+    def selected(self, windows: Sequence[tuple[int, int]]) -> None:
+        """The windows [start, end) that go, numbered as those that were scored."""
+        self._send("selected", stage=self.stage, windows=[list(window) for window in windows])
 
     def log(self, message: str) -> None:
         """One sentence for the job's log."""

@@ -81,6 +81,7 @@ def score(context: StageContext) -> None:
     with precision(context):
         scored = within_memory(context, batch, scored_by)
         table = within_memory(context, batch, ranked) if metric.name == "task" else scored
+    scored_table = _cosines(scored) if metric.name == "task" else table.scores()
     context.write_json(
         SCORES,
         {
@@ -95,9 +96,11 @@ def score(context: StageContext) -> None:
             "tokens": len(scored.sequences) * length,
             "layers": layers,
             "table": table.scores(),
-            "shortlisted_by": {"metric": "cosine", "table": _cosines(scored)} if metric.name == "task" else None,
+            "shortlisted_by": {"metric": "cosine", "table": scored_table} if metric.name == "task" else None,
         },
     )
+    shown = cosine.METRIC if metric.name == "task" else metric  # a shortlist is no picture, what made it is one
+    context.emit.scores(shown.name, shown.better, scored_table)
     context.emit.log(f"scored by {metric.name}: {scored.stopped}")
 
 
@@ -180,6 +183,7 @@ def select(context: StageContext) -> None:
     )
     for number, window in enumerate(windows if len(windows) > 1 else ()):
         write_json(context.window(number) / SELECTION, {"windows": [window]})
+    context.emit.selected([(start, end) for start, end, _ in chosen])
     scores = ", ".join("not a number" if score is None else f"{score:.4f}" for _, _, score in chosen)
     of_dense = f"; of the dense model {in_words(removed)} are gone" if before else ""
     context.emit.log(f"layers {in_words(gone)} go: {reason} ({scores}){of_dense}")

@@ -14,7 +14,7 @@ from fastapi import APIRouter, Depends, Request
 from sqlalchemy.orm import Session
 
 from app.api.hub.errors import HubRoute
-from app.auth.callers import BadKeyError, identify
+from app.auth.callers import BadKeyError, CrossSiteError, identify
 from app.auth.loopback import NotFromThisMachine
 from app.db.models import RepoRow
 from app.hub.access import Caller, readable
@@ -61,15 +61,18 @@ def hub_context(request: Request) -> HubContext:
 
 def caller(request: Request) -> Caller:
     """Who asks; a key that is not valid is refused in the words that clients compare."""
-    with hub_context(request).read_sessions() as session:
+    context = hub_context(request)
+    with context.read_sessions() as session:
         try:
-            identity = identify(session, request.method, request.headers)
-        except BadKeyError:
+            identity = identify(session, request.method, request.headers, context.logins)
+        except (BadKeyError, CrossSiteError):
             raise InvalidCredentials from None
         except NotFromThisMachine as error:
             raise ForeignRequest(str(error)) from None
     via = ring.passed_by(request.headers)
-    return Caller("authorization" in request.headers, identity.name, identity.owner, identity.scope, via)
+    return Caller(
+        "authorization" in request.headers or bool(identity.owner), identity.name, identity.owner, identity.scope, via
+    )
 
 
 def repo_name(request: Request) -> str:

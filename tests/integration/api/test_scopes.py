@@ -16,8 +16,17 @@ from app.db.models import CommitRow, DatasetRow, JobRow, RefRow, RepoRow
 from app.main import create_app
 from tests.integration.api.conftest import Service, problem_of, settings_for
 
-OPEN = {"/healthz", "/readyz", "/metrics", "/v1/schemas/{name}", "/v1/signing-key"}
-"""What needs no key: probes, which carry none, the form of reports, and the public key."""
+OPEN = {
+    "/healthz",
+    "/readyz",
+    "/metrics",
+    "/v1/schemas/{name}",
+    "/v1/signing-key",
+    "/login",
+    "/logout",
+    "/static/{version}/{name}",
+}
+"""What needs no key: probes, which carry none, the form of reports, the public key, and the login with its looks."""
 TICKETED = ("/api/uploads/", "/xet/")
 """Their addresses hold a ticket that says what may be sent, and are worthless without it."""
 REDIRECTED = re.compile(r"(/\{namespace\})?/\{name\}/(tree|commit)/")

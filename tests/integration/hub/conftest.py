@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Send
 
 from app.api.hub.application import install_hub
 from app.api.hub.routing import caller
+from app.auth.logins import Logins
 from app.auth.scopes import Scope
 from app.db.models import Base
 from app.db.session import connect, session_factory
@@ -120,7 +121,9 @@ def hub(tmp_path_factory: pytest.TempPathFactory, stories_model: Path) -> Iterat
 
     app = FastAPI()
     uploads = Uploads(root / "uploads", max_bytes=MAX_UPLOAD_BYTES, part_bytes=PART_BYTES)
-    install_hub(app, HubContext(session_factory(engine, read_only=True), sessions, store, uploads))
+    install_hub(
+        app, HubContext(session_factory(engine, read_only=True), sessions, store, uploads, Logins(root / "logins.key"))
+    )
     app.dependency_overrides[caller] = table_caller
     wire = Wire()
     server = uvicorn.Server(

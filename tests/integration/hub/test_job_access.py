@@ -94,6 +94,10 @@ def test_lists_and_pages_show_the_jobs_that_the_key_may_know_of(keyed: Keyed, jo
         text = keyed.ask(who, page).text
         assert (PRIVATE in text) == (who in CLOSE)
         assert jobs["open"] in text
+    found = keyed.ask(who, "/", params={"model": PRIVATE}).text
+    assert (jobs["model"] in found) == ("<b>1</b>" in found) == (who in CLOSE), "nor do counts tell of others"
+    if who == "other":
+        assert keyed.ask(who, "/new", params={"from": jobs["model"]}).status_code == 404
 
 
 def test_a_grant_counts_at_once_and_so_does_closing(keyed: Keyed, jobs: dict[str, str]) -> None:

@@ -129,7 +129,7 @@ def _trained(
     )
 
     def report(step: int, steps: int, values: Mapping[str, float]) -> None:
-        context.emit.metric(**values)
+        context.emit.metric("healing", steps=steps, **values)
         context.emit.progress(step, steps, "steps of healing")
 
     plan = Plan(healing.epochs, healing.learning_rate, healing.batch_size, context.seed("heal"))

@@ -36,6 +36,9 @@ CHECKS = 10  # held-out checks over the run, the last one after the last step
 PATIENCE = 4  # checks in a row without a new best state, after which a run ends early
 LOGGED_STEPS = 200
 
+Report = Callable[[int, int, Mapping[str, float]], None]
+"""Told the step, how many there are, and what was measured at it."""
+
 Wanted = TypeVar("Wanted")
 Read = TypeVar("Read")
 
@@ -145,7 +148,7 @@ def fit(
     plan: Plan,
     objective: Objective | None = None,
     *,
-    report: Callable[[int, int, Mapping[str, float]], None] | None = None,
+    report: Report | None = None,
     keeper: Keeper | None = None,
     group: Group = ALONE,
 ) -> History:
@@ -160,14 +163,14 @@ def fit(
         arguments: see `Arguments`.
         plan: epochs, peak learning rate, sequences per batch, seed of the shuffles.
         objective: the loss; MSE where None.
-        report: told (step, steps, values) of every logged step.
+        report: told (step, steps, values) of every logged step and of every check on what is held out.
         keeper: where the state is kept and looked for.
         group: the processes that train together; each calls this with the same, and all end with the same block.
 
     Raises:
         EngineError: `out_of_memory` where not even one sequence at a time fits.
     """
-    return _Fit(block, pairs, arguments, plan, objective or MeanSquaredError(), keeper, group).run(report)
+    return _Fit(block, pairs, arguments, plan, objective or MeanSquaredError(), keeper, group, report).run()
 
 
 class _Fit:
@@ -182,16 +185,17 @@ class _Fit:
         objective: Objective,
         keeper: Keeper | None,
         group: Group,
+        report: Report | None,
     ) -> None:
         self._block, self._pairs, self._arguments = block, pairs, arguments
         self._plan, self._objective, self._keeper = plan, objective, keeper
-        self._group = group
+        self._group, self._report = group, report or (lambda _step, _steps, _values: None)
         block.eval().requires_grad_(True)  # evaluation mode: no dropout, the target is deterministic
         self._optimizer = make_optimizer(block, plan.learning_rate)
         self._per_epoch = math.ceil(len(pairs.train) / plan.batch_size)
         self._steps = plan.epochs * self._per_epoch
 
-    def run(self, report: Callable[[int, int, Mapping[str, float]], None] | None) -> History:
+    def run(self) -> History:
         began = time.monotonic()
         step = self._begin()
         history = self._history
@@ -212,8 +216,7 @@ class _Fit:
                     break
                 values = {"step": step, "tokens": self._tokens(step), "loss": value, "learning_rate": rate}
                 history.steps.append(values)
-                if report:
-                    report(step, self._steps, values)
+                self._report(step, self._steps, values)
             if step in check_at and not self._check(step):
                 break
             history.seconds = before + time.monotonic() - began
@@ -237,6 +240,7 @@ class _Fit:
         self._history = History(start, start if math.isfinite(start) else math.inf, micro_batch=self._plan.batch_size)
         if math.isfinite(start):
             self._history.held_out.append({"step": 0, "loss": start})
+            self._report(0, self._steps, {"step": 0, "held_out_loss": start})
         self._best = copy.deepcopy(self._block.state_dict())
         self._scale = self._scale_of_loss()
         return 0
@@ -309,6 +313,7 @@ class _Fit:
             history.diverged = True
             return False
         history.held_out.append({"step": step, "loss": error})
+        self._report(step, self._steps, {"step": step, "held_out_loss": error})
         if error < history.best:
             history.best, history.best_step = error, step
             self._best = copy.deepcopy(self._block.state_dict())

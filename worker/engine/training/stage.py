@@ -226,7 +226,7 @@ def _phase(
     )
 
     def report(step: int, steps: int, values: Mapping[str, float]) -> None:
-        context.emit.metric(**values)
+        context.emit.metric(loss, steps=steps, **values)
         context.emit.progress(step, steps, f"steps of {loss}")
 
     def tail(hidden: Tensor) -> Tensor:

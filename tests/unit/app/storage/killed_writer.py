@@ -17,6 +17,7 @@ from typing import Any
 
 from sqlalchemy import event
 
+from app.auth.logins import Logins
 from app.db.models import Base, CommitRow
 from app.db.session import connect, session_factory
 from app.hub import repository, xet_bridge
@@ -91,7 +92,8 @@ def hub_of(place: Place, step: Callable[[], None] | None = None) -> Iterator[Hub
         event.listen(engine, "commit", lambda _: step())
     sessions = session_factory(engine)
     store = place.blobs(register.register_in(sessions))
-    yield HubContext(sessions, sessions, store, Uploads(place.local / "uploads", max_bytes=1 << 30, part_bytes=1 << 20))
+    uploads = Uploads(place.local / "uploads", max_bytes=1 << 30, part_bytes=1 << 20)
+    yield HubContext(sessions, sessions, store, uploads, Logins(place.local / "logins.key"))
     engine.dispose()
 
 

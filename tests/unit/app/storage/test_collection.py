@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from sqlalchemy import delete, update
 from sqlalchemy.orm import Session, sessionmaker
 
+from app.auth.logins import Logins
 from app.db.clock import db_now
 from app.db.models import Base, BlobRow, CommitRow, DatasetRow, JobRow, RepoRow, UploadRow
 from app.db.session import connect, session_factory
@@ -264,7 +265,8 @@ class OvertakenStore(LocalBlobStore):
 def test_an_upload_that_a_collection_overtakes_is_stored_once_more(sessions: Sessions, tmp_path: Path) -> None:
     store = OvertakenStore(tmp_path / "store", register=register.register_in(sessions))
     store.collecting = lambda: collect_now(sessions, store)
-    context = HubContext(sessions, sessions, store, Uploads(tmp_path / "uploads", max_bytes=1 << 20))
+    uploads = Uploads(tmp_path / "uploads", max_bytes=1 << 20)
+    context = HubContext(sessions, sessions, store, uploads, Logins(tmp_path / "logins.key"))
     (tmp_path / "received").write_bytes(b"received")
     name = sha256(b"received").hexdigest()
     with sessions.begin() as session:

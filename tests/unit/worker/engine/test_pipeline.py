@@ -83,6 +83,24 @@ def test_every_stage_runs_once_in_order_and_tells_its_outputs(finished: tuple[Re
     assert report["metrics"]["perplexity_held_out"] is True
 
 
+def test_what_a_picture_is_drawn_from_is_told_when_it_is_known(finished: tuple[Recipe, Path, list[Any]]) -> None:
+    _, workspace, events = finished
+    (scores,) = [e for e in events if e["event"] == "scores"]
+    table = json.loads((workspace / "scores.json").read_text())["table"]
+    for told, row in zip(scores["table"], table, strict=True):
+        assert told == pytest.approx([score for score in row if score is not None], rel=1e-3)
+    (selected,) = [e for e in events if e["event"] == "selected"]
+    selection = json.loads((workspace / "selection.json").read_text())
+    assert selected["windows"] == [[window["start"], window["end"]] for window in selection["windows"]]
+    (phase,) = json.loads((workspace / "training.json").read_text())["phases"]
+    points = [e for e in events if e["event"] == "metric" and e["stage"] == "train" and "step" in e]
+    held_out = [{"step": e["step"], "loss": e["held_out_loss"]} for e in points if "held_out_loss" in e]
+    assert held_out == phase["held_out"]
+    assert [e["step"] for e in points if "loss" in e] == [step["step"] for step in phase["steps"]]
+    assert {e["phase"] for e in points} == {phase["loss"]}
+    assert len({e["steps"] for e in points}) == 1
+
+
 def test_the_planned_parameters_are_the_written_ones(finished: tuple[Recipe, Path, list[Any]]) -> None:
     _, workspace, _ = finished
     selection = json.loads((workspace / "selection.json").read_text())

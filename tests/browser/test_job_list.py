@@ -1,0 +1,39 @@
+"""The list of jobs with very many of them: there at once, and paged through."""
+
+import pytest
+from playwright.sync_api import Browser, expect
+from sqlalchemy import insert, select
+
+from app.db.models import JobRow
+from tests.browser.conftest import visit
+from tests.integration.api.conftest import running, settings_for
+
+pytestmark = pytest.mark.chromium
+
+JOBS = 10_000
+FIRST_PAINT = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
+
+
+def test_ten_thousand_jobs_are_seen_within_a_second(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> None:
+    with running(settings_for(tmp_path_factory.mktemp("many") / "data", None)) as service:
+        one = service.submit()
+        with service.sessions.begin() as session:
+            spec = session.scalar(select(JobRow.spec).where(JobRow.id == one["id"]))
+            rows = [
+                {"id": f"{n:032x}", "state": "succeeded", "spec": spec, "model": f"team/model-{n % 9}"}
+                for n in range(JOBS)
+            ]
+            session.execute(insert(JobRow), rows)
+        with visit(browser, service, "/") as found:
+            paints = []
+            for _ in range(3):
+                found.page.reload()
+                expect(found.page.locator("[data-job]")).to_have_count(50)
+                paints.append(found.page.evaluate(FIRST_PAINT))
+            assert min(paints) < 1000
+            expect(found.page.locator(".counts")).to_contain_text("10,001")
+            seen = found.page.locator("[data-job]").first.get_attribute("data-job")
+            found.page.get_by_role("link", name="Older jobs").click()
+            expect(found.page.get_by_role("link", name="Newest")).to_be_visible()
+            assert found.page.locator("[data-job]").first.get_attribute("data-job") != seen
+            assert found.said == []
