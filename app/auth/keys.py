@@ -9,7 +9,7 @@ import string
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import ColumnElement, or_, select, update
 from sqlalchemy.orm import Session
 
 from app.auth.scopes import Scope
@@ -56,13 +56,7 @@ def limits_of(row: ApiKeyRow) -> Limits:
 
 def find(session: Session, key: str) -> ApiKeyRow | None:
     """The row of a key that is valid now."""
-    return session.scalar(
-        select(ApiKeyRow).where(
-            ApiKeyRow.sha256 == _hash(key),
-            ApiKeyRow.revoked_at.is_(None),
-            or_(ApiKeyRow.expires_at.is_(None), ApiKeyRow.expires_at > db_now()),
-        )
-    )
+    return session.scalar(select(ApiKeyRow).where(ApiKeyRow.sha256 == _hash(key), *_valid()))
 
 
 def lock(session: Session, key_id: str) -> ApiKeyRow | None:
@@ -73,6 +67,12 @@ def lock(session: Session, key_id: str) -> ApiKeyRow | None:
 def scope_of(session: Session, key_id: str) -> Scope | None:
     """The scope that a key has, or had while it was valid; None where it was never made."""
     found = session.scalar(select(ApiKeyRow.scope).where(ApiKeyRow.id == key_id))
+    return None if found is None else Scope(found)
+
+
+def valid_scope_of(session: Session, key_id: str) -> Scope | None:
+    """The scope of a key that is valid now; None where it is revoked, expired or was never made."""
+    found = session.scalar(select(ApiKeyRow.scope).where(ApiKeyRow.id == key_id, *_valid()))
     return None if found is None else Scope(found)
 
 
@@ -92,6 +92,10 @@ def revoke(session: Session, key_id: str) -> bool:
         update(ApiKeyRow).where(ApiKeyRow.id == key_id).values(revoked_at=db_now()).returning(ApiKeyRow.id)
     )
     return revoked is not None
+
+
+def _valid() -> tuple[ColumnElement[bool], ...]:
+    return ApiKeyRow.revoked_at.is_(None), or_(ApiKeyRow.expires_at.is_(None), ApiKeyRow.expires_at > db_now())
 
 
 def _hash(key: str) -> str:
