@@ -316,6 +316,13 @@ class TextTooShort(InvalidRequest):
     title = "The text is too short"
 
 
+class BadWebhookUrl(InvalidRequest):
+    """Nothing is sent to such a URL; `detail` says why and what is allowed."""
+
+    code = "bad_webhook_url"
+    title = "The URL is none that messages are sent to"
+
+
 class UnknownTask(InvalidRequest):
     """There is no task of this name, and no data set with this id; `detail` names those nearest to it."""
 
@@ -383,6 +390,20 @@ class DatasetNotFound(NotFound):
     title = "No such data set"
 
 
+class WebhookNotFound(NotFound):
+    """There is no webhook of this id."""
+
+    code = "webhook_not_found"
+    title = "No such webhook"
+
+
+class DeliveryNotFound(NotFound):
+    """The webhook has no delivery of this id."""
+
+    code = "delivery_not_found"
+    title = "No such delivery"
+
+
 class FileNotFound(NotFound):
     """The job has no such file (yet)."""
 
@@ -411,6 +432,22 @@ class JobNotRetryable(ServiceError):  # noqa: N818
 
     code = "job_not_retryable"
     title = "The job cannot be retried"
+    status = 409
+
+
+class TooManyWebhooks(ServiceError):  # noqa: N818
+    """The API key has as many webhooks as it may have; one has to be removed first."""
+
+    code = "too_many_webhooks"
+    title = "The API key has no room for another webhook"
+    status = 409
+
+
+class WebhookDisabled(ServiceError):  # noqa: N818
+    """The webhook has answered 410 and is told nothing more until it is enabled again."""
+
+    code = "webhook_disabled"
+    title = "The webhook is disabled"
     status = 409
 
 

@@ -12,7 +12,7 @@ from fastapi_swagger import patch_fastapi
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
-from app.api import artefacts, datasets, events, health, imports, jobs, metrics, plans, schemas, signing_key
+from app.api import artefacts, datasets, events, health, imports, jobs, metrics, plans, schemas, signing_key, webhooks
 from app.api.audit import AuditMiddleware
 from app.api.body_limit import BodyLimitMiddleware
 from app.api.deps import Services
@@ -50,9 +50,14 @@ from app.web import jobs as jobs_page
 from app.web import login as login_page
 from app.web import models as model_pages
 from app.web import new as new_page
+from app.webhooks.addresses import AllowList
+from app.webhooks.dispatcher import SENDERS, Post, run_sender
+from app.webhooks.sending import Sender
+from app.webhooks.signatures import PURPOSE, SecretBox
 
 _FRAMEWORK_ERRORS = ("HTTPValidationError", "ValidationError")
 _LOGIN_KEY_FILE = "logins.key"  # on disk that every API process of this service shares
+_SENDERS_LEAVE_SECONDS = 1.0
 _FORM_OVERHEAD_BYTES = 1 << 16  # boundaries, part headers and the name around an upload
 
 log = structlog.get_logger(__name__)
@@ -73,7 +78,11 @@ def create_app(settings: Settings) -> FastAPI:
             threading.Thread(target=work, args=(services, stop), name=work.__name__.strip("_"), daemon=True)
             for work in (_reconcile, _collect)
         ]
-        for thread in threads:
+        senders = [
+            threading.Thread(target=_send, args=(services, stop), name=f"send-{number}", daemon=True)
+            for number in range(SENDERS)
+        ]
+        for thread in (*threads, *senders):
             thread.start()
         try:
             yield
@@ -81,6 +90,9 @@ def create_app(settings: Settings) -> FastAPI:
             stop.set()
             for thread in threads:
                 await run_in_threadpool(thread.join)
+            for sender in senders:
+                # A slow receiver holds no stop up: what it was sent is sent again, under the same id.
+                await run_in_threadpool(sender.join, _SENDERS_LEAVE_SECONDS)
             if services.mirror is not None:
                 services.mirror.close()
             engine.dispose()
@@ -90,6 +102,7 @@ def create_app(settings: Settings) -> FastAPI:
         version=VERSION,
         summary="Compress large language models: prune layers, train one light replacement, prove the result.",
         lifespan=lifespan,
+        webhooks=webhooks.messages,
         separate_input_output_schemas=False,
         docs_url=None,  # served below, from this machine: FastAPI's own page loads its scripts from elsewhere
         redoc_url=None,
@@ -100,7 +113,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.celery = services.celery
     app.state.read_sessions = services.read_sessions
     modules = (
-        *(jobs, plans, events, artefacts, schemas, datasets, imports, signing_key),
+        *(jobs, plans, events, artefacts, webhooks, schemas, datasets, imports, signing_key),
         *(health, metrics, assets, login_page),
         *(jobs_page, job_page, new_page, compare_page, model_pages, datasets_page),
     )
@@ -152,18 +165,27 @@ def _services(settings: Settings, sessions: Any, read_sessions: Any) -> Services
         with read_sessions() as session:
             return repository.marks(session, job_ids)
 
+    signer = load_signer(settings)
+    post = Post(
+        sessions,
+        read_sessions,
+        SecretBox(signer.key_for(PURPOSE)),
+        AllowList.of(settings.webhook_private),
+        Sender(),
+    )
     return Services(
         settings=settings,
         sessions=sessions,
         read_sessions=read_sessions,
         blobs=blobs,
         artefacts=artefacts,
-        signer=load_signer(settings),
+        signer=signer,
         logins=Logins(settings.data_dir.absolute() / _LOGIN_KEY_FILE),
         celery=make_celery(settings),
         mirror=mirror,
         door=Door(read_sessions, blobs, mirror=mirror, vllm=_has_vllm(settings), task_data=settings.task_data),
         watcher=Watcher(read_marks),
+        post=post,
     )
 
 
@@ -214,6 +236,10 @@ def _collect(services: Services, stop: threading.Event) -> None:
     )
 
 
+def _send(services: Services, stop: threading.Event) -> None:
+    run_sender(services.post, stop, every_seconds=services.settings.reconcile_seconds)
+
+
 def _describe_problems(app: FastAPI) -> None:
     """Put our problem documents into the OpenAPI document in place of the framework's own validation errors."""
     describe = app.openapi
@@ -226,7 +252,8 @@ def _describe_problems(app: FastAPI) -> None:
             schemas |= models.pop("$defs", {}) | {"Problem": models}
             for name in _FRAMEWORK_ERRORS:
                 schemas.pop(name, None)
-            for operation in (found for path in document["paths"].values() for found in path.values()):
+            described = (*document["paths"].values(), *document.get("webhooks", {}).values())
+            for operation in (found for path in described for found in path.values()):
                 # Added to every route with a parameter, also where any text will do.
                 if _FRAMEWORK_ERRORS[0] in str(operation["responses"].get("422")):
                     del operation["responses"]["422"]

@@ -9,6 +9,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.auth.loopback import is_loopback
+from app.webhooks.addresses import AllowList
 
 EMBEDDED_BROKER = "filesystem://"
 
@@ -68,6 +69,11 @@ class Settings(BaseSettings):
     trust_remote_code: Annotated[frozenset[str], NoDecode] = Field(
         frozenset(), description="Repos whose own modelling code may be run, separated by commas."
     )
+    webhook_private: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Hosts, addresses and networks (10.1.0.0/16), separated by commas, that webhooks may be sent to "
+        "although they are not public.",
+    )
     public_url: str = Field("", description="The service's address as clients see it; default: taken from the request.")
 
     signing_key: SecretStr | None = Field(
@@ -116,10 +122,16 @@ class Settings(BaseSettings):
     def _split_paths(cls, value: object) -> object:
         return tuple(part for part in value.split(os.pathsep) if part) if isinstance(value, str) else value
 
-    @field_validator("trust_remote_code", mode="before")
+    @field_validator("trust_remote_code", "webhook_private", mode="before")
     @classmethod
     def _split_names(cls, value: object) -> object:
-        return frozenset(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("webhook_private")
+    @classmethod
+    def _check_addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        AllowList.of(value)
+        return value
 
     @field_validator(
         "database_url",

@@ -22,6 +22,7 @@ from app.provenance.signing import Signer
 from app.settings import Settings
 from app.storage.artefacts import ArtefactStore
 from app.storage.blobs import BlobStore
+from app.webhooks.dispatcher import Post
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class Services:
     """Of the upstream hub, if there is one."""
     door: Door
     watcher: Watcher
+    post: Post
+    """What webhooks are sent with."""
 
 
 @dataclass(frozen=True)

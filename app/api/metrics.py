@@ -9,6 +9,7 @@ from starlette.types import Scope
 
 from app.jobs import queue
 from app.jobs.states import State
+from app.webhooks import deliveries
 
 router = APIRouter()
 
@@ -38,7 +39,9 @@ def metrics(request: Request) -> Response:
     registry = CollectorRegistry()
     jobs = Gauge("streamline_jobs", "Jobs by state", ["state"], registry=registry)
     oldest = Gauge("streamline_queue_age_seconds", "Age of the job that has waited longest; 0: none", registry=registry)
+    waiting = Gauge("streamline_webhooks_waiting", "Messages of webhooks that are still to be sent", registry=registry)
     with request.app.state.read_sessions() as session:
+        waiting.set(deliveries.waiting(session))
         counts = queue.state_counts(session)
         oldest.set(queue.queue_age_seconds(session))
     for state in State:

@@ -11,6 +11,8 @@ from app.db.models import AuditRow
 _LONGEST_TARGET: Final = 500
 LOCAL_COMMAND: Final = "command"
 """`key_name` of what was done with the operator's command line, which needs no key."""
+BY_ITSELF: Final = "service"
+"""`key_name` of what the service has done without being asked."""
 
 
 def record(

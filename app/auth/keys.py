@@ -75,6 +75,12 @@ def scope_of(session: Session, key_id: str) -> Scope | None:
     return None if found is None else Scope(found)
 
 
+def valid_scope_of(session: Session, key_id: str) -> Scope | None:
+    """The scope of a key that is valid now; None where it is revoked, expired or was never made."""
+    found = session.scalar(select(ApiKeyRow.scope).where(ApiKeyRow.id == key_id, *_valid()))
+    return None if found is None else Scope(found)
+
+
 def exist(session: Session) -> bool:
     """Whether any key was ever made: from then on every call needs one (a revoked last key locks, not opens)."""
     return session.scalar(select(ApiKeyRow.id).limit(1)) is not None
@@ -93,7 +99,7 @@ def revoke(session: Session, key_id: str) -> bool:
     return revoked is not None
 
 
-def _valid() -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+def _valid() -> tuple[ColumnElement[bool], ...]:
     return ApiKeyRow.revoked_at.is_(None), or_(ApiKeyRow.expires_at.is_(None), ApiKeyRow.expires_at > db_now())
 
 

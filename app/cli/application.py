@@ -2,7 +2,7 @@
 
 import typer
 
-from app.cli import exits, job_commands, keys, model_commands, service_commands
+from app.cli import exits, job_commands, keys, model_commands, service_commands, webhooks
 from app.cli.exits import UsageError
 
 application = typer.Typer(
@@ -19,6 +19,7 @@ application = typer.Typer(
 for part in (service_commands, job_commands, model_commands):
     application.add_typer(part.commands)
 application.add_typer(keys.commands, name="keys")
+application.add_typer(webhooks.commands, name="webhooks")
 
 
 def run(arguments: list[str]) -> int:

@@ -150,3 +150,38 @@ def import_model(path: Path, repo: str) -> Call:
     """Import a directory that lies on the service's machine."""
     arguments = {"json": {"path": str(path), "repo": repo}, "timeout": _UNHURRIED}
     return Call("POST", "/v1/imports", repeatable=False, arguments=arguments)
+
+
+def add_webhook(url: str, job_id: str | None, wanted: Mapping[str, Any]) -> Call:
+    """Register an address; twice would be two of them."""
+    path = "/v1/webhooks" if job_id is None else f"/v1/jobs/{job_id}/webhooks"
+    body = {"url": url} | {key: value for key, value in wanted.items() if value is not None}
+    return Call("POST", path, repeatable=False, arguments={"json": body})
+
+
+def webhooks(cursor: str | None) -> Call:
+    """A page of webhooks."""
+    params = {"limit": 100} | ({} if cursor is None else {"cursor": cursor})
+    return Call("GET", "/v1/webhooks", arguments={"params": params})
+
+
+def remove_webhook(webhook_id: str) -> Call:
+    """Remove a webhook; the second time there is none."""
+    return Call("DELETE", f"/v1/webhooks/{quote(webhook_id, safe='')}", repeatable=False)
+
+
+def enable_webhook(webhook_id: str) -> Call:
+    """Enable a webhook."""
+    return Call("POST", f"/v1/webhooks/{quote(webhook_id, safe='')}/enable")
+
+
+def deliveries(webhook_id: str, filters: Mapping[str, str | int | None]) -> Call:
+    """A page of a webhook's deliveries."""
+    params = {key: value for key, value in filters.items() if value is not None}
+    return Call("GET", f"/v1/webhooks/{quote(webhook_id, safe='')}/deliveries", arguments={"params": params})
+
+
+def redeliver(webhook_id: str, delivery_id: str) -> Call:
+    """Send a message again."""
+    where = f"{quote(webhook_id, safe='')}/deliveries/{quote(delivery_id, safe='')}"
+    return Call("POST", f"/v1/webhooks/{where}/redeliver")

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -165,6 +165,55 @@ class Streamline:
     def import_model(self, path: Path, repo: str) -> dict[str, Any]:
         """Import a model directory that lies on the service's machine, below one of its STREAMLINE_MODEL_ROOTS."""
         return self._json(calls.import_model(path, repo))
+
+    def add_webhook(
+        self,
+        url: str,
+        *,
+        events: Sequence[str] | None = None,
+        jobs: str | None = None,
+        job_id: str | None = None,
+        description: str | None = None,
+    ) -> dict[str, Any]:
+        """Register an address that is told how jobs end: its "secret" is in the answer, and in no later one.
+
+        Args:
+            url: where messages are sent.
+            events: such as job.failed; default: every end of a job.
+            jobs: `own` (default) or `visible`: which jobs it is told of.
+            job_id: the one job that it is about, instead of all.
+            description: for the list.
+        """
+        named = None if events is None else list(events)
+        wanted = {"events": named, "jobs": jobs, "description": description}
+        return self._json(calls.add_webhook(url, job_id, wanted))
+
+    def webhooks(self) -> list[dict[str, Any]]:
+        """The key's webhooks, newest first."""
+        found: list[dict[str, Any]] = []
+        cursor: str | None = None
+        while True:
+            page = self._json(calls.webhooks(cursor))
+            found += page["items"]
+            cursor = page["next_cursor"]
+            if cursor is None:
+                return found
+
+    def remove_webhook(self, webhook_id: str) -> None:
+        """Remove a webhook; what still waits for it is not sent."""
+        self._send(calls.remove_webhook(webhook_id))
+
+    def enable_webhook(self, webhook_id: str) -> dict[str, Any]:
+        """Tell a webhook that was disabled by the answer 410 what happens from now on."""
+        return self._json(calls.enable_webhook(webhook_id))
+
+    def deliveries(self, webhook_id: str, **filters: str | int | None) -> dict[str, Any]:
+        """A page of what the webhook was sent and is to be sent, newest first: {"items", "next_cursor"}."""
+        return self._json(calls.deliveries(webhook_id, filters))
+
+    def redeliver(self, webhook_id: str, delivery_id: str) -> dict[str, Any]:
+        """Send a message again, now, whatever came of it before."""
+        return self._json(calls.redeliver(webhook_id, delivery_id))
 
     def ready(self) -> bool:
         """Whether the service and everything that it needs answer."""

@@ -15,6 +15,7 @@ from typing import Any
 _PATH = re.compile(r"(?<![\w.<>…/-])/(?!v1/|api/)(?:[^\s/'\"`:,;(){}\[\]<>|]+/)+([^\s/'\"`:,;(){}\[\]<>|]*)")
 _SECRETS = (
     (re.compile(r"\b(hf_[A-Za-z0-9]{8})[A-Za-z0-9]{12,}"), r"\1…"),  # what names a key in our lists stays
+    (re.compile(r"\bwhsec_[A-Za-z0-9+/=]{8,}"), "whsec_…"),
     (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{8,}"), r"\1 …"),
     (re.compile(r"://[^/@\s]+@"), "://…@"),
     (re.compile(r"(/api/uploads/)[\w-]+\.[\w-]+"), r"\1…"),  # a ticket is as good as a key, for half a day

@@ -287,6 +287,69 @@ class AuditRow(Base):
     request_id: Mapped[str] = mapped_column(String(64))
 
 
+class WebhookRow(Base):
+    """An address that is told what has happened to jobs."""
+
+    __tablename__ = "webhooks"
+    __table_args__ = (Index("webhooks_newest_first", "created_at", "id"),)
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    owner: Mapped[str] = mapped_column(String(16), default="", index=True)
+    """Id of the API key that registered it; empty where the service had none."""
+    url: Mapped[str] = mapped_column(String(2000))
+    secret: Mapped[str] = mapped_column(String(200))
+    """What its messages are signed with, encrypted; see `app.webhooks.signatures`."""
+    events: Mapped[list[Any]]
+    """What it is told: `job.succeeded`, `job.failed`, `job.cancelled`."""
+    jobs: Mapped[str] = mapped_column(String(8))
+    """`own`: those that its owner submits; `visible`: all that its owner may know of."""
+    job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), index=True)
+    """The one job that it is about; null: all that `jobs` says."""
+    description: Mapped[str] = mapped_column(String(200), default="")
+    service_url: Mapped[str] = mapped_column(String(500))
+    """The service's address as whoever registered it sees it: what its messages point to."""
+    created_at: Mapped[datetime] = mapped_column(insert_default=db_now())
+    disabled_at: Mapped[datetime | None]
+    """Since when it is told nothing more, because it answered that it is gone for good."""
+
+
+class WebhookDeliveryRow(Base):
+    """One message for one endpoint: written in the transaction that ends the job, sent until somebody takes it."""
+
+    __tablename__ = "webhook_deliveries"
+    __table_args__ = (
+        UniqueConstraint("webhook_id", "job_id", "seq"),
+        Index("webhook_deliveries_due", "state", "next_attempt_at"),
+        Index("webhook_deliveries_newest_first", "webhook_id", "created_at", "id"),
+    )
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    """The message's id, which receivers tell repetitions by."""
+    webhook_id: Mapped[str] = mapped_column(ForeignKey("webhooks.id", ondelete="CASCADE"))
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), index=True)
+    seq: Mapped[int]
+    """Number of the job's event that it is about: a job that is retried can end more than once."""
+    event: Mapped[str] = mapped_column(String(32))
+    payload: Mapped[str] = mapped_column(Text)
+    """Exactly what is sent, with every attempt."""
+    state: Mapped[str] = mapped_column(String(9), default="pending")
+    """`pending`, `delivered`, or `failed`: given up."""
+    attempts: Mapped[int] = mapped_column(Integer, default=0)
+    """Begun so far; the outcome of an older one than the last changes nothing."""
+    failures: Mapped[int] = mapped_column(Integer, default=0)
+    """Attempts that failed since the message was made or its delivery was asked for again."""
+    next_attempt_at: Mapped[datetime | None]
+    lease_expires_at: Mapped[datetime | None] = mapped_column(index=True)
+    """Until when the attempt under way is its sender's alone."""
+    last_attempt_at: Mapped[datetime | None]
+    status_code: Mapped[int | None]
+    """Of the last answer."""
+    error: Mapped[str | None] = mapped_column(String(300))
+    """Why the last attempt failed."""
+    created_at: Mapped[datetime] = mapped_column(insert_default=db_now())
+    delivered_at: Mapped[datetime | None]
+
+
 class BlobRow(Base):
     """What the collection has to know about a blob: put or named when, and whether it is being collected."""
 

@@ -16,6 +16,7 @@ from app.db.clock import db_now
 from app.db.models import JobLabelRow, JobRow
 from app.jobs.event_log import Event, append_events
 from app.jobs.states import FINAL, State, Trigger, sources, target
+from app.webhooks import outbox
 
 
 class LeaseLostError(Exception):
@@ -83,6 +84,11 @@ def get(session: Session, job_id: str, *, where: ColumnElement[bool] | None = No
     """The job as it stands, or None: there is none, or it does not meet the condition `where`."""
     query = select(JobRow).where(JobRow.id == job_id, true() if where is None else where)
     return session.scalar(query.execution_options(populate_existing=True))
+
+
+def lock(session: Session, job_id: str) -> None:
+    """Let nobody move the job until the transaction ends (SQLite has one writer at a time anyway)."""
+    session.execute(select(JobRow.id).where(JobRow.id == job_id).with_for_update())
 
 
 def marks(session: Session, job_ids: Iterable[str], *, where: ColumnElement[bool] | None = None) -> dict[str, Mark]:
@@ -238,7 +244,14 @@ def _finish(session: Session, job_id: str, token: int, trigger: Trigger, **value
     )
     if done is None:
         raise LeaseLostError(job_id)
-    append_events(session, job_id, [Event("state", {"state": target(trigger)} | _of_interest(values))])
+    _append_state(session, job_id, {"state": target(trigger)} | _of_interest(values))
+
+
+def _append_state(session: Session, job_id: str, data: Mapping[str, Any]) -> None:
+    """The event about a new state, and if it is an end, in the same transaction what endpoints are to be told."""
+    append_events(session, job_id, [Event("state", data)])
+    if data["state"] in FINAL:
+        outbox.job_ended(session, job_id)
 
 
 def _of_interest(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -296,7 +309,7 @@ def request_cancel(session: Session, job_id: str) -> bool:
         .returning(JobRow.id)
     )
     if cancelled_now is not None:
-        append_events(session, job_id, [Event("state", {"state": State.CANCELLED})])
+        _append_state(session, job_id, {"state": State.CANCELLED})
         return True
     asked = session.execute(
         update(JobRow)
@@ -375,8 +388,7 @@ def expire_leases(session: Session, *, max_attempts: int) -> list[str]:
             .returning(JobRow.id)
         )
         if gone is not None:
-            reason = {"state": target(trigger), "reason": "the worker's lease ran out"}
-            append_events(session, row.id, [Event("state", reason)])
+            _append_state(session, row.id, {"state": target(trigger), "reason": "the worker's lease ran out"})
             taken.append(row.id)
     return taken
 

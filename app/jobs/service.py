@@ -3,20 +3,18 @@
 A job that the one who asks (`who`) may not know of does not exist for them; see `app.jobs.access`.
 """
 
-import base64
-import binascii
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement
 from sqlalchemy.orm import Session
 
 from app.auth import keys
+from app.db import cursors
 from app.db.models import JobRow
-from app.errors import InvalidRequest, JobIsFinal, JobNotFound, JobNotRetryable, QuotaExceeded
+from app.errors import JobIsFinal, JobNotFound, JobNotRetryable, QuotaExceeded
 from app.hub.access import Caller
 from app.jobs import idempotency, queue, repository
 from app.jobs.access import note_repositories, visible_to
@@ -110,13 +108,13 @@ def page(
     Raises:
         InvalidRequest: the cursor is none that this service gave out.
     """
-    before = _decode_cursor(cursor) if cursor else None
+    before = cursors.decode(cursor)
     where = visible_to(who) if also is None else visible_to(who) & also
     rows = repository.page(
         session, state=state, model=model, labels=labels, before=before, where=where, limit=limit + 1
     )
     more = len(rows) > limit
-    return Page(rows[:limit], _encode_cursor(rows[limit - 1]) if more else None)
+    return Page(rows[:limit], cursors.encode(rows[limit - 1].created_at, rows[limit - 1].id) if more else None)
 
 
 def cancel(session: Session, job_id: str, who: Caller) -> JobRow:
@@ -163,25 +161,3 @@ def _check_queue(session: Session, owner: str) -> None:
 
 def _unknown(job_id: str) -> JobNotFound:
     return JobNotFound(f"There is no job {job_id[:64]!r}; GET /v1/jobs lists those that are.", parameter="job_id")
-
-
-def _encode_cursor(row: JobRow) -> str:
-    return base64.urlsafe_b64encode(f"{row.created_at.isoformat()} {row.id}".encode()).decode().rstrip("=")
-
-
-def _decode_cursor(cursor: str) -> tuple[datetime, str]:
-    try:
-        text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode("ascii")
-        moment, _, job_id = text.partition(" ")
-        created_at = datetime.fromisoformat(moment)
-        if created_at.tzinfo is None:
-            raise ValueError(text)
-        created_at = created_at.astimezone(UTC)  # here, where a year outside the calendar is the client's error
-        if not job_id or not job_id.isalnum():
-            raise ValueError(text)
-    except (binascii.Error, ValueError, OverflowError):
-        raise InvalidRequest(
-            "cursor is not one that this service gave out; send `next_cursor` of the page before, or leave it out.",
-            parameter="cursor",
-        ) from None
-    return created_at, job_id

@@ -5,6 +5,8 @@ import binascii
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -30,6 +32,14 @@ class Signer:
     def sign(self, content: bytes) -> bytes:
         """A detached signature: base64 of its 64 bytes, and a newline. The same bytes give the same signature."""
         return base64.b64encode(self._key.sign(content)) + b"\n"
+
+    def key_for(self, purpose: str) -> bytes:
+        """A secret key of 32 bytes for this purpose, derived from the private one (HKDF, RFC 5869).
+
+        Every process of the service derives the same, and with another signing key another.
+        """
+        derive = HKDF(SHA256(), length=32, salt=None, info=f"streamline {purpose}".encode())
+        return derive.derive(self._key.private_bytes_raw())
 
     @property
     def public_pem(self) -> str:

@@ -18,6 +18,7 @@ from tests.integration.api.conftest import Service, jsonl, running, settings_for
 
 SECONDS = int(os.environ.get("STREAMLINE_TEST_FUZZ_SECONDS", "6"))
 NOBODY, OPEN = "nobody", "open"
+FILE = '"path.name" = "report-1.json"\n'
 # Some rules are between fields, or about what is in the hub: such requests are refused although each field is right.
 BEYOND_SCHEMAS = "positive_data_acceptance"
 # Where everybody may do everything, a key that is missing or wrong is no fault; all of these hold there too.
@@ -29,7 +30,8 @@ WITHOUT_KEYS += "response_schema_conformance,unsupported_method,use_after_free,e
 @pytest.mark.timeout(SECONDS + 120)
 @pytest.mark.parametrize("who", [NOBODY, *Scope, OPEN])
 def test_no_request_breaks_the_service_or_is_answered_in_an_undocumented_way(who: str, tmp_path: Path) -> None:
-    with running(settings_for(tmp_path / "data", None)) as service:
+    settings = settings_for(tmp_path / "data", None).model_copy(update={"webhook_private": ("127.0.0.1",)})
+    with running(settings) as service:
         config = tmp_path / "schemathesis.toml"
         config.write_text(_known_ids(service))
         headers = []
@@ -67,4 +69,7 @@ def _known_ids(service: Service) -> str:
         assert claim is not None
         result = {"repo": "demo/out", "revision": "0" * 40, "removed_layers": [9, 10], "metrics": {}}
         repository.succeed(session, job, claim.token, verdict="pass", gates=[], result=result)
-    return f'[parameters]\njob_id = "{job}"\ndataset_id = "{dataset}"\n"path.name" = "report-1.json"\n'
+    hook = service.http.post(f"/v1/jobs/{job}/webhooks", json={"url": "http://127.0.0.1:9/"}).json()["id"]
+    (delivery,) = service.http.get(f"/v1/webhooks/{hook}/deliveries").json()["items"]
+    ids = {"job_id": job, "dataset_id": dataset, "webhook_id": hook, "delivery_id": delivery["id"]}
+    return "\n".join(["[parameters]", *(f'{name} = "{known}"' for name, known in ids.items()), FILE])

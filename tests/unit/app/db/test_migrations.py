@@ -18,11 +18,12 @@ from sqlalchemy import Engine, MetaData, create_engine, inspect, select, text
 
 from app.auth import keys
 from app.db.migrate import alembic_config, migrate
-from app.db.models import DatasetRow, IdempotencyRow, JobEventRow
+from app.db.models import DatasetRow, IdempotencyRow, JobEventRow, WebhookRow
 from app.db.session import connect, session_factory
 from app.jobs import repository
 from app.jobs.states import State
 from app.jobs.views import Job
+from app.webhooks import deliveries
 from tests.conftest import REPOSITORY
 from tests.service_process import wait_until
 
@@ -86,6 +87,11 @@ def test_a_migration_keeps_every_job_and_every_key_of_an_older_release(url: str,
         assert {dataset.id: dataset.owner for dataset in session.scalars(select(DatasetRow))} == {
             dataset["id"]: dataset.get("owner", "") for dataset in rows["datasets"]
         }, "who uploaded the older ones is not known"
+        assert {row.id: (row.secret, row.events) for row in session.scalars(select(WebhookRow))} == {
+            webhook["id"]: (webhook["secret"], webhook["events"]) for webhook in rows.get("webhooks", ())
+        }
+        waiting = [one["id"] for one in rows.get("webhook_deliveries", ()) if one["state"] == "pending"]
+        assert list(deliveries.due(session, limit=10)) == waiting
     by_state = {job["state"]: job["id"] for job in rows["jobs"]}
     with sessions.begin() as session:
         assert repository.expire_leases(session, max_attempts=3) == [by_state["running"]], "its worker is long gone"

@@ -1,0 +1,116 @@
+"""All the SQL about endpoints. Functions take the caller's session and never commit."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import ColumnElement, and_, delete, func, or_, select, true, tuple_, update
+from sqlalchemy.orm import Session
+
+from app.auth import keys
+from app.db.clock import db_now
+from app.db.cursors import Position
+from app.db.models import JobRow, WebhookRow
+from app.hub.access import Caller
+from app.jobs.access import visible_to
+
+OWN = "own"
+VISIBLE = "visible"
+
+
+def insert(session: Session, row: WebhookRow) -> None:
+    """Add a new endpoint."""
+    session.add(row)
+    session.flush()
+    session.refresh(row)
+
+
+def get(session: Session, webhook_id: str, who: Caller | None = None) -> WebhookRow | None:
+    """The endpoint as it stands, or None: there is none, or it is not one of `who`'s."""
+    query = select(WebhookRow).where(WebhookRow.id == webhook_id, true() if who is None else _of(who))
+    return session.scalar(query.execution_options(populate_existing=True))
+
+
+def page(
+    session: Session, who: Caller, *, job_id: str | None, before: Position | None, limit: int
+) -> Sequence[WebhookRow]:
+    """The caller's endpoints, newest first, that are older than `before`; with `job_id`, those of this job alone."""
+    query = select(WebhookRow).where(_of(who)).order_by(WebhookRow.created_at.desc(), WebhookRow.id.desc()).limit(limit)
+    if job_id is not None:
+        query = query.where(WebhookRow.job_id == job_id)
+    if before is not None:
+        query = query.where(tuple_(WebhookRow.created_at, WebhookRow.id) < tuple_(*before))
+    return session.scalars(query).all()
+
+
+def count(session: Session, owner: str, job_id: str | None) -> int:
+    """How many endpoints this key has: for this job, or (None) those that are for no job in particular."""
+    same_job = WebhookRow.job_id.is_(None) if job_id is None else WebhookRow.job_id == job_id
+    return session.scalar(select(func.count()).where(WebhookRow.owner == owner, same_job)) or 0
+
+
+def remove(session: Session, webhook_id: str, who: Caller) -> bool:
+    """Forget the endpoint and what was to be sent to it; False when `who` has none of this id."""
+    gone = session.scalar(delete(WebhookRow).where(WebhookRow.id == webhook_id, _of(who)).returning(WebhookRow.id))
+    return gone is not None
+
+
+def enable(session: Session, webhook_id: str, who: Caller) -> bool:
+    """Tell the endpoint what happens from now on; False when `who` has none of this id."""
+    return _set_disabled(session, WebhookRow.id == webhook_id, _of(who), disabled=False)
+
+
+def disable(session: Session, webhook_id: str) -> bool:
+    """Tell the endpoint nothing more; False when it already is, or is not there any more."""
+    return _set_disabled(session, WebhookRow.id == webhook_id, WebhookRow.disabled_at.is_(None), disabled=True)
+
+
+def _set_disabled(session: Session, *where: ColumnElement[bool], disabled: bool) -> bool:
+    changed = session.scalar(
+        update(WebhookRow)
+        .where(*where)
+        .values(disabled_at=db_now() if disabled else None)
+        .returning(WebhookRow.id)
+        .execution_options(synchronize_session=False)
+    )
+    return changed is not None
+
+
+def _of(who: Caller) -> ColumnElement[bool]:
+    return true() if who.sees_all else WebhookRow.owner == who.key
+
+
+# --- who hears of which job ------------------------------------------------------------------------------------------
+
+
+def listeners(session: Session, job_id: str) -> Sequence[WebhookRow]:
+    """The endpoints that want to hear of the job, whether or not their owners may; they stay until the commit."""
+    wanted = or_(
+        WebhookRow.job_id == job_id,
+        and_(WebhookRow.job_id.is_(None), or_(WebhookRow.jobs == VISIBLE, WebhookRow.owner == JobRow.owner)),
+    )
+    return session.scalars(
+        select(WebhookRow)
+        .join(JobRow, JobRow.id == job_id)
+        .where(WebhookRow.disabled_at.is_(None), wanted)
+        # Whoever removes one waits, or has done it: a job's end must not fail on a row that goes meanwhile.
+        .with_for_update(read=True, key_share=True, of=WebhookRow)
+    ).all()
+
+
+def job_heard_of(session: Session, owner: str, job_id: str) -> JobRow | None:
+    """The job as it stands, if the owner of an endpoint may know of it now; None else."""
+    who = _caller(session, owner)
+    if who is None:
+        return None
+    query = select(JobRow).where(JobRow.id == job_id, visible_to(who))
+    return session.scalar(query.execution_options(populate_existing=True))
+
+
+def _caller(session: Session, owner: str) -> Caller | None:
+    """The owner of an endpoint as one who asks; None where nobody could ask any more in that name.
+
+    What was registered before the first key was made was anybody's on this machine: with the first key it is nobody's.
+    """
+    if not owner:
+        return None if keys.exist(session) else Caller()
+    scope = keys.valid_scope_of(session, owner)
+    return None if scope is None else Caller(has_token=True, key=owner, scope=scope)
