@@ -7,7 +7,7 @@ from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from fastapi.routing import APIRoute
 
-from app.api.deps import Parts, Reader
+from app.api.deps import Parts, Reader, Services
 from app.auth import keys
 from app.auth.logins import COOKIE, SECONDS
 from app.auth.loopback import sent_by_own_page
@@ -43,22 +43,31 @@ def log_in(
         row = keys.find(session, key.strip())
     if row is None:
         return render(request, "login.html", status=HTTPStatus.FORBIDDEN, next=local_path(address), wrong=True)
+    return _logged_in(request, parts, row.id, address)
+
+
+def by_browser_dialog(request: Request, parts: Parts, reader: Reader, address: Next = None) -> Response:
+    """For who would rather type the key into the browser's own dialog, which opens at the challenge of this route.
+
+    The browser would send that key with what lies below `/login/` only (RFC 7617, section 2.2): it gets a login too.
+    """
+    if not reader.owner:
+        return RedirectResponse(local_path(address), HTTPStatus.SEE_OTHER)
+    return _logged_in(request, parts, reader.owner, address)
+
+
+def _logged_in(request: Request, parts: Services, key_id: str, address: str | None) -> Response:
     answer = RedirectResponse(local_path(address), HTTPStatus.SEE_OTHER)
     # Lax and not Strict: a link to a job in a mail shall open the job. Changes need our own page's Origin as well.
     answer.set_cookie(
         COOKIE,
-        parts.logins.issue(row.id),
+        parts.logins.issue(key_id),
         max_age=SECONDS,
         httponly=True,
         samesite="lax",
         secure=_is_https(request, parts.settings.public_url),
     )
     return answer
-
-
-def by_browser_dialog(_reader: Reader, address: Next = None) -> Response:
-    """For who would rather type the key into the browser's own dialog, which opens at the challenge of this route."""
-    return RedirectResponse(local_path(address), HTTPStatus.SEE_OTHER)
 
 
 # No page: without a key it is answered 401, and not led to the form.

@@ -111,7 +111,7 @@ def test_a_service_with_keys_shows_its_pages_to_who_types_one(browser: Browser, 
         page.goto(f"{service.url}/models/team/pruned")
         assert page.url == f"{service.url}/login?next=/models/team/pruned"
         page.get_by_role("link", name="Use the browser's own dialog").click()
-        assert page.url == f"{service.url}/models/team/pruned"
+        page.wait_for_url(f"{service.url}/models/team/pruned")
         assert page.title() == "team/pruned · Streamline"
         asked = "async (url) => (await fetch(url)).status"
         for url in (f"/v1/jobs/{pruned}", "/team/pruned/resolve/main/config.json"):

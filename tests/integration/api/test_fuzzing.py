@@ -69,7 +69,6 @@ def _known_ids(service: Service) -> str:
         assert claim is not None
         result = {"repo": "demo/out", "revision": "0" * 40, "removed_layers": [9, 10], "metrics": {}}
         repository.succeed(session, job, claim.token, verdict="pass", gates=[], result=result)
-    hook = service.http.post(f"/v1/jobs/{job}/webhooks", json={"url": "http://127.0.0.1:9/"}).json()["id"]
-    (delivery,) = service.http.get(f"/v1/webhooks/{hook}/deliveries").json()["items"]
-    ids = {"job_id": job, "dataset_id": dataset, "webhook_id": hook, "delivery_id": delivery["id"]}
+    # No webhook's: requests remove it, and schemathesis would take its id for that of the one it made last.
+    ids = {"job_id": job, "dataset_id": dataset}
     return "\n".join(["[parameters]", *(f'{name} = "{known}"' for name, known in ids.items()), FILE])
