@@ -40,7 +40,7 @@ from app.settings import EMBEDDED_BROKER, Settings
 from app.storage.blobs import StorageError
 from app.storage.collection import run_collector
 from app.storage.opening import open_stores
-from app.tracing import configure_tracing
+from app.tracing import configure_tracing, flush
 from app.version import VERSION
 from app.web import assets
 from app.web import compare as compare_page
@@ -96,6 +96,7 @@ def create_app(settings: Settings) -> FastAPI:
             if services.mirror is not None:
                 services.mirror.close()
             engine.dispose()
+            await run_in_threadpool(flush)
 
     app = FastAPI(
         title="Streamline",

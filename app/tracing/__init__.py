@@ -77,6 +77,15 @@ def job_ended(kept: str, job_id: str, *, began: datetime, state: str) -> None:
         _tracing.job_ended(kept, job_id, began=began, state=state)
 
 
+def flush() -> None:
+    """Send what is still waiting to be sent, for at most a few seconds.
+
+    A server that a signal stops ends by that signal in the end, and nothing that is registered for its exit runs.
+    """
+    if _tracing:
+        _tracing.flush()
+
+
 def attempt_span(kept: str, **attributes: Any) -> AbstractContextManager[Span]:
     """An attempt at the job that `kept` is of."""
     return _tracing.attempt(kept, **attributes) if _tracing and kept else nullcontext(NO_SPAN)

@@ -18,6 +18,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 _PROPAGATED = (b"traceparent", b"tracestate")
 _NS = 1_000_000_000
+_FLUSH_MS = 5000
 
 
 class _Described:
@@ -77,6 +78,10 @@ class Tracing:
             end_time=time.time_ns(),
         )
         self._processor.on_end(told)
+
+    def flush(self) -> None:
+        """See `app.tracing.flush`."""
+        self._provider.force_flush(_FLUSH_MS)
 
     @contextmanager
     def attempt(self, kept: str, **attributes: Any) -> Iterator[_Described]:
