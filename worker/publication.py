@@ -84,6 +84,8 @@ def publish(
     staged += stage_directory(store, _provenance(sessions, signer, workspace, spec, staged))
     card = read_card(store, staged)
     answers = [f"{path.parent.name}/{path.name}" for path in sorted(workspace.glob("samples/*.jsonl"))]
+    if lease.lost():  # whoever has the job now may have written its artefacts already
+        raise LeaseLostError(job_id)
     artefacts.write(job_id, {name: workspace / name for name in (*_artefacts(workspace), *answers)})
     if lease.lost():
         raise LeaseLostError(job_id)

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session, sessionmaker
 from structlog.contextvars import bound_contextvars
 
@@ -48,10 +49,12 @@ from worker.preparation import prepare
 from worker.progress import Progress
 from worker.publication import publish
 from worker.pulse import Pulse
+from worker.workspaces import remove_scratch
 
 log = structlog.get_logger(__name__)
 
 _POLL_SECONDS = 0.2
+_DATABASE_AWAY = (OperationalError, InterfaceError, PoolTimeoutError)
 _ENDS = frozenset({Outcome.SUCCEEDED, Outcome.FAILED, Outcome.CANCELLED})
 """Outcomes of an attempt that are the job's."""
 
@@ -115,7 +118,11 @@ def run_job(job_id: str, context: WorkerContext) -> None:
 def _attempt(lease: Lease, context: WorkerContext) -> Outcome:
     workspace = context.settings.work_dir / lease.claim.job_id
     with stage_spans() as watch:
-        return _watched_attempt(lease, context, workspace, Progress(watch))
+        outcome = _watched_attempt(lease, context, workspace, Progress(watch))
+    if outcome in {Outcome.CANCELLED, Outcome.FAILED}:
+        # What a killed engine could not clear away itself: up to half of the disk, and of no use to a retry.
+        remove_scratch(workspace)
+    return outcome
 
 
 def _watched_attempt(lease: Lease, context: WorkerContext, workspace: Path, progress: Progress) -> Outcome:
@@ -294,7 +301,7 @@ def _write_down(lease: Lease, progress: Progress) -> bool:
     written = progress.drain()
     try:
         lease.advance(**written)
-    except SQLAlchemyError as error:
+    except _DATABASE_AWAY as error:
         log.warning("progress_not_written", error=type(error).__name__)
         progress.put_back(written)
         return False

@@ -9,6 +9,11 @@ from app.jobs import repository
 from app.jobs.states import State
 
 
+def remove_scratch(workspace: Path) -> None:
+    """Remove what one stage of the engine keeps for itself alone (`StageContext.scratch`)."""
+    shutil.rmtree(workspace / "tmp", ignore_errors=True)
+
+
 def remove_finished(work_dir: Path, sessions: sessionmaker[Session]) -> list[str]:
     """Remove the workspaces of jobs that have succeeded (their worker died before it could); returns the jobs' ids.
 

@@ -3,6 +3,7 @@
 So a path with a NUL names nothing, and a query with one is no valid query, whatever the database.
 """
 
+import re
 from urllib.parse import parse_qsl
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -10,7 +11,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.api.problems import problem_response
 from app.errors import InvalidRequest, NotFound, ServiceError
 
-_GUARDED = ("/v1/", "/jobs/")  # the hub's routes answer in a form of their own
+_GUARDED = re.compile(r"/(v1/.*|jobs/.*|new|compare|models|datasets|keys|login)?", re.DOTALL)
+"""The hub's routes answer in a form of their own."""
 
 
 class NulGuardMiddleware:
@@ -21,7 +23,7 @@ class NulGuardMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer with a problem."""
-        problem = _problem(scope) if scope["type"] == "http" and scope["path"].startswith(_GUARDED) else None
+        problem = _problem(scope) if scope["type"] == "http" and _GUARDED.fullmatch(scope["path"]) else None
         if problem is None:
             await self._app(scope, receive, send)
         else:

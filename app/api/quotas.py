@@ -16,6 +16,8 @@ from app.errors import QuotaExceeded
 
 log = structlog.get_logger(__name__)
 
+_BYTES_UNIT = "bytes of request bodies per day"
+
 
 class QuotaMiddleware:
     """Pure ASGI. A request counts when it comes; its body by its Content-Length, or, without one, when it was read."""
@@ -67,16 +69,14 @@ class QuotaMiddleware:
     def _take(self, holder: Holder, body_bytes: int) -> QuotaExceeded | None:
         wanted = (
             (Usage.REQUESTS, 1, holder.max_requests_per_minute, "requests per minute"),
-            (Usage.BYTES, body_bytes, holder.max_bytes_per_day, "bytes of request bodies per day"),
+            (Usage.BYTES, body_bytes, holder.max_bytes_per_day, _BYTES_UNIT),
         )
         with self._sessions.begin() as session:
             for kind, amount, limit, unit in wanted:
                 if limit is None or (kind is Usage.BYTES and amount == 0):
                     continue
                 if (seconds := charge(session, holder.key_id, kind, amount, limit)) is not None:
-                    return _exceeded(
-                        f"This key may use {limit:,} {unit}; send the request again in {seconds} s.", seconds
-                    )
+                    return _exceeded(limit, unit, seconds)
         return None
 
     def _add_bytes(self, holder: Holder, amount: int) -> None:
@@ -87,7 +87,13 @@ class QuotaMiddleware:
             log.warning("bytes_not_counted", key=holder.key_id, amount=amount, error=type(error).__name__)
 
 
-def _exceeded(detail: str, seconds: int) -> QuotaExceeded:
+def bytes_exceeded(limit: int, seconds: int) -> QuotaExceeded:
+    """What to answer a key that has sent its bytes of the day; `seconds` until it may send more."""
+    return _exceeded(limit, _BYTES_UNIT, seconds)
+
+
+def _exceeded(limit: int, unit: str, seconds: int) -> QuotaExceeded:
+    detail = f"This key may use {limit:,} {unit}; send the request again in {seconds} s."
     # The hub's clients read the header, everybody else the problem document.
     return QuotaExceeded(detail, headers={"Retry-After": str(seconds), "X-Error-Message": detail})
 

@@ -21,6 +21,7 @@ _SECRETS = (
     (re.compile(r"(/api/uploads/)[\w-]+\.[\w-]+"), r"\1…"),  # a ticket is as good as a key, for half a day
     (re.compile(r"(?i)\b((?:[\w-]*signature|[\w-]*secret[\w-]*|password)=)[^\s&,;'\"]+"), r"\1…"),
 )
+_UNSTORABLE = re.compile(r"[\x00\ud800-\udfff]")
 _TRACE = "Traceback (most recent call last):"
 _FRAME = re.compile(r"^\s+File \"[^\"]*\", line \d+", re.MULTILINE)
 _BETWEEN = ("During handling of the above exception", "The above exception was the direct cause")
@@ -46,7 +47,11 @@ class Redaction:
         return self._known.sub(lambda found: self._names[found.group()], text)
 
     def __call__(self, text: str) -> str:
-        """The text without known directories, other absolute paths (their last part stays), and keys."""
+        """The text without known directories, other absolute paths (their last part stays), and keys.
+
+        Also without what no database row may hold, whatever an engine printed: NUL and halves of surrogate pairs.
+        """
+        text = _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", text)
         return _PATH.sub(lambda found: f"…/{found[1]}", self.of_places(without_keys(text)))
 
     def of_values(self, value: Any) -> Any:

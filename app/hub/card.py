@@ -6,6 +6,7 @@ https://huggingface.co/docs/hub/model-cards
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import yaml
@@ -88,10 +89,15 @@ def read_card(store: BlobStore, files: Iterable[TreeFile]) -> Card:
     if file is None or file.size > MAX_CARD_BYTES:
         return Card()
     try:
-        with store.open(file.sha256) as content:
-            text = content.read().decode("utf-8", "replace")
+        return _stored_card(store, file.sha256)
     except BlobNotFound:
         return Card()
+
+
+@lru_cache(maxsize=64)  # YAML of 64 KB can take half a second, and every load of a model asks for its card
+def _stored_card(store: BlobStore, sha256: str) -> Card:
+    with store.open(sha256) as content:
+        text = content.read().decode("utf-8", "replace")
     try:
         return parse_card(text)
     except BadCard:

@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from app.db.clock import db_now
-from app.db.models import ApiKeyRow, RepoGrantRow, RepoRow, RepoTagRow
+from app.db.models import ApiKeyRow, JobRepoRow, RepoGrantRow, RepoRow, RepoTagRow
 
 Order = Literal["name", "created_at", "last_modified"]
 
@@ -81,17 +81,26 @@ def lock_or_create_repo(session: Session, name: str, new: NewRepo) -> RepoRow:
 
 def rename_repo(session: Session, repo: RepoRow, name: str) -> bool:
     """Give the repository another name; False where that one is taken."""
+    former = repo.name
     try:
         with session.begin_nested():
             session.execute(update(RepoRow).where(RepoRow.id == repo.id).values(name=name))
     except IntegrityError:
         return False
+    _free_name(session, former, private=repo.private)
     return True
 
 
 def delete_repo(session: Session, repo: RepoRow) -> None:
     """Forget the repository with all its commits; blobs that nothing else names are collected later."""
+    _free_name(session, repo.name, private=repo.private)
     session.execute(delete(RepoRow).where(RepoRow.id == repo.id))
+
+
+def _free_name(session: Session, name: str, *, private: bool) -> None:
+    """Jobs that name a private repository stay private, whoever takes its name now."""
+    if private:
+        session.execute(update(JobRepoRow).where(JobRepoRow.name == name).values(private=True))
 
 
 def configure(session: Session, repo: RepoRow, changes: dict[str, Any]) -> None:

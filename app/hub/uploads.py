@@ -6,6 +6,7 @@ often as it takes; the sha256 of the whole says whether all are there. Whoever b
 given up.
 """
 
+import math
 import os
 import time
 from collections.abc import Iterable, Iterator
@@ -16,10 +17,12 @@ from typing import Any, BinaryIO, Self
 
 from app.hub.errors import LinkExpired
 from app.hub.tickets import BadTicket, TicketOffice
-from app.storage.staging import collect_abandoned, require_space, staged_file
+from app.storage.staging import collect_abandoned, require_space, staged_file, typed_errors
 
 PART_BYTES = 64 << 20
 """A longer file comes in parts of this size; a part is what is sent again when a connection breaks."""
+_MOST_PARTS = 100
+"""Parts grow rather than become more: each is a signed link in the answer to a batch of hundreds of files."""
 LINK_SECONDS = 12 * 3600
 _ABANDONED_SECONDS = 2 * LINK_SECONDS
 _XORB_SECONDS = 2 * 86400
@@ -37,6 +40,8 @@ class Part:
     """Bytes of the whole object."""
     offset: int
     length: int
+    key: str = ""
+    """Id of the API key that asked for the URL, which itself carries none; empty where the service has no keys."""
 
     @property
     def is_whole(self) -> bool:
@@ -44,10 +49,10 @@ class Part:
         return self.length == self.size
 
     @classmethod
-    def all_of(cls, repo_id: int, sha256: str, size: int, *, part_bytes: int) -> list[Self]:
+    def all_of(cls, repo_id: int, sha256: str, size: int, *, part_bytes: int, key: str = "") -> list[Self]:
         """The object in parts of `part_bytes`, in order."""
         return [
-            cls(repo_id, sha256, size, offset, min(part_bytes, size - offset))
+            cls(repo_id, sha256, size, offset, min(part_bytes, size - offset), key)
             for offset in range(0, max(size, 1), part_bytes)
         ]
 
@@ -65,8 +70,12 @@ class Uploads:
         """
         self._directory = directory
         self.max_bytes = max_bytes
-        self.part_bytes = part_bytes
+        self._part_bytes = part_bytes
         self.tickets = TicketOffice(directory / "links.key")
+
+    def part_bytes(self, size: int) -> int:
+        """How long the parts of an object of `size` bytes are."""
+        return max(self._part_bytes, math.ceil(size / _MOST_PARTS))
 
     def link(self, part: Part) -> str:
         """The part's ticket, for an URL."""
@@ -100,13 +109,15 @@ class Uploads:
 
         Raises:
             StorageFull: there is no room for the part.
+            StoreRefused, StoreUnavailable: the disk takes no file, or not at the moment.
         """
         path = self.assembled(part)
         require_space(path.parent, part.length)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.seek(part.offset)
-            yield file
+        with typed_errors(path.parent, needed=part.length):
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.seek(part.offset)
+                yield file
 
     def assembled(self, part: Part) -> Path:
         """The file that an object's parts are written into; there or not."""

@@ -8,7 +8,7 @@ grant and a repository that is closed later count at once. A private repository 
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, exists, or_, select, true
+from sqlalchemy import ColumnElement, case, exists, func, or_, select, true
 from sqlalchemy.orm import Session
 
 from app.db.models import JobRepoRow, JobRow, RepoGrantRow, RepoRow
@@ -32,8 +32,11 @@ def visible_to(who: Caller) -> ColumnElement[bool]:
         return true()
     granted = exists().where(RepoGrantRow.repo_id == RepoRow.id, RepoGrantRow.key_id == who.key)
     unknown = RepoRow.private & (RepoRow.owner != who.key) & ~granted
-    # A repository that took the name of the job's model later is another one.
-    removed = RepoRow.id.is_(None) | and_(JobRepoRow.name == JobRow.model, RepoRow.created_at > JobRow.created_at)
+    # A repository that took the name later is another one; the job's own output is made when the job ends.
+    ended = func.coalesce(JobRow.finished_at, JobRow.created_at)
+    is_output = JobRepoRow.name == JobRow.spec["output"]["repo"].as_string()
+    known_since = case((is_output, ended), else_=JobRow.created_at)
+    removed = RepoRow.id.is_(None) | (RepoRow.created_at > known_since)
     closed = (
         select(JobRepoRow.job_id)
         .outerjoin(RepoRow, RepoRow.name == JobRepoRow.name)

@@ -58,7 +58,7 @@ from app.jobs import resolution
 from app.jobs.resolution import ModelFacts, RivalFacts
 from app.jobs.spec import JobRequest, PlanRequest
 from app.jobs.task_door import MirrorCopy, TaskFacts, check_tasks, pin_tasks, tasks_of
-from app.storage.blobs import BlobNotFound, BlobStore
+from app.storage.blobs import BlobCorrupt, BlobNotFound, BlobStore
 
 _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _SUGGESTIONS = 3
@@ -313,7 +313,7 @@ def _named_by(pointer: str, repo: str, *, revision_pointer: str | None = None) -
         raise ModelNotAllowed(str(error), pointer=pointer) from None
     except hub_errors.RevisionNotFound as error:
         raise UnknownRevision(str(error), pointer=revision_pointer or pointer) from None
-    except (hub_errors.UnreadableModel, hub_errors.EntryNotFound, BlobNotFound) as error:
+    except (hub_errors.UnreadableModel, hub_errors.EntryNotFound, BlobNotFound, BlobCorrupt) as error:
         raise UnreadableModel(f"{error} Import it again.", pointer=pointer) from None
     except hub_errors.PickledWeights as error:
         raise NoSafetensors(str(error), pointer=pointer) from None
@@ -366,7 +366,7 @@ def _check_texts(facts: Facts, store: BlobStore, *, length: int, column: str) ->
     for text in facts.texts:
         try:
             path = store.local_path(text.sha256)
-        except BlobNotFound as error:
+        except (BlobNotFound, BlobCorrupt) as error:
             raise UnknownDataset(f"{text.name}: {error}", pointer=text.pointer) from None
         if facts.tokenizer is None:
             continue

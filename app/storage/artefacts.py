@@ -152,7 +152,10 @@ class LocalArtefactStore:
             raise ArtefactNotFound(job_id, name) from None
         if str(relative) not in self.manifest(job_id):
             raise ArtefactNotFound(job_id, name)
-        return self._directory(job_id) / relative
+        path = self._directory(job_id) / relative
+        if not path.is_file():  # the manifest outlived it
+            raise ArtefactNotFound(job_id, name)
+        return path
 
     def open(self, job_id: str, name: str) -> BinaryIO:
         """The artefact from its first byte (see ArtefactStore)."""

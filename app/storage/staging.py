@@ -33,10 +33,10 @@ def staged_file(directory: Path, *, needed: int) -> Iterator[tuple[Path, BinaryI
         StoreUnavailable: this machine has no file handles left, or the disk has an error.
     """
     require_space(directory, needed)
-    with _typed_errors(directory):
+    with typed_errors(directory):
         path, file = _create_locked(directory)
     try:
-        with _typed_errors(directory), file:
+        with typed_errors(directory), file:
             yield path, file
     except OSError as error:
         if error.errno in _NO_ROOM:
@@ -49,11 +49,18 @@ def staged_file(directory: Path, *, needed: int) -> Iterator[tuple[Path, BinaryI
 
 
 @contextmanager
-def _typed_errors(directory: Path) -> Iterator[None]:
-    """What is wrong with the disk or with this process, told from what is wrong with a file."""
+def typed_errors(directory: Path, *, needed: int | None = None) -> Iterator[None]:
+    """What is wrong with the disk or with this process, told from what is wrong with a file.
+
+    Raises:
+        StorageFull: the disk is full (only with `needed`, the bytes that are being written).
+        StoreRefused, StoreUnavailable: see staged_file.
+    """
     try:
         yield
     except OSError as error:
+        if needed is not None and error.errno in _NO_ROOM:
+            raise StorageFull(directory, needed=needed, available=free_bytes(directory)) from error
         if error.errno in _NOT_ALLOWED:
             raise StoreRefused(f"{directory} cannot be written to: {error.strerror}.") from error
         if error.errno in _PASSING:

@@ -21,6 +21,8 @@ def test_a_cancel_reaches_the_engine_within_two_heartbeats_and_a_retry_goes_on(
         took = time.monotonic() - began
         job = client.wait(job_id, timeout=15)
         assert job["state"] == "cancelled"
+        scratch = shared_service.data_dir / "work" / job_id / "tmp"
+        wait_until(lambda: not scratch.exists(), seconds=5, what="what the killed stage had on disk is gone")
         # The beat that learns of it, and what the engine's processes need to leave.
         assert took < 2 * heartbeat + 1.0
         assert client.retry(job_id)["state"] == "queued"

@@ -21,6 +21,7 @@ from app.hub.errors import (
     BadName,
     BadRequest,
     BadXetObject,
+    ContentLost,
     ContentMismatch,
     EntryNotFound,
     ForbiddenPullRequest,
@@ -80,6 +81,8 @@ def hub_error_response(error: HubError, *, has_token: bool) -> JSONResponse:
         headers["X-Error-Code"] = code
     if isinstance(error, EntryNotFound):
         headers["X-Repo-Commit"] = error.commit  # lets the client remember that this commit has no such file
+    if isinstance(error, ContentLost):
+        headers["Cache-Control"] = "no-store"  # a repair or another upload brings it back
     body = {"error": f"{error}"} | ({"url": error.url} if isinstance(error, AlreadyExists) else {})
     if isinstance(error, InvalidCredentials):
         body["error"] += f". {error.advice}"
@@ -119,6 +122,8 @@ def _status_and_code(error: HubError, *, has_token: bool) -> tuple[int, str | No
             return 404, "RevisionNotFound"
         case EntryNotFound():
             return 404, "EntryNotFound"
+        case ContentLost():  # not 404, which clients remember; not 5xx, which they try again and again
+            return 410, "ContentLost"
         case GatedRepository():
             return (403 if has_token else 401), "GatedRepo"
         case ForeignRequest() | NotAllowed() | LinkExpired():

@@ -9,6 +9,7 @@ from fastapi import Header, Request, Response
 
 from app.api.blob_response import BlobResponse, redirect_to_store
 from app.api.hub.routing import CallerOf, Context, RepoName, RepoRoutes, reading
+from app.db.models import CommitRow, RepoRow
 from app.hub.byte_range import RangeNotSatisfiable, etag_matches, parse_range
 from app.hub.errors import ContentLost
 from app.hub.objects import TreeFile
@@ -44,8 +45,7 @@ def resolve_file(
     try:  # also before a HEAD: it must not promise what the GET cannot keep
         context.store.direct_path(file.sha256)
     except BlobNotFound:
-        log.error("blob_lost", repo=repo.name, commit=commit.oid, path=file.path, sha256=file.sha256)
-        raise ContentLost(repo.name, commit.oid, file.path) from None
+        raise _lost(repo, commit, file) from None
     if etag_matches(if_none_match, etag):
         return Response(status_code=304, headers=headers)
     # Nobody's upload may run as a page of this site.
@@ -64,9 +64,18 @@ def resolve_file(
     headers["Content-Length"] = str(end - start)
     if part:
         headers["Content-Range"] = part.content_range
-    return BlobResponse(
-        context.store, file.sha256, start, end, status_code=206 if part else 200, headers=headers, media_type=media_type
-    )
+    status = 206 if part else 200
+    try:
+        return BlobResponse(
+            context.store, file.sha256, start, end, status_code=status, headers=headers, media_type=media_type
+        )
+    except BlobNotFound:  # between the two
+        raise _lost(repo, commit, file) from None
+
+
+def _lost(repo: RepoRow, commit: CommitRow, file: TreeFile) -> ContentLost:
+    log.error("blob_lost", repo=repo.name, commit=commit.oid, path=file.path, sha256=file.sha256)
+    return ContentLost(repo.name, commit.oid, file.path)
 
 
 def _disposition(file: TreeFile) -> str:

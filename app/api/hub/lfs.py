@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
+from app.api.hub.charging import charge_upload
 from app.api.hub.routing import CallerOf, Context, RepoName, RepoRoutes, base_url, hub_router
 from app.hub import repository
 from app.hub.access import writable
@@ -20,7 +21,7 @@ from app.hub.uploads import LINK_SECONDS, Part
 
 UPLOAD_PATH = "/api/uploads/"
 _MEDIA_TYPE = "application/vnd.git-lfs+json"
-_BATCH_OBJECTS = 1000
+_BATCH_OBJECTS = 256  # what the Hub's client sends at once
 _BUFFER_BYTES = 1 << 20
 _REMEMBERED_SECONDS = 7 * 86400
 """How long an upload waits for the commit that names it."""
@@ -66,7 +67,7 @@ def batch(asked: Batch, request: Request, context: Context, who: CallerOf, name:
         there = held.get(wanted.oid)
         entry: dict[str, Any] = {"oid": wanted.oid, "size": wanted.size}
         if there is None or there.size != wanted.size:
-            entry |= {"authenticated": True, "actions": _actions(context, base, repo.id, wanted, multipart=multipart)}
+            entry |= {"authenticated": True, "actions": _actions(context, base, repo.id, who.key, wanted, multipart=multipart)}
         objects.append(entry)
     return JSONResponse(
         {"transfer": "multipart" if multipart else "basic", "objects": objects, "hash_algo": "sha256"},
@@ -75,19 +76,20 @@ def batch(asked: Batch, request: Request, context: Context, who: CallerOf, name:
 
 
 def _actions(
-    context: HubContext, base: str, repo_id: int, wanted: LfsObject, *, multipart: bool
+    context: HubContext, base: str, repo_id: int, key: str, wanted: LfsObject, *, multipart: bool
 ) -> dict[str, dict[str, Any]]:
     uploads = context.uploads
-    whole = Part(repo_id, wanted.oid, wanted.size, 0, wanted.size)
+    whole = Part(repo_id, wanted.oid, wanted.size, 0, wanted.size, key)
+    part_bytes = uploads.part_bytes(wanted.size)
 
     def link(part: Part, suffix: str = "") -> str:
         return f"{base}{UPLOAD_PATH}{uploads.link(part)}{suffix}"
 
     upload: dict[str, Any] = {"href": link(whole), "expires_in": LINK_SECONDS}
-    if multipart and wanted.size > uploads.part_bytes:
-        parts = Part.all_of(repo_id, wanted.oid, wanted.size, part_bytes=uploads.part_bytes)
+    if multipart and wanted.size > part_bytes:
+        parts = Part.all_of(repo_id, wanted.oid, wanted.size, part_bytes=part_bytes, key=key)
         upload["href"] = link(whole, "/complete")
-        upload["header"] = {"chunk_size": str(uploads.part_bytes)} | {
+        upload["header"] = {"chunk_size": str(part_bytes)} | {
             str(number): link(part) for number, part in enumerate(parts, 1)
         }
     return {"upload": upload, "verify": {"href": link(whole, "/verify"), "expires_in": LINK_SECONDS}}
@@ -97,6 +99,7 @@ def _actions(
 async def receive(ticket: str, request: Request, context: Context) -> Response:
     """Take what the link is for: a whole object, which is checked at once, or a part of one."""
     part = context.uploads.part_of(ticket)
+    await run_in_threadpool(charge_upload, context, part.key, part.length)
     if part.is_whole:
         with context.uploads.staging(part.length) as (path, file):
             sha256 = await _receive(request, file, part)
@@ -145,8 +148,10 @@ def complete(ticket: str, context: Context) -> Response:
     else:
         try:
             context.keep_upload(part.repo_id, path, part.sha256)
-        finally:  # also a wrong one goes: which of its parts is to blame, nobody can tell
+        except ContentMismatch:  # which of its parts is to blame, nobody can tell
             path.unlink(missing_ok=True)
+            raise
+        path.unlink(missing_ok=True)
     return JSONResponse({"success": True})
 
 

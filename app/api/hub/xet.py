@@ -11,6 +11,7 @@ from fastapi import Header, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
+from app.api.hub.charging import charge_upload
 from app.api.hub.routing import CallerOf, Context, RepoName, RepoRoutes, base_url, hub_router
 from app.hub import repository, xet_bridge
 from app.hub.access import writable
@@ -57,6 +58,7 @@ async def receive_xorb(
         raise BadRequest("A xorb is named by 64 lower-case hex digits.") from None
     with context.uploads.staging(_declared(request)) as (path, file):
         await _receive(request, file)
+        await run_in_threadpool(charge_upload, context, writer.owner, file.tell())
         await run_in_threadpool(xet_bridge.keep_xorb, context.uploads, writer, xorb, path)
     return JSONResponse({"was_inserted": True})
 
@@ -69,6 +71,7 @@ async def receive_shard(
     writer = _writer(context, authorization)
     with context.uploads.staging(_declared(request)) as (path, file):
         await _receive(request, file)
+        await run_in_threadpool(charge_upload, context, writer.owner, file.tell())
         await run_in_threadpool(_rebuild, context, writer, path)
     return JSONResponse({"result": 1})
 

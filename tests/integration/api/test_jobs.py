@@ -247,6 +247,10 @@ def test_a_nul_in_a_path_names_nothing(service: Service, path: str) -> None:
         ("/v1/jobs?model=a%00b", "model"),
         ("/v1/jobs?label=a%3Db%00", "label"),
         ("/v1/datasets?cursor=%00", "cursor"),
+        ("/?model=%00", "model"),
+        ("/new?from=%00", "from"),
+        ("/compare?job=%00", "job"),
+        ("/datasets?cursor=%00", "cursor"),
     ],
 )
 def test_a_nul_in_a_query_is_refused(service: Service, path: str, parameter: str) -> None:

@@ -81,7 +81,7 @@ def test_uploading_the_same_file_again_heals_what_was_damaged(
     data = service.parts.settings.data_dir
     assert check_integrity(data, repair=True, as_json=True) == 1
     for name in contents:
-        assert fetched(service, name).status_code == 500, "it is named, and it is not there"
+        assert fetched(service, name).status_code == 410, "it is named, and it is not there"
     upload(service, folder, tmp_path / "home", **environment)
     for name, content in contents.items():
         assert fetched(service, name).content == content

@@ -137,7 +137,8 @@ def test_a_file_that_the_store_has_lost_is_said_in_the_hubs_form(http: TestClien
         if blob.is_file():
             blob.unlink()
     answer = http.request(method, "/demo/stories-24l/resolve/main/config.json")
-    assert answer.status_code == 500
+    assert (answer.status_code, answer.headers["x-error-code"]) == (410, "ContentLost")
+    assert answer.headers["cache-control"] == "no-store"
     assert "has lost 'config.json' of demo/stories-24l" in answer.headers["x-error-message"]
 
 

@@ -118,15 +118,24 @@ def test_a_grant_counts_at_once_and_so_does_closing(keyed: Keyed, jobs: dict[str
     assert sees("other", "open")
 
 
-def test_a_private_repository_that_is_removed_or_replaced_opens_no_job(keyed: Keyed, tmp_path: Path) -> None:
+@pytest.mark.parametrize("closed_later", [False, True], ids=["private-from-the-start", "closed-later"])
+@pytest.mark.parametrize("leaving", ["deleted", "renamed"])
+@pytest.mark.parametrize("kind", ["model", "output", "rival"])
+def test_a_private_repository_whose_name_another_takes_opens_no_job(
+    keyed: Keyed, tmp_path: Path, kind: str, leaving: str, closed_later: bool
+) -> None:
     blob = keyed.service.parts.blobs.put_bytes(b"{}")
     files = [StagedFile("config.json", blob.size, blob.sha256, blob.git_oid)]
-    name, report = "team/short-lived", tmp_path / "report.json"
+    name, moved, report = "team/short-lived", "team/moved", tmp_path / "report.json"
     report.write_text("{}")
     with keyed.service.sessions.begin() as session:
-        commit_files(session, name, files, "m", private=True, owner=keyed.ids["owner"])
+        commit_files(session, name, files, "m", private=not closed_later, owner=keyed.ids["owner"])
     spec = keyed.ask("owner", "/v1/jobs", "POST", json=JOB).json()["spec"]
-    job_id = make(keyed, spec, report, model=name, output=name)
+    named = {"model": {"model": name}, "output": {"output": name}, "rival": {"rivals": [f"{name}@{'0' * 40}"]}}[kind]
+    job_id = make(keyed, spec, report, **named)  # type: ignore[arg-type]
+    if closed_later:
+        with keyed.service.sessions.begin() as session:
+            directory.configure(session, repo_named(session, name), {"private": True})
 
     def only_its_owner_sees_it() -> bool:
         statuses = [keyed.ask(who, f"/v1/jobs/{job_id}").status_code for who in ("owner", "other")]
@@ -134,11 +143,16 @@ def test_a_private_repository_that_is_removed_or_replaced_opens_no_job(keyed: Ke
 
     assert only_its_owner_sees_it()
     with keyed.service.sessions.begin() as session:
-        directory.delete_repo(session, repo_named(session, name))
+        repo = repo_named(session, name)
+        if leaving == "deleted":
+            directory.delete_repo(session, repo)
+        else:
+            assert directory.rename_repo(session, repo, moved)
     assert only_its_owner_sees_it()
     with keyed.service.sessions.begin() as session:
         commit_files(session, name, files, "another", owner=keyed.ids["other"])
     assert only_its_owner_sees_it()
     with keyed.service.sessions.begin() as session:
-        directory.delete_repo(session, repo_named(session, name))
+        for left in [name] + [moved] * (leaving == "renamed"):
+            directory.delete_repo(session, repo_named(session, left))
         session.execute(delete(JobRow).where(JobRow.id == job_id))

@@ -13,7 +13,11 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from app.auth import keys
+from app.auth.scopes import Scope
+from app.hub import directory
 from app.hub.publishing import StagedFile, commit_files
+from app.hub.revisions import repo_named
 from app.hub.uploads import PART_BYTES, Part
 from tests.integration.hub.keyed import PRIVATE, PUBLIC, Keyed
 
@@ -83,6 +87,37 @@ def test_parts_come_in_any_order_and_again_and_the_whole_is_checked(keyed: Keyed
     assert httpx.post(entry["actions"]["verify"]["href"], json={}).status_code == 200
     assert keyed.commit("owner", repo, stored("big.bin", content)).status_code == 200
     assert not list(keyed.service.parts.settings.uploads_dir.glob("parts/*"))
+
+
+def test_a_batch_of_the_largest_files_is_answered_at_once_and_with_few_links(keyed: Keyed, repo: str) -> None:
+    largest = keyed.service.parts.settings.max_upload_bytes
+    objects = [{"oid": f"{number:064x}", "size": largest} for number in range(256)]
+    body = {"operation": "upload", "transfers": ["multipart"], "objects": objects, "hash_algo": "sha256"}
+    where = f"/{repo}.git/info/lfs/objects/batch"
+    answer = keyed.ask("owner", where, "POST", json=body)
+    for entry in answer.json()["objects"]:
+        header = entry["actions"]["upload"]["header"]
+        assert len(header) - 1 == -(-largest // int(header["chunk_size"])) <= 100
+    more = body | {"objects": [*objects, {"oid": "f" * 64, "size": 1}]}
+    assert keyed.ask("owner", where, "POST", json=more).status_code == 400
+
+
+def test_bytes_that_come_over_links_count_for_the_key_that_asked_for_the_link(keyed: Keyed, repo: str) -> None:
+    content = os.urandom(3000)
+    with keyed.service.sessions.begin() as session:
+        row, key = keys.create(session, "ci", Scope.SUBMIT, limits=keys.Limits(max_bytes_per_day=5000))
+        directory.grant(session, repo_named(session, repo), [row])
+    asked = {"operation": "upload", "objects": [{"oid": hashlib.sha256(content).hexdigest(), "size": len(content)}]}
+    where, headers = f"/{repo}.git/info/lfs/objects/batch", {"Authorization": f"Bearer {key}"}
+    (entry,) = keyed.service.http.post(where, json=asked, headers=headers).json()["objects"]
+    link = entry["actions"]["upload"]["href"]
+    assert httpx.put(link, content=content).status_code == 200
+    refused = httpx.put(link, content=content)
+    assert (refused.status_code, refused.json()["code"]) == (429, "quota_exceeded")
+    assert int(refused.headers["retry-after"]) > 0
+    with keyed.service.sessions.begin() as session:
+        keys.revoke(session, row.id)
+    assert httpx.put(link, content=content).status_code == 403, "nor does a link outlive its key"
 
 
 def test_other_bytes_than_announced_are_refused_and_nothing_is_kept(keyed: Keyed, repo: str) -> None:

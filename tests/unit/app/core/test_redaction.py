@@ -20,6 +20,7 @@ KEY = "hf_" + "aB3" * 14
         ("(/opt/models/llama)", "(…/llama)"),
         ("demo/stories-24l and/or 3 tokens/s", "demo/stories-24l and/or 3 tokens/s"),
         ("POST /v1/jobs/7/retry", "POST /v1/jobs/7/retry"),
+        ("no\0thing that a \ud800row cannot hold", "no\ufffdthing that a \ufffdrow cannot hold"),
         ("http://127.0.0.1:8000/docs/x s3://bucket/prefix/y", "http://127.0.0.1:8000/docs/x s3://bucket/prefix/y"),
     ],
 )

@@ -51,3 +51,9 @@ def test_no_mixture_of_pieces_makes_anything_alive(text: str) -> None:
 
 def test_pictures_of_other_places_are_left_out() -> None:
     assert "elsewhere" not in render_markdown("![x](https://elsewhere.example/x.png)")
+
+
+def test_a_card_too_long_to_be_parsed_is_shown_as_it_is_and_at_once() -> None:
+    shown = render_markdown("[" * (1 << 20) + "<script>")
+    assert shown.startswith("<pre>[[[")
+    assert alive(shown) == []
