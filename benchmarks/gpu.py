@@ -231,7 +231,11 @@ def with_floors(out: Path) -> None:
     """Print tokens per second as shares of what the device's matrix product allows."""
     from benchmarks.scoring import SHAPES as CONFIGS
 
-    peak = json.loads((out / "ceilings.json").read_text(encoding="utf-8")).get("bfloat16_tflops")
+    path = out / "ceilings.json"
+    peak = json.loads(path.read_text(encoding="utf-8")).get("bfloat16_tflops") if path.is_file() else None
+    if peak is None:
+        print("no ceilings were measured (--steps ceilings), so no shares of them")
+        return
     for shape in SHAPES:
         path = out / f"scoring-{shape}.json"
         found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

@@ -21,7 +21,8 @@ import torch
 import worker.engine  # noqa: F401 - first: it tells OpenMP how to wait
 from benchmarks.scoring import SHAPES, random_decoder, seconds
 from worker.engine.decoder import Decoder
-from worker.engine.evaluation.language_model import TOKENS_PER_BATCH, LanguageModel, Request
+from worker.engine.device import sequences_at_once
+from worker.engine.evaluation.language_model import LanguageModel, Request
 from worker.engine.hidden_states import LayeredModel
 
 LIMIT = 0.8
@@ -49,7 +50,7 @@ def plain(decoder: Decoder, requests: list[Request]) -> None:
     first = 0
     while first < len(rows):
         width = len(rows[first])
-        batch = rows[first : first + max(1, TOKENS_PER_BATCH["cpu"] // width)]
+        batch = rows[first : first + sequences_at_once("cpu", width)]
         decoder.logits(torch.tensor([row + [0] * (width - len(row)) for row in batch]))
         first += len(batch)
 

@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,7 @@ def run_one(command: list[str]) -> dict[str, Any]:
 
 def peak_mb() -> float:
     """The largest resident set of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
 def run_published(command: list[str]) -> dict[str, Any]:
@@ -195,6 +196,12 @@ def line(row: dict[str, Any]) -> str:
     return f"{head}{window:>12}{row['sparsity']:>7.3f}{cost}  {ratios}"
 
 
+def no_better(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The recipes that were trained, and leave the model no better than the plain cut on some text."""
+    judged = [row for row in rows if row.get("kept") == "trained"]
+    return [row["recipe"] for row in judged if any(p["pruned"] >= p["cut"] for p in row["perplexity"].values())]
+
+
 def main() -> None:
     if sys.argv[1:2] == ["--one"]:
         print(json.dumps(run_one(sys.argv[2:])))
@@ -228,9 +235,7 @@ def main() -> None:
                     print(line(rows[-1]), file=sys.stderr if arguments.json else sys.stdout, flush=True)
     if arguments.json:
         print(json.dumps(rows))
-    judged = [row for row in rows if row.get("kept") == ["trained"]]
-    worse = [row["recipe"] for row in judged if any(p["pruned"] >= p["cut"] for p in row["perplexity"].values())]
-    if worse:
+    if worse := no_better(rows):
         sys.stderr.write(f"no better than the plain cut: {', '.join(worse)}\n")
     sys.exit(1 if worse else 0)
 

@@ -22,8 +22,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 QUICK_JOB: dict[str, Any] = {
     "model": {"repo": "demo/stories-24l"},
     "target": {"layers": 6},
-    "scoring": {"sequences": 8, "sequence_length": 64},
-    "replacement": {"kind": "layer", "tokens": 4096, "epochs": 1},
+    "scoring": {"sequences": 8, "sequence_length": 32},
+    "replacement": {"kind": "layer", "tokens": 2048, "epochs": 1},
     "benchmark": {"batch_sizes": [1], "prompt_tokens": 16, "new_tokens": 8},
 }
 

@@ -3,13 +3,15 @@
 from typing import Annotated, Any
 
 import structlog
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
+from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from app import errors
-from app.api.deps import Caller, Parts, Reader, Services, Submitter, hub_caller
+from app.api.deps import Caller, Parts, Reader, Services, Submitter, hub_caller, require_and_read
 from app.api.problems import documented
+from app.auth.scopes import Scope
 from app.datasets import service as datasets
 from app.db.models import JobRow
 from app.dispatch.queue import enqueue
@@ -170,6 +172,13 @@ def list_jobs(
     return JobPage(items=[Job.of(row) for row in page.rows], next_cursor=page.next_cursor)
 
 
+def _polled(session: Session, request: Request, caller: Caller) -> Mark:
+    return service.mark(session, request.path_params["job_id"], hub_caller(caller))
+
+
+Polled = Annotated[tuple[Caller, Mark], Depends(require_and_read(Scope.READ, _polled))]
+
+
 def _labels(texts: list[str]) -> dict[str, str]:
     pairs = [text.partition("=") for text in texts]
     if any(not (key and equals) for key, equals, _ in pairs) or len({key for key, _, _ in pairs}) != len(pairs):
@@ -189,7 +198,7 @@ def _labels(texts: list[str]) -> dict[str, str]:
 async def get_job(
     job_id: str,
     parts: Parts,
-    caller: Reader,
+    polled: Polled,
     wait: Annotated[
         int, Query(ge=0, le=MAX_WAIT_SECONDS, description="Seconds to wait for a change before the answer.")
     ] = 0,
@@ -200,9 +209,9 @@ async def get_job(
     With `wait`, the answer comes as soon as the job differs from what `If-None-Match` names (or, without it, from what
     it is now), and at the latest after that many seconds. A final job is answered at once.
     """
-    who = hub_caller(caller)
     # Nearly every poll finds nothing new, and then the whole job is not read.
-    mark = await run_in_threadpool(_mark, parts, job_id, who)
+    caller, mark = polled
+    who = hub_caller(caller)
     if wait and not mark.final and (if_none_match is None or etag_matches(if_none_match, mark.etag)):
         await parts.watcher.wait(job_id, mark, wait)
         mark = await run_in_threadpool(_mark, parts, job_id, who)

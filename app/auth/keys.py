@@ -19,6 +19,7 @@ from app.db.models import ApiKeyRow
 _ALPHABET = string.ascii_letters + string.digits
 _SECRET_LENGTH = 40  # letters of 62 kinds: 238 bits
 _ID_LENGTH = 8
+_ANY = select(ApiKeyRow.id).limit(1)  # made once: every request without a key asks it
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def valid_scope_of(session: Session, key_id: str) -> Scope | None:
 
 def exist(session: Session) -> bool:
     """Whether any key was ever made: from then on every call needs one (a revoked last key locks, not opens)."""
-    return session.scalar(select(ApiKeyRow.id).limit(1)) is not None
+    return session.scalar(_ANY) is not None
 
 
 def listing(session: Session) -> Sequence[ApiKeyRow]:

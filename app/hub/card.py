@@ -89,15 +89,15 @@ def read_card(store: BlobStore, files: Iterable[TreeFile]) -> Card:
     if file is None or file.size > MAX_CARD_BYTES:
         return Card()
     try:
-        return _stored_card(store, file.sha256)
+        with store.open(file.sha256) as content:
+            text = content.read().decode("utf-8", "replace")
     except BlobNotFound:
         return Card()
+    return _understood(text)
 
 
 @lru_cache(maxsize=64)  # YAML of 64 KB can take half a second, and every load of a model asks for its card
-def _stored_card(store: BlobStore, sha256: str) -> Card:
-    with store.open(sha256) as content:
-        text = content.read().decode("utf-8", "replace")
+def _understood(text: str) -> Card:
     try:
         return parse_card(text)
     except BadCard:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self
 
-from sqlalchemy import ColumnElement, Update, and_, case, func, select, true, tuple_, update
+from sqlalchemy import ColumnElement, Update, and_, bindparam, case, func, select, true, tuple_, update
 from sqlalchemy.orm import Session, aliased
 
 from app.db.clock import db_now
@@ -68,6 +68,7 @@ def _visible(trigger: Trigger) -> Update:
     )
 
 
+_MARK = select(JobRow.id, JobRow.version, JobRow.event_count, JobRow.state).where(JobRow.id == bindparam("asked"))
 _NO_LEASE: dict[str, Any] = {"lease_owner": None, "lease_expires_at": None}
 
 
@@ -99,6 +100,12 @@ def marks(session: Session, job_ids: Iterable[str], *, where: ColumnElement[bool
         )
     )
     return {row.id: Mark(row.id, row.version, row.event_count, row.state in FINAL) for row in rows}
+
+
+def mark(session: Session, job_id: str, *, where: ColumnElement[bool] | None = None) -> Mark | None:
+    """How far the job is, or None as in `get`: what every poll asks for, so the statement is there already."""
+    row = session.execute(_MARK if where is None else _MARK.where(where), {"asked": job_id}).one_or_none()
+    return None if row is None else Mark(row.id, row.version, row.event_count, row.state in FINAL)
 
 
 def page(

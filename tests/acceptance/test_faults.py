@@ -9,10 +9,11 @@ import httpx
 
 from app.cli.serve import free_port
 from app.client import Streamline
-from tests.acceptance.backends import SERVERS, backend
+from tests.acceptance.backends import EMBEDDED, SERVERS, backend
 from tests.service_process import QUICK_JOB, REPOSITORY, Stages, running_service, told_of, wait_until
 
 
+@backend(EMBEDDED)
 def test_a_weights_file_that_broke_after_the_submit_fails_the_job_at_fetch_by_name(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -43,7 +44,7 @@ def test_a_full_disk_fails_the_job_with_both_numbers_and_leaves_no_repo(tmp_path
     try:
         with Streamline(f"http://127.0.0.1:{port}") as client:
             wait_until(client.ready, what="the service on the small disk is up")
-            request = QUICK_JOB | {"target": {"layers": 3}, "replacement": {"kind": "none", "tokens": 4096}}
+            request = QUICK_JOB | {"target": {"layers": 3}, "replacement": {"kind": "none", "tokens": 2048}}
             job = client.wait(client.submit(request)["id"], timeout=600)
             assert job["state"] == "failed"
             assert (job["error"]["code"], job["error"]["stage"]) == ("disk_full", "assemble")
@@ -62,7 +63,7 @@ def test_a_full_disk_fails_the_job_with_both_numbers_and_leaves_no_repo(tmp_path
 def test_an_engine_that_hangs_is_found_killed_and_its_job_goes_on(environment: dict[str, str], tmp_path: Path) -> None:
     impatient = environment | {"STREAMLINE_HANG_SECONDS": "3"}
     with running_service(tmp_path / "data", impatient) as service, service.client() as client:
-        job_id = client.submit(QUICK_JOB | {"replacement": {"kind": "none", "tokens": 4096}})["id"]
+        job_id = client.submit(QUICK_JOB | {"replacement": {"kind": "none", "tokens": 2048}})["id"]
         stages = Stages(client, job_id)
         wait_until(lambda: stages.look() == "score", what="scoring begins")
         hung = service.engines(job_id)
@@ -75,6 +76,7 @@ def test_an_engine_that_hangs_is_found_killed_and_its_job_goes_on(environment: d
     assert [reason[:30] for reason in reasons if "hung" in reason] == ["The engine hung: it sent no ev"]
 
 
+@backend(SERVERS)
 def test_a_poison_job_fails_after_its_attempts_with_the_engines_last_words(
     environment: dict[str, str], tmp_path: Path
 ) -> None:

@@ -18,7 +18,7 @@ from huggingface_hub import HfApi
 from tests.service_process import QUICK_JOB, REPOSITORY, ServiceProcesses, running_service, wait_until
 
 RECIPES = REPOSITORY / "recipes"
-REQUEST = QUICK_JOB | {"replacement": {"kind": "none", "tokens": 4096}, "labels": {}}
+REQUEST = QUICK_JOB | {"replacement": {"kind": "none", "tokens": 2048}, "labels": {}}
 MISSED = REQUEST | {"gates": {"max_parameters": 1, "max_perplexity_ratio": 100}}
 
 

@@ -63,7 +63,7 @@ def test_a_bucket_that_is_full_at_publication_fails_the_job_and_publishes_nothin
     url = make_bucket(s3_endpoint, f"fills-{uuid.uuid4().hex}")
     environment = {"STREAMLINE_STORE_URL": url, "STREAMLINE_S3_ENDPOINT_URL": s3_endpoint}
     with running_service(tmp_path / "data", environment) as service, service.client() as client:
-        job_id = client.submit(QUICK_JOB | {"replacement": {"kind": "none", "tokens": 4096}})["id"]
+        job_id = client.submit(QUICK_JOB | {"replacement": {"kind": "none", "tokens": 2048}})["id"]
         stages = Stages(client, job_id)
         wait_until(lambda: stages.look() == "verify", seconds=600, what="the checkpoint is made")
         make_full(s3_endpoint, url)

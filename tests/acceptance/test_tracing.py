@@ -52,7 +52,7 @@ def test_request_job_attempt_and_stages_are_one_trace(tmp_path: Path) -> None:
         with running_service(tmp_path / "data", environment) as service, service.client() as client:
             job = httpx.post(
                 f"{service.url}/v1/jobs",
-                json=QUICK_JOB | {"replacement": {"kind": "none", "tokens": 4096}},
+                json=QUICK_JOB | {"replacement": {"kind": "none", "tokens": 2048}},
                 headers={"traceparent": f"00-{TRACE}-{CLIENT_SPAN}-01", "X-Request-ID": "traced"},
             ).json()
             assert client.wait(job["id"], timeout=600)["state"] == "succeeded"

@@ -9,10 +9,12 @@ from sqlalchemy.orm import Session, sessionmaker
 from app.db.session import connect, session_factory
 from app.jobs import repository
 from app.settings import load_settings
+from tests.acceptance.backends import SERVERS, backend
 from tests.service_process import QUICK_JOB, ServiceProcesses, running_service, wait_until
 from tests.webhook_receiver import Receiver
 
 
+@backend(SERVERS)
 def test_the_end_of_a_job_reaches_a_receiver_although_the_api_was_dead_when_it_came(
     environment: dict[str, str], tmp_path: Path
 ) -> None:

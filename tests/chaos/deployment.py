@@ -49,7 +49,7 @@ class Deployment:
         }
         self.replicas = [ServiceProcesses(data_dir, environment) for _ in range(2)]
         self._text = data_dir / "words.jsonl"
-        self.job = QUICK_JOB | {"replacement": {"kind": "none", "tokens": 4096}}
+        self.job = QUICK_JOB | {"replacement": {"kind": "none", "tokens": 2048}}
 
     @staticmethod
     def _database_url(proxy: Proxy) -> str:

@@ -7,12 +7,14 @@ while writing and one batch while reading; the page cache holds what fits.
 from __future__ import annotations
 
 import errno
+import math
 import mmap
 import os
 import shutil
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -24,6 +26,8 @@ from worker.engine.hidden_states import LayeredModel
 from worker.engine.transfers import StateReader, StateWriter
 
 SHARD_BYTES = 256 << 20
+_MOST_SHARDS = 256
+"""Each is an open file while writing and a map while reading, of which a process has about a thousand."""
 _SHARD = "activations-{}.bin"
 
 
@@ -116,10 +120,14 @@ class ActivationStore:
         hidden = hidden_size(decoder.config)
         state_bytes = windows.shape[1] * hidden * decoder.stored_dtype.itemsize
         needed = stored_bytes(decoder, windows)
+        for left in _shards(directory):  # of a capture with another batch size, which ran out of memory
+            if left.is_file():
+                left.unlink()
         if needed > shutil.disk_usage(directory).free:
             raise disk_full(directory, needed)
         # Whole batches, so that none is in two files.
-        per_shard = max(1, SHARD_BYTES // (2 * state_bytes) // batch_size) * batch_size
+        least = max(SHARD_BYTES // (2 * state_bytes) // batch_size, math.ceil(len(windows) / batch_size / _MOST_SHARDS))
+        per_shard = max(1, least) * batch_size
         counts = [min(per_shard, len(windows) - first) for first in range(0, len(windows), per_shard)]
         paths = [directory / _SHARD.format(f"{number:05d}") for number in range(len(counts))]
         try:
@@ -131,7 +139,8 @@ class ActivationStore:
                     number, row = divmod(first, per_shard)
                     side = int(place == end)
                     offset = (side * counts[number] + row) * state_bytes
-                    writer.write(files[number], offset, as_stored(state, place, decoder.stored_dtype))
+                    stored = state.to(decoder.stored_dtype)
+                    writer.write(files[number], offset, stored, partial(refuse_not_finite, place))
                     if side and progress:
                         progress(first + len(state), len(windows))
 
@@ -148,9 +157,13 @@ class ActivationStore:
     def opened(cls, decoder: LayeredModel, length: int, directory: Path) -> ActivationStore:
         """Map what `capture` left in a directory; `length` is that of its sequences."""
         hidden, dtype = hidden_size(decoder.config), decoder.stored_dtype
-        maps = [_mapped(path) for path in sorted(directory.glob(_SHARD.format("*")))]
+        maps = [_mapped(path) for path in _shards(directory)]
         shards = [torch.frombuffer(mapped, dtype=dtype).view(2, -1, length, hidden) for mapped in maps]
         return cls(maps, shards, decoder.device)
+
+
+def _shards(directory: Path) -> list[Path]:
+    return sorted(directory.glob(_SHARD.format("*")))
 
 
 def as_stored(state: Tensor, place: int, dtype: torch.dtype) -> Tensor:
@@ -160,12 +173,21 @@ def as_stored(state: Tensor, place: int, dtype: torch.dtype) -> Tensor:
         EngineError: `not_finite` where it is NaN or infinite there: float16 has no room for what float32 still holds.
     """
     converted = state.to(dtype)
-    if not torch.isfinite(converted).all():
-        stored = str(dtype).removeprefix("torch.")
+    refuse_not_finite(place, converted)
+    return converted
+
+
+def refuse_not_finite(place: int, state: Tensor) -> None:
+    """Refuse h_place where it is no number.
+
+    Raises:
+        EngineError: `not_finite`.
+    """
+    if not torch.isfinite(state).all():
+        stored = str(state.dtype).removeprefix("torch.")
         raise EngineError(
             "not_finite", f"the hidden state before layer {place} is NaN or infinite in {stored}; check the model"
         )
-    return converted
 
 
 def _mapped(path: Path) -> mmap.mmap:

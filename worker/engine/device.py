@@ -20,6 +20,10 @@ layer makes no longer fits into the caches."""
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
+OUT_OF_MEMORY_WORDS = ("can't allocate memory", "CUDA error: out of memory", "OutOfMemoryError")
+"""How torch says it: of CUDA's memory by a class of its own, of the machine's and its pinned part by sentences."""
+
+
 def resolve(wanted: str) -> str:
     """Return ``cuda`` or ``cpu`` for ``auto``, ``cuda`` or ``cpu``.
 
@@ -63,6 +67,13 @@ def compute_dtype(device: str, stored: torch.dtype) -> torch.dtype:
     if device == "cpu":
         return torch.float32
     return stored if stored in (torch.bfloat16, torch.float16) else torch.bfloat16
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an exception means that memory ran out, of the device or of the machine."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return any(said in str(error) for said in OUT_OF_MEMORY_WORDS)
 
 
 @cache

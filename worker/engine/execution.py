@@ -20,7 +20,7 @@ from app.core.safetensors_file import read_checkpoint
 from worker.engine.assembly import WRITTEN
 from worker.engine.context import StageContext
 from worker.engine.decoder import Decoder, load_decoder
-from worker.engine.device import autocast, compute_dtype, stored_dtype
+from worker.engine.device import autocast, compute_dtype, is_out_of_memory, stored_dtype
 from worker.engine.errors import EngineError
 from worker.engine.export.loading import load_written
 from worker.engine.hidden_states import LayeredModel
@@ -225,12 +225,6 @@ def precision(context: StageContext) -> Any:
     """Return the context in which a run's hidden states are computed; see `worker.engine.device.autocast`."""
     stored = stored_dtype(context.model)
     return autocast(context.device, stored, compute_dtype(context.device, stored))
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an exception means that memory ran out, of the device or of the machine."""
-    # Torch has a class of its own for CUDA and a sentence for CPU.
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 def _forget() -> None:

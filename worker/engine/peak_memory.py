@@ -34,6 +34,12 @@ def gpu_peak_bytes(device: str) -> int | None:
     return int(torch.cuda.max_memory_allocated()) if device == "cuda" else None
 
 
+def forget_gpu_peak(device: str) -> None:
+    """Let `gpu_peak_bytes` count from now on."""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+
+
 def _return_free_memory() -> None:
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):  # glibc only

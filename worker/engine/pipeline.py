@@ -19,12 +19,13 @@ from worker.engine import stages as choice
 from worker.engine.activation_store import disk_full
 from worker.engine.code_version import code_version
 from worker.engine.context import REPLACEMENT, SELF_TEXT_FILE, StageContext, sha256_of
+from worker.engine.device import is_out_of_memory
 from worker.engine.errors import EngineError
 from worker.engine.evaluation import stage as evaluation
 from worker.engine.healing import stage as healing
 from worker.engine.healing.updates import UPDATES
 from worker.engine.ledger import Entry, Ledger, sha256_of_file
-from worker.engine.peak_memory import gpu_peak_bytes
+from worker.engine.peak_memory import forget_gpu_peak, gpu_peak_bytes
 from worker.engine.recipe import Recipe, Text
 from worker.engine.report import REPORT_FILE, write_report
 from worker.engine.steps import CHECKPOINT, Stage, Step, first_step, further_steps
@@ -266,6 +267,7 @@ class _Run:
         self._remove_outputs(step)
         scratch = step.context.workspace / "tmp"
         _remove(scratch)
+        forget_gpu_peak(step.context.device)
         choice.seed_everything(step.context, step.stage.name)
         began = time.monotonic()
         try:
@@ -344,7 +346,7 @@ def as_engine_error(error: Exception) -> EngineError:
     """Return the error that a person is told for any exception: out of memory by name, else its own words."""
     if isinstance(error, EngineError):
         return error
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if is_out_of_memory(error):
         return EngineError(
             "out_of_memory",
             f"memory ran out ({error}); lower replacement.batch_size or scoring.sequence_length",

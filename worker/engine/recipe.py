@@ -11,8 +11,9 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
+from app.core.architectures import FITTED_KINDS
 from app.core.selection import ONE_WINDOW, Selection, Target
 from worker.engine.errors import EngineError
 
@@ -27,6 +28,9 @@ Device = Literal["auto", "cpu", "cuda"]
 Backend = Literal["transformers", "vllm"]
 Execution = Literal["auto", "resident", "streamed"]
 Over = Literal["option", "prompt"]
+
+OF_STATES: Final = frozenset({"mse", "cosine"})
+"""Losses that need no more than the states around the window."""
 
 
 @dataclass(frozen=True)
@@ -182,6 +186,15 @@ class Recipe:
     """None where it is not asked for."""
     execution: Execution = "auto"
     """Changes where weights are, and no result: what does not name it leaves the choice to free memory."""
+
+    def needs_resident(self) -> str | None:
+        """What of this recipe trains through the whole model, by name; None where one layer at a time is enough."""
+        if self.healing is not None:
+            return "healing"
+        replacement = self.replacement
+        trained = replacement.kind != "none" and replacement.kind not in FITTED_KINDS
+        of_states = OF_STATES.issuperset(replacement.loss.split("+"))
+        return None if of_states or not trained else f"replacement.loss {replacement.loss}"
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Recipe:

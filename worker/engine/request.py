@@ -291,8 +291,8 @@ def check(recipe: Recipe) -> None:
         raise EngineError("bad_recipe", reason)
     _check_benchmark(recipe.benchmark)
     _check_numbers(recipe, config)
-    if recipe.healing is not None and recipe.execution == "streamed":
-        raise EngineError("bad_recipe", "healing needs the whole model in memory; let execution be auto or resident")
+    if recipe.execution == "streamed" and (what := recipe.needs_resident()):
+        raise EngineError("bad_recipe", f"{what} needs the whole model in memory; let execution be auto or resident")
     fetch.require_safetensors(Path(recipe.model.path))
     for text in (recipe.calibration, *recipe.evaluation):
         if text.path is not None and not Path(text.path).is_file():

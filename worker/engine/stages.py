@@ -34,7 +34,9 @@ from worker.engine.text import calibration_windows
 
 SCORES = "scores.json"
 SELECTION = "selection.json"
-_STATES_AT_ONCE = 1 << 26  # numbers of hidden states kept side by side while scoring, 256 MB in float32
+_STATES_AT_ONCE = {"cpu": 1 << 26, "cuda": 1 << 31}
+"""Numbers of hidden states kept side by side while scoring: 256 MB in float32, and 8 GB, which `within_memory` halves
+where there is less."""
 
 
 def score(context: StageContext) -> None:
@@ -47,8 +49,8 @@ def score(context: StageContext) -> None:
     if recipe.calibration.path is None and context.home is None:
         self_text.ensure_self_text(context, context.read_json(fetch.OUTPUT)["hash"])
     decoder = shared_model(context)
-    if recipe.healing is not None:
-        resident_model(context, "healing")  # found out before hours are spent
+    if what := recipe.needs_resident():
+        resident_model(context, what)  # found out before hours are spent
     windows = calibration_windows(context, decoder.tokenizer)[: recipe.scoring.sequences]
     length, layers = windows.shape[1], decoder.layer_count
     batch = scoring_batch(decoder, length)
@@ -107,7 +109,7 @@ def score(context: StageContext) -> None:
 def scoring_batch(decoder: LayeredModel, length: int) -> int:
     """Return how many sequences of `length` tokens to score at a time: their states h_0..h_L lie side by side."""
     states = (decoder.layer_count + 1) * length * hidden_size(decoder.config)
-    return max(1, min(sequences_at_once(decoder.device.type, length), _STATES_AT_ONCE // states))
+    return max(1, min(sequences_at_once(decoder.device.type, length), _STATES_AT_ONCE[decoder.device.type] // states))
 
 
 def _cosines(scored: ScoreTable) -> list[list[float | None]]:

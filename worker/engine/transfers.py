@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import IO
@@ -24,7 +25,7 @@ IN_FLIGHT = 2 * WRITERS
 class StateWriter:
     """Writes tensors to places in files; all of them are there when the context ends.
 
-    Raises what writing raised, OSError mostly, at a later `write` or at the end.
+    Raises what writing or checking raised, at a later `write` or at the end.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -43,9 +44,13 @@ class StateWriter:
         while error is None and self._pending:
             self._pending.popleft().result()
 
-    def write(self, file: IO[bytes], offset: int, states: Tensor) -> None:
-        """Write a tensor's bytes from `offset` on, now or soon; the tensor may be changed at once."""
+    def write(self, file: IO[bytes], offset: int, states: Tensor, check: Callable[[Tensor], object]) -> None:
+        """Write a tensor's bytes from `offset` on, now or soon; the tensor may be changed at once.
+
+        What is to be written goes through `check` first, on the CPU where the device computes on meanwhile.
+        """
         if self._threads is None:
+            check(states)
             write_states(file, offset, states)
             return
         while len(self._pending) >= IN_FLIGHT or (self._pending and self._pending[0].done()):
@@ -55,11 +60,14 @@ class StateWriter:
         host.copy_(states, non_blocking=True)
         copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
         copied.record(torch.cuda.current_stream(self._device))
-        self._pending.append(self._threads.submit(_write_when, copied, file, offset, host))
+        self._pending.append(self._threads.submit(_write_when, copied, file, offset, host, check))
 
 
-def _write_when(copied: torch.cuda.Event, file: IO[bytes], offset: int, states: Tensor) -> None:
+def _write_when(
+    copied: torch.cuda.Event, file: IO[bytes], offset: int, states: Tensor, check: Callable[[Tensor], object]
+) -> None:
     copied.synchronize()
+    check(states)
     write_states(file, offset, states)
 
 
@@ -80,10 +88,12 @@ class StateReader:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        # Asked now: in a thread of its own, a device without a number would be the first one.
+        self._computing = torch.cuda.default_stream(device) if device.type == "cuda" else None
 
     def stacked(self, states: list[Tensor]) -> Tensor:
         """Return tensors of one shape, stacked, on the device in float32; it has arrived when this returns."""
-        if self._stream is None:
+        if self._stream is None or self._computing is None:
             return torch.stack(states).to(self._device, torch.float32)
         host = torch.empty((len(states), *states[0].shape), dtype=states[0].dtype, pin_memory=True)
         torch.stack(states, out=host)
@@ -91,8 +101,15 @@ class StateReader:
             moved = host.to(self._device, non_blocking=True).float()
         self._stream.synchronize()
         # Its memory is this stream's; it is free again when the stream that computes with it is done.
-        moved.record_stream(torch.cuda.default_stream(self._device))
+        moved.record_stream(self._computing)
         return moved
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a CPU tensor's copy on the device; on CUDA without waiting for what the device has to do before."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 class DeviceWaits:

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from app.core.architectures import max_positions
 from worker.engine.context import StageContext, write_bytes
+from worker.engine.device import OUT_OF_MEMORY_WORDS
 from worker.engine.errors import EngineError
 from worker.engine.execution import DENSE, shared_model
 from worker.engine.hidden_states import LayeredModel
@@ -141,6 +142,10 @@ def check_in_fresh_process(
     if process.returncode == -signal.SIGKILL:
         raise EngineError(
             "out_of_memory", "the check of the checkpoint was killed; give the worker more memory", permanent=False
+        )
+    if process.returncode != 0 and any(said in output for said in OUT_OF_MEMORY_WORDS):
+        raise EngineError(
+            "out_of_memory", "memory ran out in the check of the checkpoint; free some of it", permanent=False
         )
     if process.returncode != 0:
         tail = " / ".join(line.strip() for line in output.strip().splitlines()[-_ERROR_LINES:])

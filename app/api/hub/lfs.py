@@ -67,7 +67,8 @@ def batch(asked: Batch, request: Request, context: Context, who: CallerOf, name:
         there = held.get(wanted.oid)
         entry: dict[str, Any] = {"oid": wanted.oid, "size": wanted.size}
         if there is None or there.size != wanted.size:
-            entry |= {"authenticated": True, "actions": _actions(context, base, repo.id, who.key, wanted, multipart=multipart)}
+            actions = _actions(context, base, repo.id, who.key, wanted, multipart=multipart)
+            entry |= {"authenticated": True, "actions": actions}
         objects.append(entry)
     return JSONResponse(
         {"transfer": "multipart" if multipart else "basic", "objects": objects, "hash_algo": "sha256"},

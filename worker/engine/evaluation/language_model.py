@@ -24,6 +24,7 @@ from transformers import GenerationConfig
 
 from app.core.architectures import max_positions
 from worker.engine.decoder import Decoder
+from worker.engine.device import sequences_at_once
 from worker.engine.errors import EngineError
 from worker.engine.evaluation.inputs import CACHE_BYTES, Input, Question, batches, questions
 from worker.engine.head import Head
@@ -37,7 +38,6 @@ Within = Callable[[int, Callable[[LayeredModel, int], T]], T]
 Request = tuple[tuple[str, str], list[int], list[int]]
 """Context and continuation, as text and as token ids."""
 
-TOKENS_PER_BATCH = {"cpu": 2048, "cuda": 16384}
 _LOGIT_BYTES = 64 << 20  # float32 logits that exist at one time
 _NEW_TOKENS = 256  # where a task names no number
 
@@ -123,7 +123,7 @@ class LanguageModel(TemplateLM):  # type: ignore[misc]
             one.requests.append(number)
         ordered = sorted(inputs.values(), key=lambda one: (-len(one.ids), one.ids))
         longest = len(ordered[0].ids) if ordered else 1
-        size = max(1, TOKENS_PER_BATCH[self._device.type] // longest)
+        size = sequences_at_once(self._device.type, longest)
 
         def work(model: LayeredModel, sequences: int) -> list[Likelihood]:
             return _score(model, ordered, requests, sequences * longest, self._over, self._progress)
@@ -170,7 +170,7 @@ class LanguageModel(TemplateLM):  # type: ignore[misc]
                     done += len(batch)
                     self._progress(min(done, len(requests)), len(requests))
 
-            self._within(max(1, TOKENS_PER_BATCH[self._device.type] // longest), work)
+            self._within(sequences_at_once(self._device.type, longest), work)
         return texts
 
     @torch.inference_mode()

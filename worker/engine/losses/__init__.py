@@ -18,15 +18,12 @@ from worker.engine.losses.kd import Distillation
 from worker.engine.losses.lm import NextToken
 from worker.engine.losses.mse import MeanSquaredError
 from worker.engine.losses.objective import Batch, Objective, Tail
-from worker.engine.recipe import Divergence
+from worker.engine.recipe import OF_STATES, Divergence
 
 __all__ = [
     "OF_STATES", "Batch", "CosineDistance", "Distillation", "MeanSquaredError", "NextToken", "Objective", "Tail",
     "objective_of",
 ]  # fmt: skip
-
-OF_STATES = frozenset({"mse", "cosine"})
-"""Losses that need no more than the states around the window."""
 
 
 def objective_of(loss: str, tail: Tail, divergence: Divergence) -> Objective:

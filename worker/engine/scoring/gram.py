@@ -53,10 +53,12 @@ class GramScorer:
         return scores, torch.full((len(windows),), windows.shape[1], dtype=torch.float64)
 
     def _of_batch(self, states: Tensor) -> Tensor:
-        gram = states @ states.mT
-        _check(gram.diagonal(dim1=-2, dim2=-1).flatten(0, 1))
-        parts = torch.split(self._values(gram), _TOKENS_PER_SUM, dim=1)
-        return torch.stack([part.sum(1).double() for part in parts]).sum(0).cpu() / states.shape[1]
+        # The model may compute in bfloat16; what its states are compared by may not: windows differ by less than that.
+        with torch.autocast(states.device.type, enabled=False):
+            gram = states @ states.mT
+            _check(gram.diagonal(dim1=-2, dim2=-1).flatten(0, 1))
+            parts = torch.split(self._values(gram), _TOKENS_PER_SUM, dim=1)
+            return torch.stack([part.sum(1).double() for part in parts]).sum(0).cpu() / states.shape[1]
 
     def _buffer(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
         """Return room for H [batch, tokens, L+1, hidden], the same memory for every full batch."""

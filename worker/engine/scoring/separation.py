@@ -37,7 +37,7 @@ class Separation:
 
 
 def separation(scores: Tensor, tokens: Tensor, starts: tuple[int, ...], better: Better, seed: int) -> Separation | None:
-    """Compare the two best of some windows; None where there are not two.
+    """Compare the two best of some windows; None where not two of them have a score.
 
     Args:
         scores: [sequences, windows] float64, one mean per sequence and window.
@@ -50,7 +50,10 @@ def separation(scores: Tensor, tokens: Tensor, starts: tuple[int, ...], better: 
         return None
     signed = scores if better == "higher" else -scores
     means = (signed * tokens[:, None]).sum(0) / tokens.sum()
-    best, runner_up = means.nan_to_num(-torch.inf).topk(2).indices.tolist()
+    ranked = means.nan_to_num(-torch.inf, neginf=-torch.inf).topk(2)
+    if ranked.values.isinf().any():
+        return None
+    best, runner_up = ranked.indices.tolist()
     lead = signed[:, best] - signed[:, runner_up]
     generator = torch.Generator().manual_seed(seed)
     drawn = []

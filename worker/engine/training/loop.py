@@ -18,7 +18,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from worker.engine.device import autocast
+from worker.engine.device import autocast, is_out_of_memory
 from worker.engine.errors import EngineError
 from worker.engine.losses import Batch, MeanSquaredError, Objective
 from worker.engine.stand_ins import hidden_of
@@ -295,7 +295,9 @@ class _Fit:
                     self._block, self._optimizer, batch, self._arguments, self._objective,
                     scale=self._scale, micro_batch=micro, whole=whole, group=self._group,
                 )  # fmt: skip
-            except torch.OutOfMemoryError as error:
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
                 self._optimizer.zero_grad(set_to_none=True)
                 if micro == 1:
                     raise EngineError(

@@ -10,10 +10,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from worker.engine.device import autocast
+from worker.engine.device import autocast, is_out_of_memory
 from worker.engine.losses import Batch, MeanSquaredError, Objective
 from worker.engine.stand_ins import hidden_of
 from worker.engine.training.group import ALONE, Group
+from worker.engine.transfers import to_device
 
 Arguments = Callable[[int], dict[str, Any]]
 """Batch size -> what the block is called with beside the hidden states."""
@@ -84,8 +85,8 @@ class Examples(ABC):
                 with autocast(batch.before.device.type, batch.stored):
                     made = batch.before if block is None else hidden_of(block(batch.before, **arguments(len(batch))))
                     total += float(loss(made, batch)) * len(batch)
-            except torch.OutOfMemoryError:
-                if size == 1:
+            except RuntimeError as error:
+                if not is_out_of_memory(error) or size == 1:
                     raise
                 size //= 2
             else:
@@ -142,7 +143,7 @@ class Pairs(Examples):
     def batch(self, indices: list[int]) -> Batch:
         """Return some sequences on the store's device."""
         before, after = self.states.batch(indices)
-        return Batch(before, after, self.input_ids[indices].to(before.device), self.states.stored_dtype)
+        return Batch(before, after, to_device(self.input_ids[indices], before.device), self.states.stored_dtype)
 
 
 @dataclass(frozen=True)
@@ -170,5 +171,5 @@ class Sequences(Examples):
 
     def batch(self, indices: list[int]) -> Batch:
         """Return some sequences on the model's device."""
-        ids = self.input_ids[indices].to(self.device)
+        ids = to_device(self.input_ids[indices], self.device)
         return Batch(ids, ids, ids, self.stored)

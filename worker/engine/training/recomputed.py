@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from worker.engine.activation_store import ActivationStore, as_stored
-from worker.engine.device import autocast, sequences_at_once
+from worker.engine.device import autocast, is_out_of_memory, sequences_at_once
 from worker.engine.hidden_states import LayeredModel
 
 
@@ -57,15 +57,15 @@ class RecomputedStates:
 
         Raises:
             EngineError: `not_finite` where a hidden state is NaN or infinite.
-            torch.OutOfMemoryError: not even one sequence at a time fits.
+            RuntimeError: out of memory; not even one sequence at a time fits.
         """
         if all(index in self._held_rows for index in indices):
             return self._held.batch([self._held_rows[index] for index in indices])
         while True:
             try:
                 return self._computed(self._windows[indices])
-            except torch.OutOfMemoryError:
-                if self._at_once == 1:
+            except RuntimeError as error:
+                if not is_out_of_memory(error) or self._at_once == 1:
                     raise
                 self._at_once //= 2
 

@@ -40,17 +40,19 @@ class Keeper:
     Args:
         path: the file; its directory is made when it is first written.
         key: a state that was written under another key is not used.
-        every_seconds: wall time between two states at least.
+        every_seconds: wall time between two states at least, and twenty times what writing the last one took; 0: one
+            after each step.
         writes: whether it saves anything, or is one of several that restore the same file.
     """
 
     def __init__(self, path: Path, key: str, every_seconds: float, *, writes: bool = True) -> None:
         self._path, self._key, self._every, self._writes = path, key, every_seconds, writes
-        self._last = time.monotonic()
+        self._last, self._took = time.monotonic(), 0.0
 
     def due(self) -> bool:
         """Tell whether it is time to save."""
-        return self._writes and time.monotonic() - self._last >= self._every
+        pause = max(self._every, 20 * self._took) if self._every else 0.0
+        return self._writes and time.monotonic() - self._last >= pause
 
     def save(
         self,
@@ -63,16 +65,17 @@ class Keeper:
         """Write the state after `step` steps; without an optimiser the phase is finished."""
         if not self._writes:
             return
+        began = time.monotonic()
         tensors = {f"{_BLOCK}{name}": value for name, value in block.state_dict().items()}
         tensors |= {f"{_BEST}{name}": value for name, value in best.items()}
         if optimizer is not None:
             for number, moments in optimizer.state_dict()["state"].items():
                 tensors |= {f"{_MOMENTS}{number}.{name}": value for name, value in moments.items()}
-        # Cloned: safetensors refuses tensors that share memory, and a best state may be the block's own.
-        copies = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
+        copies = {name: _own_copy(value.detach()) for name, value in tensors.items()}
         header = {"key": self._key, "step": step, "finished": optimizer is None, "history": history}
         write_bytes(self._path, save(copies, metadata={"state": json.dumps(header, sort_keys=True)}))
         self._last = time.monotonic()
+        self._took = self._last - began
 
     def restore(self, block: nn.Module, optimizer: torch.optim.Optimizer) -> Resumed | None:
         """Put a saved state back into `block` and `optimizer`; None, with both untouched, where there is none."""
@@ -94,6 +97,11 @@ class Keeper:
         device = next(block.parameters()).device
         best = {name: value.to(device) for name, value in _under(_BEST, tensors).items()}
         return Resumed(header["step"], header["history"], header["finished"], best)
+
+
+def _own_copy(value: Tensor) -> Tensor:
+    # Safetensors refuses tensors that share memory, and a best state may be the block's own.
+    return (value.clone() if value.device.type == "cpu" else value.cpu()).contiguous()
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

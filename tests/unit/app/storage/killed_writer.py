@@ -104,7 +104,7 @@ def upload(hub: HubContext, source: Path) -> None:
     with hub.sessions() as session:
         repo = repo_named(session, REPO)
         base = resolve(session, repo, "main")
-    for part in Part.all_of(repo.id, name, len(content), part_bytes=hub.uploads.part_bytes):
+    for part in Part.all_of(repo.id, name, len(content), part_bytes=hub.uploads.part_bytes(len(content))):
         with hub.uploads.place(part) as file:
             file.write(content[part.offset : part.offset + part.length])
     whole = hub.uploads.assembled(part)

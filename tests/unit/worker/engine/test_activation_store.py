@@ -44,6 +44,27 @@ def test_shards_hold_the_models_own_dtype_and_nothing_else(
     assert torch.equal(store.batch([0, 1, 2])[1], expected)
 
 
+def test_a_capture_with_another_batch_size_leaves_nothing_of_the_one_before(
+    llama: Decoder, ids: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(activation_store, "SHARD_BYTES", 1)
+    ActivationStore.capture(llama, ids, 1, 4, tmp_path, batch_size=1)
+    assert len(list(tmp_path.iterdir())) == 3
+    store = ActivationStore.capture(llama, ids, 1, 4, tmp_path, batch_size=2)
+    assert len(list(tmp_path.iterdir())) == 2
+    torch.testing.assert_close(store.batch([0, 1, 2])[0], llama.hidden_states(ids)[1])
+
+
+def test_however_much_is_stored_it_lies_in_few_files(
+    llama: Decoder, ids: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(activation_store, "SHARD_BYTES", 1)
+    monkeypatch.setattr(activation_store, "_MOST_SHARDS", 2)
+    store = ActivationStore.capture(llama, ids, 1, 4, tmp_path, batch_size=1)
+    assert len(list(tmp_path.iterdir())) == 2
+    torch.testing.assert_close(store.batch([2])[1], llama.hidden_states(ids)[4][[2]])
+
+
 def test_a_disk_that_is_too_small_is_refused_before_a_byte_is_written(
     llama: Decoder, ids: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -106,6 +106,7 @@ def test_flags_of_scoring_and_of_kinds_without_training_are_taken(model: Path, t
         (["--layers", "1", "--healing", "lora", "--healing-alpha", "nan"], "healing.alpha is nan but must be above 0"),
         (["--layers", "1", "--healing", "lora", "--healing-tokens", "9"], "healing.tokens is 9 but must be from 64 to"),
         (["--layers", "1", "--healing", "lora", "--execution", "streamed"], "healing needs the whole model in memory"),
+        (["--layers", "1", "--loss", "mse+kd", "--execution", "streamed"], "loss mse+kd needs the whole model"),
         (["--layers", "1", "--sparsity", "0.2"], "not allowed with"),
         (["--layers", "one"], "invalid int"),
         (["--kind", "magic"], "invalid choice"),

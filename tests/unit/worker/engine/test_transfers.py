@@ -19,7 +19,7 @@ def test_states_are_found_where_they_were_written_whatever_the_order(tmp_path: P
     path = tmp_path / "states"
     with path.open("wb", buffering=0) as file, StateWriter(CPU) as writer:
         for row in (2, 0, 1):
-            writer.write(file, row * states[0].nbytes, states[row])
+            writer.write(file, row * states[0].nbytes, states[row], torch.isfinite)
     found = torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.bfloat16).view(3, 4, 5)
     assert torch.equal(found, states)
 
@@ -36,7 +36,7 @@ def test_a_view_is_written_as_what_it_shows(tmp_path: Path) -> None:
 def test_what_cannot_be_written_is_raised(tmp_path: Path) -> None:
     (tmp_path / "states").touch()
     with (tmp_path / "states").open("rb") as file, pytest.raises(OSError), StateWriter(CPU) as writer:
-        writer.write(file, 0, torch.ones(2))
+        writer.write(file, 0, torch.ones(2), torch.isfinite)
 
 
 def test_stored_states_come_back_stacked_in_float32() -> None:

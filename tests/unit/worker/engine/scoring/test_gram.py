@@ -51,6 +51,14 @@ def test_every_window_of_every_size_is_scored_by_the_definition(decoder: Decoder
     assert_tables_equal(table.scores(), plain(decoder, ids, DEFINITIONS[metric]))
 
 
+@pytest.mark.parametrize("metric", DEFINITIONS)
+def test_scores_stay_exact_where_the_model_computes_in_bfloat16(llama: Decoder, ids: Tensor, metric: str) -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        table = score_windows(llama, ids, batch_size=2, metric=METRICS[metric])
+        expected = plain(llama, ids, DEFINITIONS[metric])
+    assert_tables_equal(table.scores(), expected)
+
+
 def test_each_sequence_keeps_its_own_table_for_a_bootstrap(llama: Decoder, ids: Tensor) -> None:
     table = score_windows(llama, ids, batch_size=3)
     assert len(table.sequences) == 3
