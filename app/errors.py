@@ -444,7 +444,7 @@ class TooManyWebhooks(ServiceError):  # noqa: N818
 
 
 class WebhookDisabled(ServiceError):  # noqa: N818
-    """The webhook has answered 410 and is told nothing more until it is enabled again."""
+    """The webhook has answered 410 or failed for days, and is told nothing more until it is enabled again."""
 
     code = "webhook_disabled"
     title = "The webhook is disabled"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import ColumnElement, Update, func, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Update, delete, func, or_, select, tuple_, update
 from sqlalchemy.orm import Session, aliased
 
 from app.db.clock import db_now
@@ -186,6 +186,26 @@ def send_again(session: Session, webhook_id: str, delivery_id: str) -> bool:
         .execution_options(synchronize_session=False)
     )
     return changed is not None
+
+
+def forget(session: Session, *, older_than_seconds: float, limit: int) -> int:
+    """Remove messages that were made and tried last so long ago and wait for nothing, at most `limit`; how many.
+
+    Of a message that was sent again lately the log stays, however old the message is.
+    """
+    row, then = WebhookDeliveryRow, db_now(-older_than_seconds)
+    untried = row.last_attempt_at.is_(None)
+    old = (
+        select(row.id)
+        .where(row.created_at < then, row.state != PENDING, or_(untried, row.last_attempt_at < then))
+        .order_by(row.created_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)  # other replicas sweep too
+    )
+    gone = session.scalars(
+        delete(row).where(row.id.in_(old)).returning(row.id).execution_options(synchronize_session=False)
+    )
+    return len(gone.all())
 
 
 def waiting(session: Session) -> int:

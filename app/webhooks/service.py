@@ -27,6 +27,8 @@ MOST_PER_KEY: Final = 20
 MOST_PER_JOB: Final = 5
 """Of one key, for one job."""
 _LONGEST_SERVICE_URL: Final = 500
+OLD_SECRET_SECONDS: Final = 86_400.0
+"""How long the secret before a rotation signs too."""
 
 
 @dataclass(frozen=True)
@@ -144,13 +146,25 @@ def remove(session: Session, webhook_id: str, who: Caller) -> None:
 
 
 def enable(session: Session, webhook_id: str, who: Caller) -> WebhookRow:
-    """Tell an endpoint that was gone what happens from now on.
+    """Tell an endpoint that was disabled what happens from now on.
 
     Raises:
         WebhookNotFound: the caller has none of this id.
     """
     repository.enable(session, webhook_id, who)
     return find(session, webhook_id, who)
+
+
+def rotate(session: Session, webhook_id: str, who: Caller, *, box: SecretBox) -> tuple[WebhookRow, str]:
+    """Give the endpoint another secret, which nobody is told again; for a day messages are signed with both.
+
+    Raises:
+        WebhookNotFound: the caller has none of this id.
+    """
+    secret = new_secret()
+    sealed = box.seal(secret, webhook_id)
+    repository.rotate(session, webhook_id, who, sealed=sealed, old_seconds=OLD_SECRET_SECONDS)
+    return find(session, webhook_id, who), secret
 
 
 def deliveries_of(
@@ -183,9 +197,8 @@ def redeliver(session: Session, webhook_id: str, delivery_id: str, who: Caller) 
             parameter="delivery_id",
         )
     if webhook.disabled_at is not None:
-        raise WebhookDisabled(
-            f"The webhook has answered 410 and is disabled; POST /v1/webhooks/{webhook_id}/enable comes first."
-        )
+        why = "has answered 410" if webhook.disabled_reason == repository.GONE else "has taken no message for days"
+        raise WebhookDisabled(f"The webhook {why} and is disabled; POST /v1/webhooks/{webhook_id}/enable comes first.")
     deliveries.send_again(session, webhook_id, delivery_id)
     row = deliveries.get(session, webhook_id, delivery_id)
     assert row is not None, "it was there in the same transaction"
