@@ -12,7 +12,20 @@ from fastapi_swagger import patch_fastapi
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
-from app.api import artefacts, datasets, events, health, imports, jobs, metrics, plans, schemas, signing_key, webhooks
+from app.api import (
+    artefacts,
+    datasets,
+    events,
+    health,
+    imports,
+    jobs,
+    keys,
+    metrics,
+    plans,
+    schemas,
+    signing_key,
+    webhooks,
+)
 from app.api.audit import AuditMiddleware
 from app.api.body_limit import BodyLimitMiddleware
 from app.api.deps import Services
@@ -48,6 +61,7 @@ from app.web import compare as compare_page
 from app.web import datasets as datasets_page
 from app.web import job as job_page
 from app.web import jobs as jobs_page
+from app.web import keys as keys_page
 from app.web import login as login_page
 from app.web import models as model_pages
 from app.web import new as new_page
@@ -116,9 +130,9 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.celery = services.celery
     app.state.read_sessions = services.read_sessions
     modules = (
-        *(jobs, plans, events, artefacts, webhooks, schemas, datasets, imports, signing_key),
+        *(jobs, plans, events, artefacts, webhooks, keys, schemas, datasets, imports, signing_key),
         *(health, metrics, assets, login_page),
-        *(jobs_page, job_page, new_page, compare_page, model_pages, datasets_page, webhooks_page),
+        *(jobs_page, job_page, new_page, compare_page, model_pages, datasets_page, webhooks_page, keys_page),
     )
     routers = [module.router for module in modules]
     install_problems(app, routers)

@@ -182,6 +182,8 @@ def test_a_reader_is_not_led_to_what_it_may_not_do(person: Person) -> None:
     person.log_in()
     page = person.http.get("/", headers=PAGE).text
     assert 'href="/new"' not in page
+    assert 'href="/keys"' not in page
+    assert person.http.get("/keys", headers=PAGE).status_code == 403
     refused = person.http.get("/new", headers=PAGE)
     assert refused.status_code == 403
     assert "The API key does not allow this" in refused.text
