@@ -404,6 +404,13 @@ class DeliveryNotFound(NotFound):
     title = "No such delivery"
 
 
+class KeyNotFound(NotFound):
+    """There is no API key of this id."""
+
+    code = "key_not_found"
+    title = "No such API key"
+
+
 class FileNotFound(NotFound):
     """The job has no such file (yet)."""
 
@@ -435,6 +442,22 @@ class JobNotRetryable(ServiceError):  # noqa: N818
     status = 409
 
 
+class NoFirstKey(ServiceError):  # noqa: N818
+    """The service has no API keys, and the first one is made where it runs, by who may read its data directory."""
+
+    code = "no_first_key"
+    title = "The first API key is made where the service runs"
+    status = 409
+
+
+class OwnKey(ServiceError):  # noqa: N818
+    """A key does not revoke itself: so one that may make others is always left."""
+
+    code = "own_key"
+    title = "A key does not revoke itself"
+    status = 409
+
+
 class TooManyWebhooks(ServiceError):  # noqa: N818
     """The API key has as many webhooks as it may have; one has to be removed first."""
 
@@ -444,7 +467,7 @@ class TooManyWebhooks(ServiceError):  # noqa: N818
 
 
 class WebhookDisabled(ServiceError):  # noqa: N818
-    """The webhook has answered 410 and is told nothing more until it is enabled again."""
+    """The webhook has answered 410 or failed for days, and is told nothing more until it is enabled again."""
 
     code = "webhook_disabled"
     title = "The webhook is disabled"

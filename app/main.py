@@ -12,7 +12,20 @@ from fastapi_swagger import patch_fastapi
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
-from app.api import artefacts, datasets, events, health, imports, jobs, metrics, plans, schemas, signing_key, webhooks
+from app.api import (
+    artefacts,
+    datasets,
+    events,
+    health,
+    imports,
+    jobs,
+    keys,
+    metrics,
+    plans,
+    schemas,
+    signing_key,
+    webhooks,
+)
 from app.api.audit import AuditMiddleware
 from app.api.body_limit import BodyLimitMiddleware
 from app.api.deps import Services
@@ -41,15 +54,18 @@ from app.storage.blobs import StorageError
 from app.storage.collection import run_collector
 from app.storage.opening import open_stores
 from app.tracing import configure_tracing, flush
+from app.upkeep import run_upkeep
 from app.version import VERSION
 from app.web import assets
 from app.web import compare as compare_page
 from app.web import datasets as datasets_page
 from app.web import job as job_page
 from app.web import jobs as jobs_page
+from app.web import keys as keys_page
 from app.web import login as login_page
 from app.web import models as model_pages
 from app.web import new as new_page
+from app.web import webhooks as webhooks_page
 from app.webhooks.addresses import AllowList
 from app.webhooks.dispatcher import SENDERS, Post, run_sender
 from app.webhooks.sending import Sender
@@ -76,7 +92,7 @@ def create_app(settings: Settings) -> FastAPI:
         stop = threading.Event()
         threads = [
             threading.Thread(target=work, args=(services, stop), name=work.__name__.strip("_"), daemon=True)
-            for work in (_reconcile, _collect)
+            for work in (_reconcile, _collect, _keep_up)
         ]
         senders = [
             threading.Thread(target=_send, args=(services, stop), name=f"send-{number}", daemon=True)
@@ -114,9 +130,9 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.celery = services.celery
     app.state.read_sessions = services.read_sessions
     modules = (
-        *(jobs, plans, events, artefacts, webhooks, schemas, datasets, imports, signing_key),
+        *(jobs, plans, events, artefacts, webhooks, keys, schemas, datasets, imports, signing_key),
         *(health, metrics, assets, login_page),
-        *(jobs_page, job_page, new_page, compare_page, model_pages, datasets_page),
+        *(jobs_page, job_page, new_page, compare_page, model_pages, datasets_page, webhooks_page, keys_page),
     )
     routers = [module.router for module in modules]
     install_problems(app, routers)
@@ -148,9 +164,8 @@ def create_app(settings: Settings) -> FastAPI:
         ),
     )
     app.add_middleware(NulGuardMiddleware)
-    holders = Holders(services.read_sessions, services.logins)
-    app.add_middleware(QuotaMiddleware, holders=holders, sessions=services.sessions)
-    app.add_middleware(AuditMiddleware, holders=holders, sessions=services.sessions)
+    app.add_middleware(QuotaMiddleware, holders=services.holders, sessions=services.sessions)
+    app.add_middleware(AuditMiddleware, holders=services.holders, sessions=services.sessions)
     app.add_middleware(RequestLogMiddleware)
     _describe_problems(app)
     return app
@@ -173,7 +188,9 @@ def _services(settings: Settings, sessions: Any, read_sessions: Any) -> Services
         SecretBox(signer.key_for(PURPOSE)),
         AllowList.of(settings.webhook_private),
         Sender(),
+        settings.webhook_disable_days,
     )
+    logins = Logins(settings.data_dir.absolute() / _LOGIN_KEY_FILE)
     return Services(
         settings=settings,
         sessions=sessions,
@@ -181,7 +198,8 @@ def _services(settings: Settings, sessions: Any, read_sessions: Any) -> Services
         blobs=blobs,
         artefacts=artefacts,
         signer=signer,
-        logins=Logins(settings.data_dir.absolute() / _LOGIN_KEY_FILE),
+        logins=logins,
+        holders=Holders(read_sessions, logins),
         celery=make_celery(settings),
         mirror=mirror,
         door=Door(read_sessions, blobs, mirror=mirror, vllm=_has_vllm(settings), task_data=settings.task_data),
@@ -235,6 +253,10 @@ def _collect(services: Services, stop: threading.Event) -> None:
         every_seconds=settings.gc_seconds,
         grace_seconds=settings.gc_grace_seconds,
     )
+
+
+def _keep_up(services: Services, stop: threading.Event) -> None:
+    run_upkeep(services.sessions, services.holders, stop, keep_days=services.settings.webhook_keep_days)
 
 
 def _send(services: Services, stop: threading.Event) -> None:

@@ -74,6 +74,12 @@ class Settings(BaseSettings):
         description="Hosts, addresses and networks (10.1.0.0/16), separated by commas, that webhooks may be sent to "
         "although they are not public.",
     )
+    webhook_disable_days: float = Field(
+        5.0, gt=0, description="A webhook that has taken no message for so many days is disabled."
+    )
+    webhook_keep_days: float = Field(
+        30.0, gt=0, description="How long it is kept what webhooks were sent, and what came of it."
+    )
     public_url: str = Field("", description="The service's address as clients see it; default: taken from the request.")
 
     signing_key: SecretStr | None = Field(

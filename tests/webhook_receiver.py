@@ -24,6 +24,8 @@ class Receiver:
     port: int = 0
     taken: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     """Id and body of each message that was answered by 2xx."""
+    refused: list[str] = field(default_factory=list)
+    """Ids of messages that no secret of these has signed."""
     requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     """Path and headers of everything that came."""
 
@@ -52,7 +54,10 @@ class Receiver:
                 receiver.requests.append((self.path, headers))
                 if receiver.pause is not None:
                     receiver.pause.wait(30)
-                status = receiver.status if receiver.verified(body, headers) else 401
+                status = receiver.status
+                if not receiver.verified(body, headers):
+                    receiver.refused.append(headers.get("webhook-id", ""))
+                    status = 401
                 if 200 <= status < 300:
                     receiver.taken.append((headers["webhook-id"], json.loads(body)))
                 self.send_response(status)

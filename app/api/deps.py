@@ -10,6 +10,7 @@ from fastapi.security import HTTPBearer
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.auth.callers import BadKeyError, CrossSiteError, identify
+from app.auth.holders import Holders
 from app.auth.logins import Logins
 from app.auth.loopback import NotFromThisMachine
 from app.auth.scopes import Scope
@@ -39,6 +40,7 @@ class Services:
     artefacts: ArtefactStore
     signer: Signer
     logins: Logins
+    holders: Holders
     celery: Celery
     mirror: Mirror | None
     """Of the upstream hub, if there is one."""

@@ -39,7 +39,13 @@ class QuotaMiddleware:
         if refusal is not None:
             await problem_response(refusal)(scope, receive, send)
             return
-        read = 0
+        read, charged = 0, declared
+
+        async def charge_rest() -> None:
+            nonlocal charged
+            if holder.max_bytes_per_day is not None and read > charged:
+                rest, charged = read - charged, read
+                await run_in_threadpool(self._add_bytes, holder, rest)
 
         async def counted() -> Message:
             nonlocal read
@@ -47,11 +53,15 @@ class QuotaMiddleware:
             read += len(message.get("body", b""))
             return message
 
+        async def charging(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                await charge_rest()  # whoever has the answer finds it counted
+            await send(message)
+
         try:
-            await self._app(scope, counted, send)
+            await self._app(scope, counted, charging)
         finally:
-            if holder.max_bytes_per_day is not None and read > declared:
-                await run_in_threadpool(self._add_bytes, holder, read - declared)
+            await charge_rest()
 
     async def _limited_holder(self, scope: Scope) -> Holder | None:
         if scope["type"] != "http":

@@ -51,7 +51,7 @@ def add_webhook(
 
     Messages are POST requests as the Standard Webhooks specification (standardwebhooks.com) has them: any of its
     libraries verifies them with the secret. A message that no 2xx answers is sent again, over three days; one may come
-    twice, with the same `webhook-id`. The answer 410 disables the endpoint.
+    twice, with the same `webhook-id`. The answer 410 disables the endpoint, and so does taking nothing for days.
     """
     return _register(body, request, response, parts, caller)
 
@@ -117,9 +117,22 @@ def remove_webhook(webhook_id: str, parts: Parts, caller: Submitter) -> None:
 
 @router.post("/webhooks/{webhook_id}/enable", responses=documented(errors.WebhookNotFound, *AUTH_ERRORS))
 def enable_webhook(webhook_id: str, parts: Parts, caller: Submitter) -> Webhook:
-    """Tell a webhook that was disabled by the answer 410 what happens from now on; its secret stays."""
+    """Tell a webhook that was disabled what happens from now on; its secret stays."""
     with parts.sessions.begin() as session:
         return Webhook.of(service.enable(session, webhook_id, hub_caller(caller)))
+
+
+@router.post("/webhooks/{webhook_id}/rotate", responses=documented(errors.WebhookNotFound, *AUTH_ERRORS))
+def rotate_secret(webhook_id: str, response: Response, parts: Parts, caller: Submitter) -> CreatedWebhook:
+    """Give a webhook another secret. The answer holds it, this once.
+
+    For 24 hours messages carry a signature of the old one too, so that receivers that know either verify them. An old
+    one that somebody else knows is worthless at once after a second rotation.
+    """
+    with parts.sessions.begin() as session:
+        row, secret = service.rotate(session, webhook_id, hub_caller(caller), box=parts.post.box)
+    response.headers["Cache-Control"] = "no-store"
+    return CreatedWebhook.with_secret(row, secret)
 
 
 @router.get(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
-from app.auth import keys
+from app.auth import ended_logins, keys
 from app.auth.credentials import by_browser, key_in
 from app.auth.logins import Logins
 from app.auth.loopback import check_local, comes_from_here, is_safe, sent_by_own_page
@@ -37,8 +37,8 @@ def key_of(session: Session, headers: Mapping[str, str], logins: Logins) -> ApiK
     if "authorization" in headers:
         key = key_in(headers)
         return keys.find(session, key) if key else None
-    key_id = logins.key_id(headers)
-    return keys.find_by_id(session, key_id) if key_id else None
+    login = logins.read(headers)
+    return ended_logins.key_of(session, login) if login else None
 
 
 def identify(session: Session, method: str, headers: Mapping[str, str], logins: Logins) -> Identity:

@@ -42,6 +42,7 @@ class Holders:
         self._sessions, self._logins = sessions, logins
         self._lock = threading.Lock()
         self._known: dict[str, tuple[float, Holder]] = {}
+        self._used = set[str]()
 
     def remembered(self, headers: Mapping[str, str]) -> Holder | None:
         """The holder without asking the database; None: it has to be asked."""
@@ -66,7 +67,15 @@ class Holders:
             if len(self._known) >= _REMEMBERED_KEYS:  # somebody tries keys out
                 self._known.clear()
             self._known[_digest(token)] = (time.monotonic() + _REMEMBERED_SECONDS, holder)
+            if holder.key_id:
+                self._used.add(holder.key_id)
         return holder
+
+    def take_used(self) -> set[str]:
+        """Ids of the keys that were used since this was asked last: when that was is written down off requests' way."""
+        with self._lock:
+            used, self._used = self._used, set()
+        return used
 
 
 def _token_in(headers: Mapping[str, str]) -> str:

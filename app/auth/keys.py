@@ -6,20 +6,31 @@ A key has the form of a Hugging Face token (`hf_` and letters and digits), becau
 import hashlib
 import secrets
 import string
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 
-from sqlalchemy import ColumnElement, or_, select, update
+from sqlalchemy import ColumnElement, case, func, or_, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from app.auth.scopes import Scope
 from app.db.clock import db_now
+from app.db.cursors import Position
 from app.db.models import ApiKeyRow
 
 _ALPHABET = string.ascii_letters + string.digits
 _SECRET_LENGTH = 40  # letters of 62 kinds: 238 bits
 _ID_LENGTH = 8
 _ANY = select(ApiKeyRow.id).limit(1)  # made once: every request without a key asks it
+_USE_SECONDS = 60.0  # how old a noted use may be before the next one is noted
+
+
+class KeyState(StrEnum):
+    """Whether a key is good for anything."""
+
+    VALID = "valid"
+    EXPIRED = "expired"
+    REVOKED = "revoked"
 
 
 @dataclass(frozen=True)
@@ -57,12 +68,7 @@ def limits_of(row: ApiKeyRow) -> Limits:
 
 def find(session: Session, key: str) -> ApiKeyRow | None:
     """The row of a key that is valid now."""
-    return session.scalar(select(ApiKeyRow).where(ApiKeyRow.sha256 == _hash(key), *_valid()))
-
-
-def find_by_id(session: Session, key_id: str) -> ApiKeyRow | None:
-    """The row of the key with this id, if it is valid now."""
-    return session.scalar(select(ApiKeyRow).where(ApiKeyRow.id == key_id, *_valid()))
+    return session.scalar(select(ApiKeyRow).where(ApiKeyRow.sha256 == _hash(key), *valid()))
 
 
 def lock(session: Session, key_id: str) -> ApiKeyRow | None:
@@ -78,7 +84,7 @@ def scope_of(session: Session, key_id: str) -> Scope | None:
 
 def valid_scope_of(session: Session, key_id: str) -> Scope | None:
     """The scope of a key that is valid now; None where it is revoked, expired or was never made."""
-    found = session.scalar(select(ApiKeyRow.scope).where(ApiKeyRow.id == key_id, *_valid()))
+    found = session.scalar(select(ApiKeyRow.scope).where(ApiKeyRow.id == key_id, *valid()))
     return None if found is None else Scope(found)
 
 
@@ -92,15 +98,63 @@ def listing(session: Session) -> Sequence[ApiKeyRow]:
     return session.scalars(select(ApiKeyRow).order_by(ApiKeyRow.created_at)).all()
 
 
+def get(session: Session, key_id: str) -> tuple[ApiKeyRow, KeyState] | None:
+    """The key with this id and what it is good for now; None where it was never made."""
+    found = session.execute(
+        select(ApiKeyRow, _state()).where(ApiKeyRow.id == key_id).execution_options(populate_existing=True)
+    ).one_or_none()
+    return None if found is None else (found[0], KeyState(found[1]))
+
+
+def page(
+    session: Session, *, state: KeyState | None, before: Position | None, limit: int
+) -> Sequence[tuple[ApiKeyRow, KeyState]]:
+    """Keys, newest first, that are older than `before`, each with what it is good for now."""
+    query = select(ApiKeyRow, _state()).order_by(ApiKeyRow.created_at.desc(), ApiKeyRow.id.desc()).limit(limit)
+    if state is not None:
+        query = query.where(_state() == state)
+    if before is not None:
+        query = query.where(tuple_(ApiKeyRow.created_at, ApiKeyRow.id) < tuple_(*before))
+    return [(row, KeyState(found)) for row, found in session.execute(query)]
+
+
+def state_counts(session: Session) -> Mapping[str, int]:
+    """How many keys there are in each state."""
+    each = select(_state().label("state")).subquery()  # to be grouped by, an expression has to be a column
+    query = select(each.c.state, func.count()).group_by(each.c.state)
+    return {row.state: row[1] for row in session.execute(query)}
+
+
 def revoke(session: Session, key_id: str) -> bool:
     """Make a key worthless from now on; False when there is none of this id."""
+    first = func.coalesce(ApiKeyRow.revoked_at, db_now())
     revoked = session.scalar(
-        update(ApiKeyRow).where(ApiKeyRow.id == key_id).values(revoked_at=db_now()).returning(ApiKeyRow.id)
+        update(ApiKeyRow).where(ApiKeyRow.id == key_id).values(revoked_at=first).returning(ApiKeyRow.id)
     )
     return revoked is not None
 
 
-def _valid() -> tuple[ColumnElement[bool], ...]:
+def mark_used(session: Session, key_ids: Collection[str]) -> None:
+    """Note that these keys are used now; of a key that is used all the time, once in a while."""
+    noted = or_(ApiKeyRow.last_used_at.is_(None), ApiKeyRow.last_used_at < db_now(-_USE_SECONDS))
+    session.execute(
+        update(ApiKeyRow)
+        .where(ApiKeyRow.id.in_(key_ids), noted)
+        .values(last_used_at=db_now())
+        .execution_options(synchronize_session=False)
+    )
+
+
+def _state() -> ColumnElement[str]:
+    return case(
+        (ApiKeyRow.revoked_at.is_not(None), KeyState.REVOKED.value),
+        (ApiKeyRow.expires_at <= db_now(), KeyState.EXPIRED.value),
+        else_=KeyState.VALID.value,
+    )
+
+
+def valid() -> tuple[ColumnElement[bool], ...]:
+    """Conditions under which a key is good now."""
     return ApiKeyRow.revoked_at.is_(None), or_(ApiKeyRow.expires_at.is_(None), ApiKeyRow.expires_at > db_now())
 
 

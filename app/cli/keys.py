@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from app.auth.bounds import LONGEST_DAYS, MOST, MOST_BYTES
 from app.auth.scopes import Scope
 from app.cli.exits import UsageError
 from app.cli.options import DataOption, JsonOption
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 commands = typer.Typer(
     help="API keys. From the first key on, every call needs one. Run this where the service runs.", no_args_is_help=True
 )
-_LONGEST_DAYS = 36_500
 
 
 @contextlib.contextmanager
@@ -45,10 +45,13 @@ def create(
     name: Annotated[str, typer.Argument(help="Whose key it is, for the list.")],
     scope: Annotated[Scope, typer.Option(help="What it allows; each includes the ones before it.")] = Scope.SUBMIT,
     days: Annotated[float | None, typer.Option(help="Valid for this many days; default: until revoked.")] = None,
-    max_queued_jobs: Annotated[int | None, typer.Option(min=1, help="Jobs that may wait at a time [no limit].")] = None,
-    max_requests_per_minute: Annotated[int | None, typer.Option(min=1, help="[no limit]")] = None,
+    max_queued_jobs: Annotated[
+        int | None, typer.Option(min=1, max=MOST, help="Jobs that may wait at a time [no limit].")
+    ] = None,
+    max_requests_per_minute: Annotated[int | None, typer.Option(min=1, max=MOST, help="[no limit]")] = None,
     max_bytes_per_day: Annotated[
-        int | None, typer.Option(min=1, help="Bytes of request bodies, such as uploads, per day [no limit].")
+        int | None,
+        typer.Option(min=1, max=MOST_BYTES, help="Bytes of request bodies, such as uploads, per day [no limit]."),
     ] = None,
     data: DataOption = None,
     as_json: JsonOption = False,
@@ -59,8 +62,8 @@ def create(
 
     if not name.strip():
         raise UsageError("A key needs a name, for the list.")
-    if days is not None and not (math.isfinite(days) and 0 < days <= _LONGEST_DAYS):
-        raise UsageError(f"--days must be more than 0 and at most {_LONGEST_DAYS:,}, not {days:g}.")
+    if days is not None and not (math.isfinite(days) and 0 < days <= LONGEST_DAYS):
+        raise UsageError(f"--days must be more than 0 and at most {LONGEST_DAYS:,}, not {days:g}.")
     limits = keys.Limits(max_queued_jobs, max_requests_per_minute, max_bytes_per_day)
     with _session(data) as session:
         row, key = keys.create(session, name, scope, valid_days=days, limits=limits)

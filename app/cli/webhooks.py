@@ -58,8 +58,9 @@ def list_(as_json: JsonOption = False) -> int:
         print_json(found)
     for webhook in [] if as_json else found:
         about = f"job {webhook['job_id']}" if webhook["job_id"] else f"{webhook['jobs']} jobs"
-        state = "disabled" if webhook["disabled_at"] else "enabled"
-        typer.echo(f"{webhook['id']}  {state:<8}  {about:<12}  {','.join(webhook['events'])}  {webhook['url']}")
+        typer.echo(
+            f"{webhook['id']}  {_state(webhook):<8}  {about:<12}  {','.join(webhook['events'])}  {webhook['url']}"
+        )
     return exits.PASSED
 
 
@@ -76,12 +77,27 @@ def remove(webhook_id: WebhookArgument, as_json: JsonOption = False) -> int:
 
 @commands.command()
 def enable(webhook_id: WebhookArgument, as_json: JsonOption = False) -> int:
-    """Tell a webhook that has answered 410 what happens from now on."""
+    """Tell a webhook that was disabled (it had answered 410, or failed for days) what happens from now on."""
     from app.client import Streamline
 
     with Streamline() as service:
         webhook = service.enable_webhook(webhook_id)
     print_json(webhook) if as_json else typer.echo("Enabled.")
+    return exits.PASSED
+
+
+@commands.command()
+def rotate(webhook_id: WebhookArgument, as_json: JsonOption = False) -> int:
+    """Give a webhook another secret and print it, this once; for a day the old one signs too."""
+    from app.client import Streamline
+
+    with Streamline() as service:
+        webhook = service.rotate_webhook(webhook_id)
+    if as_json:
+        print_json(webhook)
+    else:
+        typer.echo(f"The old secret signs too until {webhook['old_secret_until']}.", err=True)
+        typer.echo(webhook["secret"])
     return exits.PASSED
 
 
@@ -117,6 +133,12 @@ def redeliver(
         delivery = service.redeliver(webhook_id, delivery_id)
     print_json(delivery) if as_json else typer.echo(f"{delivery_id} is sent again.")
     return exits.PASSED
+
+
+def _state(webhook: dict[str, Any]) -> str:
+    if webhook["disabled_at"]:
+        return f"disabled ({webhook['disabled_reason']})"
+    return f"failing since {webhook['failing_since']}" if webhook["failing_since"] else "enabled"
 
 
 def _line(delivery: dict[str, Any]) -> str:

@@ -175,6 +175,11 @@ def enable_webhook(webhook_id: str) -> Call:
     return Call("POST", f"/v1/webhooks/{quote(webhook_id, safe='')}/enable")
 
 
+def rotate_webhook(webhook_id: str) -> Call:
+    """Change a webhook's secret; twice would leave no time for the one that is known."""
+    return Call("POST", f"/v1/webhooks/{quote(webhook_id, safe='')}/rotate", repeatable=False)
+
+
 def deliveries(webhook_id: str, filters: Mapping[str, str | int | None]) -> Call:
     """A page of a webhook's deliveries."""
     params = {key: value for key, value in filters.items() if value is not None}
@@ -185,3 +190,20 @@ def redeliver(webhook_id: str, delivery_id: str) -> Call:
     """Send a message again."""
     where = f"{quote(webhook_id, safe='')}/deliveries/{quote(delivery_id, safe='')}"
     return Call("POST", f"/v1/webhooks/{where}/redeliver")
+
+
+def create_key(wanted: Mapping[str, Any]) -> Call:
+    """Make an API key; twice would be two of them."""
+    body = {key: value for key, value in wanted.items() if value is not None}
+    return Call("POST", "/v1/keys", repeatable=False, arguments={"json": body})
+
+
+def keys(cursor: str | None) -> Call:
+    """A page of API keys."""
+    params = {"limit": 100} | ({} if cursor is None else {"cursor": cursor})
+    return Call("GET", "/v1/keys", arguments={"params": params})
+
+
+def revoke_key(key_id: str) -> Call:
+    """Revoke an API key; the second time nothing changes."""
+    return Call("POST", f"/v1/keys/{quote(key_id, safe='')}/revoke")

@@ -204,8 +204,12 @@ class Streamline:
         self._send(calls.remove_webhook(webhook_id))
 
     def enable_webhook(self, webhook_id: str) -> dict[str, Any]:
-        """Tell a webhook that was disabled by the answer 410 what happens from now on."""
+        """Tell a webhook that was disabled what happens from now on."""
         return self._json(calls.enable_webhook(webhook_id))
+
+    def rotate_webhook(self, webhook_id: str) -> dict[str, Any]:
+        """Give a webhook another "secret", which is in the answer, and in no later one; for a day both sign."""
+        return self._json(calls.rotate_webhook(webhook_id))
 
     def deliveries(self, webhook_id: str, **filters: str | int | None) -> dict[str, Any]:
         """A page of what the webhook was sent and is to be sent, newest first: {"items", "next_cursor"}."""
@@ -214,6 +218,48 @@ class Streamline:
     def redeliver(self, webhook_id: str, delivery_id: str) -> dict[str, Any]:
         """Send a message again, now, whatever came of it before."""
         return self._json(calls.redeliver(webhook_id, delivery_id))
+
+    def create_key(
+        self,
+        name: str,
+        *,
+        scope: str | None = None,
+        days: float | None = None,
+        max_queued_jobs: int | None = None,
+        max_requests_per_minute: int | None = None,
+        max_bytes_per_day: int | None = None,
+    ) -> dict[str, Any]:
+        """Make an API key (for scope `admin`): the "key" itself is in the answer, and in no later one.
+
+        Args:
+            name: whose key it is, for the list.
+            scope: `read`, `submit` (default) or `admin`.
+            days: how long it is valid; default: until it is revoked.
+            max_queued_jobs: how many jobs of it may wait at a time; default, here and below: no limit.
+            max_requests_per_minute: how many requests it may send.
+            max_bytes_per_day: how many bytes of bodies it may send.
+        """
+        limits = {
+            "max_queued_jobs": max_queued_jobs,
+            "max_requests_per_minute": max_requests_per_minute,
+            "max_bytes_per_day": max_bytes_per_day,
+        }
+        return self._json(calls.create_key({"name": name, "scope": scope, "days": days} | limits))
+
+    def api_keys(self) -> list[dict[str, Any]]:
+        """All API keys (for scope `admin`), newest first."""
+        found: list[dict[str, Any]] = []
+        cursor: str | None = None
+        while True:
+            page = self._json(calls.keys(cursor))
+            found += page["items"]
+            cursor = page["next_cursor"]
+            if cursor is None:
+                return found
+
+    def revoke_key(self, key_id: str) -> dict[str, Any]:
+        """Make an API key (for scope `admin`) worthless from now on, with its logins."""
+        return self._json(calls.revoke_key(key_id))
 
     def ready(self) -> bool:
         """Whether the service and everything that it needs answer."""

@@ -255,6 +255,18 @@ class ApiKeyRow(Base):
     max_requests_per_minute: Mapped[int | None]
     max_bytes_per_day: Mapped[int | None] = mapped_column(BigInteger)
     """Of request bodies. Null, in each of the three: no limit."""
+    last_used_at: Mapped[datetime | None]
+    """To a minute or two; null: not since this is noted."""
+
+
+class EndedLoginRow(Base):
+    """A browser's login that was ended by logging out; kept until its cookie would have been too old anyway."""
+
+    __tablename__ = "ended_logins"
+
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    """Of the cookie's value."""
+    ended_at: Mapped[datetime] = mapped_column(insert_default=db_now(), index=True)
 
 
 class KeyUsageRow(Base):
@@ -299,6 +311,9 @@ class WebhookRow(Base):
     url: Mapped[str] = mapped_column(String(2000))
     secret: Mapped[str] = mapped_column(String(200))
     """What its messages are signed with, encrypted; see `app.webhooks.signatures`."""
+    old_secret: Mapped[str | None] = mapped_column(String(200))
+    """The one before the last rotation: it signs too until `old_secret_until`."""
+    old_secret_until: Mapped[datetime | None]
     events: Mapped[list[Any]]
     """What it is told: `job.succeeded`, `job.failed`, `job.cancelled`."""
     jobs: Mapped[str] = mapped_column(String(8))
@@ -309,8 +324,12 @@ class WebhookRow(Base):
     service_url: Mapped[str] = mapped_column(String(500))
     """The service's address as whoever registered it sees it: what its messages point to."""
     created_at: Mapped[datetime] = mapped_column(insert_default=db_now())
+    failing_since: Mapped[datetime | None]
+    """The first attempt that failed since one succeeded."""
     disabled_at: Mapped[datetime | None]
-    """Since when it is told nothing more, because it answered that it is gone for good."""
+    """Since when it is told nothing more."""
+    disabled_reason: Mapped[str | None] = mapped_column(String(8))
+    """`gone`: it answered so (410); `failing`: it took nothing for days."""
 
 
 class WebhookDeliveryRow(Base):
@@ -321,6 +340,7 @@ class WebhookDeliveryRow(Base):
         UniqueConstraint("webhook_id", "job_id", "seq"),
         Index("webhook_deliveries_due", "state", "next_attempt_at"),
         Index("webhook_deliveries_newest_first", "webhook_id", "created_at", "id"),
+        Index("webhook_deliveries_oldest_first", "created_at"),
     )
 
     id: Mapped[str] = mapped_column(String(36), primary_key=True)

@@ -8,7 +8,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from fastapi.routing import APIRoute
 
 from app.api.deps import Parts, Reader, Services
-from app.auth import keys
+from app.auth import ended_logins, keys
 from app.auth.logins import COOKIE, SECONDS
 from app.auth.loopback import sent_by_own_page
 from app.errors import CrossSiteRequest
@@ -70,14 +70,19 @@ def _logged_in(request: Request, parts: Services, key_id: str, address: str | No
     return answer
 
 
-# No page: without a key it is answered 401, and not led to the form.
-router.add_api_route("/login/browser", by_browser_dialog, methods=["GET"], route_class_override=APIRoute)
+# No page: without a key it is answered 401, and not led to the form. POST alone: a link of another site, with a key of
+# its own in the address, would log a person in with that.
+router.add_api_route("/login/browser", by_browser_dialog, methods=["POST"], route_class_override=APIRoute)
 
 
 @router.post("/logout")
-def log_out(request: Request) -> Response:
-    """Take the cookie away."""
+def log_out(request: Request, parts: Parts) -> Response:
+    """End the login for whoever has a copy of its cookie, and take the cookie away."""
     _check_own_page(request)
+    login = parts.logins.read(request.headers)
+    if login is not None:
+        with parts.sessions.begin() as session:
+            ended_logins.end(session, login)
     answer = RedirectResponse("/login", HTTPStatus.SEE_OTHER)
     answer.delete_cookie(COOKIE, httponly=True, samesite="lax")
     return answer

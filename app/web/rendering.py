@@ -33,6 +33,7 @@ def render(request: Request, template: str, status: int = 200, **values: Any) ->
     caller: Caller | None = getattr(request.state, "caller", None)
     known = {
         "caller": caller,
+        "may_administer": caller is not None and caller.scope.includes(Scope.ADMIN),
         "may_submit": caller is not None and caller.scope.includes(Scope.SUBMIT),
         "logged_in": bool(caller and caller.owner and cookie_in(request.headers)),
     }

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import ColumnElement, Update, func, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Update, case, delete, func, null, or_, select, tuple_, update
 from sqlalchemy.orm import Session, aliased
 
 from app.db.clock import db_now
@@ -20,6 +20,7 @@ from app.db.models import WebhookDeliveryRow
 PENDING: Final = "pending"
 DELIVERED: Final = "delivered"
 FAILED: Final = "failed"
+_LONGEST_ERROR: Final = 300  # of the column
 
 
 @dataclass(frozen=True)
@@ -125,15 +126,17 @@ def delivered(session: Session, claimed: Claim, status: int) -> None:
 def failed(session: Session, claimed: Claim, *, error: str, status: int | None, delay: float | None) -> None:
     """The attempt has failed; the next comes after `delay` seconds, or (None) never.
 
-    Changes nothing if another attempt was begun since.
+    Changes nothing if another attempt was begun since; one that was asked for meanwhile (`send_again`) still comes.
     """
+    row = WebhookDeliveryRow
+    asked_again = row.failures != claimed.failures
     session.execute(
         _held(claimed).values(
-            state=FAILED if delay is None else PENDING,
-            failures=WebhookDeliveryRow.failures + 1,
+            state=case((asked_again, PENDING), else_=FAILED if delay is None else PENDING),
+            failures=case((asked_again, row.failures), else_=row.failures + 1),
             status_code=status,
-            error=error,
-            next_attempt_at=None if delay is None else db_now(delay),
+            error=error[:_LONGEST_ERROR],
+            next_attempt_at=case((asked_again, row.next_attempt_at), else_=null() if delay is None else db_now(delay)),
             lease_expires_at=None,
         )
     )
@@ -186,6 +189,26 @@ def send_again(session: Session, webhook_id: str, delivery_id: str) -> bool:
         .execution_options(synchronize_session=False)
     )
     return changed is not None
+
+
+def forget(session: Session, *, older_than_seconds: float, limit: int) -> int:
+    """Remove messages that were made and tried last so long ago and wait for nothing, at most `limit`; how many.
+
+    Of a message that was sent again lately the log stays, however old the message is.
+    """
+    row, then = WebhookDeliveryRow, db_now(-older_than_seconds)
+    untried = row.last_attempt_at.is_(None)
+    old = (
+        select(row.id)
+        .where(row.created_at < then, row.state != PENDING, or_(untried, row.last_attempt_at < then))
+        .order_by(row.created_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)  # other replicas sweep too
+    )
+    gone = session.scalars(
+        delete(row).where(row.id.in_(old)).returning(row.id).execution_options(synchronize_session=False)
+    )
+    return len(gone.all())
 
 
 def waiting(session: Session) -> int:

@@ -1,6 +1,8 @@
 """All the SQL about endpoints. Functions take the caller's session and never commit."""
 
 from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final
 
 from sqlalchemy import ColumnElement, and_, delete, func, or_, select, true, tuple_, update
 from sqlalchemy.orm import Session
@@ -14,6 +16,8 @@ from app.jobs.access import visible_to
 
 OWN = "own"
 VISIBLE = "visible"
+GONE: Final = "gone"
+FAILING: Final = "failing"
 
 
 def insert(session: Session, row: WebhookRow) -> None:
@@ -55,19 +59,61 @@ def remove(session: Session, webhook_id: str, who: Caller) -> bool:
 
 def enable(session: Session, webhook_id: str, who: Caller) -> bool:
     """Tell the endpoint what happens from now on; False when `who` has none of this id."""
-    return _set_disabled(session, WebhookRow.id == webhook_id, _of(who), disabled=False)
+    values = {"disabled_at": None, "disabled_reason": None, "failing_since": None}
+    return _change(session, values, WebhookRow.id == webhook_id, _of(who))
 
 
-def disable(session: Session, webhook_id: str) -> bool:
-    """Tell the endpoint nothing more; False when it already is, or is not there any more."""
-    return _set_disabled(session, WebhookRow.id == webhook_id, WebhookRow.disabled_at.is_(None), disabled=True)
+def disable(session: Session, webhook_id: str, reason: str, *, failing_seconds: float | None = None) -> bool:
+    """Tell the endpoint nothing more; with `failing_seconds`, only if it has failed for so long.
+
+    Returns:
+        False when nothing has changed: it is disabled already, or not there any more, or has not failed for so long.
+    """
+    where = [WebhookRow.id == webhook_id, WebhookRow.disabled_at.is_(None)]
+    if failing_seconds is not None:
+        where.append(WebhookRow.failing_since <= db_now(-failing_seconds))
+    return _change(session, {"disabled_at": db_now(), "disabled_reason": reason}, *where)
 
 
-def _set_disabled(session: Session, *where: ColumnElement[bool], disabled: bool) -> bool:
+def attempt_failed(session: Session, webhook_id: str, moment: datetime) -> None:
+    """Note since when the endpoint takes nothing."""
+    _change(session, {"failing_since": moment}, WebhookRow.id == webhook_id, WebhookRow.failing_since.is_(None))
+
+
+def attempt_succeeded(session: Session, webhook_id: str) -> None:
+    """Note that the endpoint takes messages."""
+    _change(session, {"failing_since": None}, WebhookRow.id == webhook_id, WebhookRow.failing_since.is_not(None))
+
+
+def rotate(session: Session, webhook_id: str, who: Caller, *, sealed: str, old_seconds: float) -> bool:
+    """Give the endpoint another secret; the one that it had signs too for so long, and none from before that.
+
+    Returns:
+        False when `who` has no endpoint of this id.
+    """
+    values = {"secret": sealed, "old_secret": WebhookRow.secret, "old_secret_until": db_now(old_seconds)}
+    return _change(session, values, WebhookRow.id == webhook_id, _of(who))
+
+
+def forget_old_secrets(session: Session, *, limit: int) -> int:
+    """Remove secrets that sign nothing any more, at most `limit` of them; how many."""
+    old = select(WebhookRow.id).where(WebhookRow.old_secret_until <= db_now()).limit(limit)
+    changed = session.scalars(
+        update(WebhookRow)
+        .where(WebhookRow.id.in_(old.with_for_update(skip_locked=True)))  # other replicas sweep too
+        .values(old_secret=None, old_secret_until=None)
+        .returning(WebhookRow.id)
+        .execution_options(synchronize_session=False)
+    )
+    return len(changed.all())
+
+
+def _change(session: Session, values: dict[str, Any], *where: ColumnElement[bool]) -> bool:
+    """Update an endpoint; whether there was one like that."""
     changed = session.scalar(
         update(WebhookRow)
         .where(*where)
-        .values(disabled_at=db_now() if disabled else None)
+        .values(values)
         .returning(WebhookRow.id)
         .execution_options(synchronize_session=False)
     )

@@ -3,6 +3,7 @@
 An endpoint belongs to the API key that registered it. For other keys it does not exist; scope `admin` sees all.
 """
 
+import threading
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from sqlalchemy.orm import Session
 from app.auth import keys
 from app.db import cursors
 from app.db.models import WebhookDeliveryRow, WebhookRow
-from app.errors import BadWebhookUrl, DeliveryNotFound, TooManyWebhooks, WebhookDisabled, WebhookNotFound
+from app.errors import BadWebhookUrl, DeliveryNotFound, TooManyWebhooks, Unavailable, WebhookDisabled, WebhookNotFound
 from app.hub.access import Caller
 from app.jobs import repository as job_repository
 from app.jobs import service as jobs
@@ -27,6 +28,10 @@ MOST_PER_KEY: Final = 20
 MOST_PER_JOB: Final = 5
 """Of one key, for one job."""
 _LONGEST_SERVICE_URL: Final = 500
+_LOOKUPS: Final = threading.BoundedSemaphore(4)
+"""A name server that never answers holds a thread of the API; not all of them."""
+OLD_SECRET_SECONDS: Final = 86_400.0
+"""How long the secret before a rotation signs too."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,13 @@ def check_url(url: str, allowed: AllowList) -> None:
 
     Raises:
         BadWebhookUrl: the URL is none, or its host has an address that is neither public nor allowed.
+        Unavailable: several are being looked up already.
     """
+    if not _LOOKUPS.acquire(blocking=False):
+        raise Unavailable(
+            "The addresses of other webhooks are being looked up at this moment; send the request again in a second.",
+            headers={"Retry-After": "1"},
+        )
     try:
         addresses_of(parse(url), allowed)
     except TargetRefusedError as refusal:
@@ -58,6 +69,8 @@ def check_url(url: str, allowed: AllowList) -> None:
             f"{refusal} Allowed: {ALLOWED}; the operator can allow others with STREAMLINE_WEBHOOK_PRIVATE.",
             pointer="/url",
         ) from None
+    finally:
+        _LOOKUPS.release()
 
 
 def register(
@@ -144,13 +157,25 @@ def remove(session: Session, webhook_id: str, who: Caller) -> None:
 
 
 def enable(session: Session, webhook_id: str, who: Caller) -> WebhookRow:
-    """Tell an endpoint that was gone what happens from now on.
+    """Tell an endpoint that was disabled what happens from now on.
 
     Raises:
         WebhookNotFound: the caller has none of this id.
     """
     repository.enable(session, webhook_id, who)
     return find(session, webhook_id, who)
+
+
+def rotate(session: Session, webhook_id: str, who: Caller, *, box: SecretBox) -> tuple[WebhookRow, str]:
+    """Give the endpoint another secret, which nobody is told again; for a day messages are signed with both.
+
+    Raises:
+        WebhookNotFound: the caller has none of this id.
+    """
+    secret = new_secret()
+    sealed = box.seal(secret, webhook_id)
+    repository.rotate(session, webhook_id, who, sealed=sealed, old_seconds=OLD_SECRET_SECONDS)
+    return find(session, webhook_id, who), secret
 
 
 def deliveries_of(
@@ -183,9 +208,8 @@ def redeliver(session: Session, webhook_id: str, delivery_id: str, who: Caller) 
             parameter="delivery_id",
         )
     if webhook.disabled_at is not None:
-        raise WebhookDisabled(
-            f"The webhook has answered 410 and is disabled; POST /v1/webhooks/{webhook_id}/enable comes first."
-        )
+        why = "has answered 410" if webhook.disabled_reason == repository.GONE else "has taken no message for days"
+        raise WebhookDisabled(f"The webhook {why} and is disabled; POST /v1/webhooks/{webhook_id}/enable comes first.")
     deliveries.send_again(session, webhook_id, delivery_id)
     row = deliveries.get(session, webhook_id, delivery_id)
     assert row is not None, "it was there in the same transaction"

@@ -8,6 +8,7 @@ database, or a backup of it, signs nothing with it.
 import base64
 import binascii
 import secrets
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -57,11 +58,12 @@ def new_secret() -> str:
     return _PREFIX + base64.b64encode(secrets.token_bytes(_SECRET_BYTES)).decode()
 
 
-def signed_headers(secret: str, message_id: str, moment: datetime, payload: str) -> dict[str, str]:
+def signed_headers(of: Sequence[str], message_id: str, moment: datetime, payload: str) -> dict[str, str]:
     """The headers that prove who has sent the payload, and when.
 
     Args:
-        secret: of the endpoint.
+        of: secrets of the endpoint, a signature of each: receivers look for one that they can verify, so that a secret
+            can be changed while messages come.
         message_id: of the delivery, the same for every attempt: receivers tell repetitions by it.
         moment: of this attempt; receivers refuse one of more than five minutes ago.
         payload: exactly what is sent.
@@ -70,5 +72,7 @@ def signed_headers(secret: str, message_id: str, moment: datetime, payload: str)
     return {
         "webhook-id": message_id,
         "webhook-timestamp": str(int(utc.timestamp())),
-        "webhook-signature": Webhook(secret).sign(msg_id=message_id, timestamp=utc, data=payload),
+        "webhook-signature": " ".join(
+            Webhook(secret).sign(msg_id=message_id, timestamp=utc, data=payload) for secret in of
+        ),
     }

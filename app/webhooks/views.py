@@ -54,8 +54,14 @@ class Webhook(BaseModel):
     description: str | None
     owner: str = Field(description="Id of the API key that registered it; empty where the service had none.")
     created_at: datetime
-    disabled_at: datetime | None = Field(
-        description="Since when it is told nothing more, because it has answered 410 (gone)."
+    failing_since: datetime | None = Field(description="Since when every attempt has failed; null: the last did not.")
+    disabled_at: datetime | None = Field(description="Since when it is told nothing more, until it is enabled.")
+    disabled_reason: Literal["gone", "failing"] | None = Field(
+        description="`gone`: it has answered 410; `failing`: it has taken no message for days "
+        "(STREAMLINE_WEBHOOK_DISABLE_DAYS)."
+    )
+    old_secret_until: datetime | None = Field(
+        description="Until when messages are also signed with the secret before the last rotation."
     )
 
     @classmethod
@@ -66,7 +72,7 @@ class Webhook(BaseModel):
 
 
 class CreatedWebhook(Webhook):
-    """An endpoint that has just been registered, with its secret."""
+    """An endpoint that has just been given a secret, with it."""
 
     secret: str = Field(
         description="What its messages are signed with, for a library of the Standard Webhooks specification; shown "
@@ -76,7 +82,7 @@ class CreatedWebhook(Webhook):
 
     @classmethod
     def with_secret(cls, row: WebhookRow, secret: str) -> Self:
-        """The view of a new row."""
+        """The view of a row whose secret is new."""
         return cls(**Webhook.of(row).model_dump(), secret=secret)
 
 

@@ -12,6 +12,7 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 from sqlalchemy import update
 
+from app.auth.logins import COOKIE
 from app.db.models import JobRow
 from app.jobs import repository
 from app.jobs.event_log import Event
@@ -94,9 +95,17 @@ def scores(layers: int = 24) -> dict[str, Any]:
 
 
 @contextmanager
-def visit(browser: Browser, service: Service, path: str, *, width: int = 1280, dark: bool = False) -> Iterator[Visit]:
-    """Open a page of the service and note what it says on the console and what it asks for."""
+def visit(
+    browser: Browser, service: Service, path: str, *, width: int = 1280, dark: bool = False, key_id: str | None = None
+) -> Iterator[Visit]:
+    """Open a page of the service and note what it says on the console and what it asks for.
+
+    With `key_id` the browser has a login of that key.
+    """
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme="dark" if dark else "light")
+    if key_id is not None:
+        login = service.parts.logins.issue(key_id)
+        context.add_cookies([{"name": COOKIE, "value": login, "url": service.url, "httpOnly": True}])
     found = Visit(context.new_page(), service.url)
     found.page.on("console", lambda message: found.said.append(f"{message.type}: {message.text}"))
     found.page.on("pageerror", lambda error: found.said.append(str(error)))

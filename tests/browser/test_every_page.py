@@ -32,7 +32,7 @@ def pages(service: Service, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     return {
         "jobs": "/", "running": f"/jobs/{job_id}", "finished": f"/jobs/{done}", "new": "/new",
         "compare": f"/compare?job={done}&job={other}", "models": "/models", "model": f"/models/{MODEL}",
-        "datasets": "/datasets", "refusal": "/jobs/none",
+        "datasets": "/datasets", "webhooks": "/webhooks", "keys": "/keys", "refusal": "/jobs/none",
     }  # fmt: skip
 
 
@@ -45,11 +45,12 @@ def keyed(service: Service) -> Iterator[None]:
         session.delete(session.merge(row))
 
 
-NAMES = ["jobs", "running", "finished", "new", "compare", "models", "model", "datasets", "refusal"]
+NAMES = ["jobs", "running", "finished", "new", "compare", "models", "model", "datasets", "webhooks", "keys", "refusal"]
 
 
-def check(browser: Browser, service: Service, path: str, width: int, dark: bool) -> None:
-    with visit(browser, service, path, width=width, dark=dark) as found:
+def check(browser: Browser, service: Service, path: str, width: int, dark: bool, key_id: str | None = None) -> None:
+    """Hold a page against what every page promises; with `key_id`, as whoever has logged in with that key sees it."""
+    with visit(browser, service, path, width=width, dark=dark, key_id=key_id) as found:
         for details in found.page.locator("details").all():
             details.evaluate("details => { details.open = true; }")
         violations = Axe().run(found.page).response["violations"]

@@ -110,7 +110,7 @@ def test_a_service_with_keys_shows_its_pages_to_who_types_one(browser: Browser, 
         page = context.new_page()
         page.goto(f"{service.url}/models/team/pruned")
         assert page.url == f"{service.url}/login?next=/models/team/pruned"
-        page.get_by_role("link", name="Use the browser's own dialog").click()
+        page.get_by_role("button", name="Use the browser's own dialog").click()
         page.wait_for_url(f"{service.url}/models/team/pruned")
         assert page.title() == "team/pruned · Streamline"
         asked = "async (url) => (await fetch(url)).status"

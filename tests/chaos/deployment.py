@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,6 +17,7 @@ from app.client import Streamline
 from tests.chaos.proxy import Proxy
 from tests.chaos.servers import Server, own_postgres, own_redis
 from tests.service_process import QUICK_JOB, REPOSITORY, ServiceProcesses, Stages, wait_until
+from tests.webhook_receiver import Receiver
 
 WORKERS = 4
 LEASE_SECONDS = 6
@@ -34,8 +36,12 @@ _TEXT = "Once upon a time there was a little girl who liked to play in the park 
 class Deployment:
     """The whole service as processes, and every fault that this machine can have without being switched off."""
 
-    def __init__(self, data_dir: Path, postgres: Server, redis: Server, proxies: dict[str, Proxy]) -> None:
+    def __init__(
+        self, data_dir: Path, postgres: Server, redis: Server, proxies: dict[str, Proxy], receiver: Receiver
+    ) -> None:
         self.postgres, self.redis = postgres, redis
+        self.receiver = receiver
+        """Told how every job ends: it is never down, all that can go wrong is on this side."""
         self.database, self.broker, self.lonely = (proxies[name] for name in ("database", "broker", "lonely"))
         self.faults = 0
         environment = {
@@ -43,6 +49,7 @@ class Deployment:
             "STREAMLINE_BROKER_URL": f"redis://127.0.0.1:{self.broker.port}/0",
             "STREAMLINE_HEARTBEAT_SECONDS": "1",
             "STREAMLINE_LEASE_SECONDS": f"{LEASE_SECONDS}",
+            "STREAMLINE_WEBHOOK_PRIVATE": "127.0.0.1",
             # Faults come faster here than a stage takes; what a job may cost is tested elsewhere.
             "STREAMLINE_MAX_ATTEMPTS": "50",
             "OMP_NUM_THREADS": "1",
@@ -68,6 +75,7 @@ class Deployment:
         self._text.write_text(f"{json.dumps({'text': _TEXT})}\n" * 100)
         with self.client() as client:
             self.job |= {"calibration": {"dataset": client.upload_dataset(self._text)["id"]}}
+            self.receiver.secrets.append(client.add_webhook(self.receiver.url, jobs="visible")["secret"])
         for number in range(WORKERS):
             self.start_worker(lonely=number == WORKERS - 1)
 
@@ -211,6 +219,33 @@ class Deployment:
                 doubled += len(ends) != 1 or len(commits) != 1 or twice
         return {"jobs": len(job_ids), "lost": lost, "doubled": doubled, "hashes": hashes}
 
+    def told(self, *, seconds: float = 240) -> dict[str, int]:
+        """Wait until the receiver was told of every job that has succeeded; count what it was told, and what not.
+
+        The time is that of a sender's lease and another attempt: one that died in the middle holds its message so long.
+        """
+        ended, cursor = set[str](), None
+        with self.client() as client:
+            while True:
+                page = client.jobs(state="succeeded", limit=100, cursor=cursor)
+                ended |= {job["id"] for job in page["items"]}
+                cursor = page["next_cursor"]
+                if cursor is None:
+                    break
+        deadline = time.monotonic() + seconds
+        while ended - self._heard() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        messages = [message_id for message_id, _ in self.receiver.taken]
+        return {
+            "jobs": len(ended),
+            "untold": len(ended - self._heard()),
+            "again": len(messages) - len(set(messages)),
+            "badly signed": len(self.receiver.refused),
+        }
+
+    def _heard(self) -> set[str]:
+        return {body["data"]["id"] for _, body in list(self.receiver.taken) if body["type"] == "job.succeeded"}
+
 
 @contextmanager
 def running_deployment(data_dir: Path) -> Iterator[Deployment]:
@@ -222,7 +257,8 @@ def running_deployment(data_dir: Path) -> Iterator[Deployment]:
             "lonely": stack.enter_context(Proxy(postgres.port)),
             "broker": stack.enter_context(Proxy(redis.port)),
         }
-        deployment = Deployment(data_dir, postgres, redis, proxies)
+        receiver = stack.enter_context(Receiver().listening())
+        deployment = Deployment(data_dir, postgres, redis, proxies, receiver)
         try:
             deployment.start()
             yield deployment

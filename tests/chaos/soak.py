@@ -152,16 +152,18 @@ def main() -> int:
                     report_at += 60
                     print(f"{len(jobs)} jobs, {deployment.faults} faults {dict(done)}", flush=True)
         outcome = deployment.outcome(jobs, seconds=600)
+        told = deployment.told()
         time.sleep(_SETTLE_SECONDS)
         after = Footprint.of(deployment)
     left = [" ".join(process.cmdline())[:200] for process in _processes(deployment.service.data_dir)]
     same = outcome["hashes"] == {undisturbed}
     print(
         f"{deployment.faults} faults {dict(done)}, {outcome['jobs']} jobs, {outcome['lost']} lost, "
-        f"{outcome['doubled']} doubled, the same checkpoint: {same}\n"
+        f"{outcome['doubled']} doubled, the same checkpoint: {same}\nwebhooks: {told}\n"
         f"before: {before}\nafter:  {after}\nprocesses left behind at the end: {left}"
     )
-    good = same and not (outcome["lost"] or outcome["doubled"] or left or after.grown(before))
+    wrong = (outcome["lost"], outcome["doubled"], told["untold"], told["badly signed"], left, after.grown(before))
+    good = same and not any(wrong)
     return 0 if good else 1
 
 

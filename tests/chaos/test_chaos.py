@@ -150,3 +150,18 @@ def test_a_machine_that_dies_goes_on_where_it_was(deployment: Deployment, verdic
     jobs = deployment.at_work(2)
     deployment.kill_machine()
     verdict("API, workers, engines, Redis and Postgres killed at once", jobs)
+
+
+def test_whatever_died_the_end_of_every_job_was_told_and_signed(
+    deployment: Deployment, undisturbed: str, record_property: Callable[[str, object], None]
+) -> None:
+    began = time.monotonic()
+    deployment.outcome([undisturbed])
+    told = deployment.told()
+    record_property(
+        "promise",
+        f"webhooks under all of these: {deployment.faults} faults, {told['jobs']} jobs, {told['untold']} untold, "
+        f"{told['again']} messages twice, {told['badly signed']} badly signed, {time.monotonic() - began:.0f} s",
+    )
+    assert told["jobs"] > 0
+    assert (told["untold"], told["badly signed"]) == (0, 0)

@@ -1,5 +1,7 @@
 // The form's fields and the request as JSON, each into the other. Fields are named by JSON pointers.
 
+import {say} from "./request.js";
+
 const PARSERS = {
   text: text => text,
   choice: text => text,
@@ -58,6 +60,24 @@ export function fieldAt(form, pointer) {
     if (found && !found.disabled) return found;
   }
   return null;
+}
+
+// Each error at its field, in the place that the field's id names; returns the sentences that belong to none.
+export function showAtFields(form, errors) {
+  for (const field of form.querySelectorAll("[aria-invalid]")) field.removeAttribute("aria-invalid");
+  for (const place of form.querySelectorAll(".error[id$='-error']")) say(place, "");
+  const left = [];
+  for (const {detail, pointer} of errors) {
+    const field = pointer ? fieldAt(form, pointer) : null, place = field && document.getElementById(`${field.id}-error`);
+    if (!place) {
+      left.push(detail);
+      continue;
+    }
+    field.setAttribute("aria-invalid", "true");
+    say(place, detail);
+    field.closest("details")?.setAttribute("open", "");
+  }
+  return left;
 }
 
 function put(request, pointer, value) {

@@ -1,6 +1,6 @@
 // The form of a new job: shows the plan while somebody types, errors at their fields, and submits once.
 
-import {collect, fieldAt, fill} from "./fields.js";
+import {collect, fill, showAtFields} from "./fields.js";
 import {sentences} from "./plan.js";
 import {Problem, post, say} from "./request.js";
 
@@ -38,19 +38,7 @@ function list(place, texts) {
 
 // Each at its field; what belongs to none stands beside the plan.
 function showErrors(errors) {
-  for (const field of form.querySelectorAll("[aria-invalid]")) field.removeAttribute("aria-invalid");
-  for (const place of form.querySelectorAll(".error[id$='-error']")) say(place, "");
-  const left = [];
-  for (const {detail, pointer} of errors) {
-    const field = pointer ? fieldAt(form, pointer) : null, place = field && part(`${field.id}-error`);
-    if (!place) {
-      left.push(detail);
-      continue;
-    }
-    field.setAttribute("aria-invalid", "true");
-    say(place, detail);
-    field.closest("details")?.setAttribute("open", "");
-  }
+  const left = showAtFields(form, errors);
   list(part("problems"), left);
   part("problems").hidden = !left.length;
   return form.querySelector("[aria-invalid]");

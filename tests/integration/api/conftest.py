@@ -109,10 +109,12 @@ def settings_for(data_dir: Path, database_url: str | None) -> Settings:
 
 @pytest.fixture(scope="module", params=BACKENDS)
 def running_service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A service over each database, for the tests of one module."""
+    """A service over each database, for the tests of one module; the module's SETTINGS are its own."""
     with ExitStack() as stack:
         url = stack.enter_context(postgres_database()) if request.param == "postgres" else None
-        yield stack.enter_context(running(settings_for(tmp_path_factory.mktemp("service") / "data", url)))
+        settings = settings_for(tmp_path_factory.mktemp("service") / "data", url)
+        changes = getattr(request.module, "SETTINGS", {})
+        yield stack.enter_context(running(settings.model_copy(update=changes)))
 
 
 @pytest.fixture

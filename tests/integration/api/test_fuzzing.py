@@ -38,8 +38,11 @@ def test_no_request_breaks_the_service_or_is_answered_in_an_undocumented_way(who
         if who != OPEN:
             with service.sessions.begin() as session:
                 _, operator = keys.create(session, "operator", Scope.ADMIN)
+                spare, _ = keys.create(session, "spare", Scope.READ)  # that requests revoke, and not their own
                 if who != NOBODY:
                     headers = ["--header", f"Authorization: Bearer {keys.create(session, who, Scope(who))[1]}"]
+            with config.open("a") as known:
+                known.write(f'key_id = "{spare.id}"\n')
             service.http.headers["Authorization"] = f"Bearer {operator}"
         done = subprocess.run(
             [

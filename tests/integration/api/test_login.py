@@ -5,11 +5,15 @@ from dataclasses import dataclass
 
 import httpx
 import pytest
+from sqlalchemy import delete, select, update
 
 from app.auth import audit, keys
-from app.auth.logins import COOKIE
+from app.auth.ended_logins import forget
+from app.auth.logins import COOKIE, SECONDS
 from app.auth.scopes import Scope
-from tests.integration.api.conftest import JOB, MODEL, Service, problem_of
+from app.db.clock import db_now
+from app.db.models import EndedLoginRow
+from tests.integration.api.conftest import JOB, MODEL, Service, problem_of, running
 
 PAGE = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 
@@ -34,6 +38,7 @@ class Person:
 @pytest.fixture(params=[Scope.SUBMIT])
 def person(service: Service, request: pytest.FixtureRequest) -> Iterator[Person]:
     with service.sessions.begin() as session:
+        session.execute(delete(EndedLoginRow))
         row, key = keys.create(session, "person", request.param)
     with httpx.Client(base_url=service.url, timeout=30) as http:
         yield Person(service, key, row.id, http)
@@ -64,11 +69,17 @@ def test_programs_are_told_401_as_ever(person: Person) -> None:
 
 
 def test_the_browsers_own_dialog_is_a_challenge_away(person: Person) -> None:
-    asked = person.http.get("/login/browser?next=/models", headers=PAGE)
+    asked = person.http.post("/login/browser?next=/models", headers=PAGE | person.own)
     assert asked.status_code == 401
     assert 'Basic realm="Streamline' in asked.headers["www-authenticate"]
-    typed = person.http.get("/login/browser?next=/models", headers=PAGE, auth=httpx.BasicAuth("anything", person.key))
+    by_dialog = httpx.BasicAuth("anything", person.key)
+    typed = person.http.post("/login/browser?next=/models", headers=PAGE | person.own, auth=by_dialog)
     assert (typed.status_code, typed.headers["location"]) == (303, "/models")
+    assert person.http.get("/login/browser", headers=PAGE, auth=by_dialog).status_code == 405
+    elsewhere = PAGE | {"Origin": "https://elsewhere.example"}
+    forged = person.http.post("/login/browser", headers=elsewhere, auth=by_dialog)
+    assert forged.status_code == 401, "another site logs nobody in"
+    assert "set-cookie" not in forged.headers
     mistyped = person.http.get("/models", headers=PAGE, auth=httpx.BasicAuth("anything", "hf_wrong"))
     assert mistyped.status_code == 401, "the dialog opens again"
 
@@ -134,6 +145,35 @@ def test_logging_out_and_revoking_the_key_end_a_login(person: Person) -> None:
     assert person.http.get("/", headers=PAGE).status_code == 303
 
 
+def test_logging_out_ends_every_copy_of_that_login_on_every_replica_and_no_other_login(person: Person) -> None:
+    person.log_in()
+    copied = {"Cookie": f"{COOKIE}={person.http.cookies[COOKIE]}"}
+    other_browser = httpx.Client(base_url=person.service.url, timeout=30)
+    with other_browser as elsewhere, running(person.service.parts.settings) as two:
+        person.http, mine = elsewhere, person.http
+        person.log_in()
+        for replica in (person.service, two):
+            assert replica.http.get("/v1/jobs", headers=copied).status_code == 200
+        assert mine.post("/logout", headers=person.own).status_code == 303
+        for replica in (person.service, two):
+            assert problem_of(replica.http.get("/v1/jobs", headers=copied), 401)["code"] == "invalid_credentials"
+            assert replica.http.get(f"/api/models/{MODEL}", headers=copied).status_code == 401
+            assert replica.http.get("/", headers=copied | PAGE).status_code == 303
+        assert mine.post("/logout", headers=copied | person.own).status_code == 303, "once more changes nothing"
+        assert elsewhere.get("/v1/jobs").status_code == 200, "the other browser's login goes on"
+
+
+def test_an_ended_login_is_remembered_for_as_long_as_its_cookie_could_count(person: Person) -> None:
+    person.log_in()
+    person.http.post("/logout", headers=person.own)
+    with person.service.sessions.begin() as session:
+        forget(session, limit=100)
+        assert len(session.scalars(select(EndedLoginRow)).all()) == 1
+        session.execute(update(EndedLoginRow).values(ended_at=db_now(-SECONDS - 90_000)))
+    with person.service.sessions.begin() as session:
+        assert forget(session, limit=100) == 1
+
+
 def test_what_a_login_does_is_done_by_its_key(person: Person) -> None:
     person.log_in()
     job = person.http.post("/v1/jobs", json=JOB, headers=person.own).json()
@@ -148,6 +188,8 @@ def test_a_reader_is_not_led_to_what_it_may_not_do(person: Person) -> None:
     person.log_in()
     page = person.http.get("/", headers=PAGE).text
     assert 'href="/new"' not in page
+    assert 'href="/keys"' not in page
+    assert person.http.get("/keys", headers=PAGE).status_code == 403
     refused = person.http.get("/new", headers=PAGE)
     assert refused.status_code == 403
     assert "The API key does not allow this" in refused.text

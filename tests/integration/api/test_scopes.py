@@ -12,7 +12,7 @@ from sqlalchemy import func, select
 from app.api.hub.routing import caller as hub_caller
 from app.auth import keys
 from app.auth.scopes import Scope
-from app.db.models import CommitRow, DatasetRow, JobRow, RefRow, RepoRow, WebhookRow
+from app.db.models import ApiKeyRow, CommitRow, DatasetRow, JobRow, RefRow, RepoRow, WebhookRow
 from app.main import create_app
 from tests.integration.api.conftest import Service, problem_of, settings_for
 
@@ -111,7 +111,7 @@ def test_nobody_and_a_reader_change_nothing_on_any_route(
 ) -> None:
     def rows() -> list[int]:
         with service.sessions() as session:
-            tables = (JobRow, DatasetRow, RepoRow, CommitRow, RefRow, WebhookRow)
+            tables = (JobRow, DatasetRow, RepoRow, CommitRow, RefRow, WebhookRow, ApiKeyRow)
             return [session.scalar(select(func.count()).select_from(table)) or 0 for table in tables]
 
     before = rows()

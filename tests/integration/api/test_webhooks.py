@@ -4,100 +4,40 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import func, select, update
 
 from app.auth import audit, keys
 from app.auth.scopes import Scope
 from app.cli.application import run
 from app.client import ProblemError, Streamline
 from app.db.clock import db_now
-from app.db.models import ApiKeyRow, AuditRow, IdempotencyRow, JobRow, WebhookDeliveryRow, WebhookRow
-from app.jobs import repository as jobs
+from app.db.models import WebhookDeliveryRow, WebhookRow
 from app.webhooks.backoff import SCHEDULE_SECONDS
 from app.webhooks.dispatcher import SENDERS, deliver_next
 from app.webhooks.service import MOST_PER_JOB, MOST_PER_KEY
-from tests.conftest import postgres_database
-from tests.integration.api.conftest import BACKENDS, Service, problem_of, running, settings_for
+from tests.integration.api import webhooked
+from tests.integration.api.conftest import Service, problem_of, running, settings_for
+from tests.integration.api.webhooked import add, deliver, emptied, ended_job, hasten, log_of
 from tests.service_process import wait_until
 from tests.webhook_receiver import Receiver
 
-
-@pytest.fixture(scope="module", params=BACKENDS)
-def running_service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A service that may send to this machine; its own senders look once an hour, so that tests say when."""
-    with ExitStack() as stack:
-        url = stack.enter_context(postgres_database()) if request.param == "postgres" else None
-        settings = settings_for(tmp_path_factory.mktemp("service") / "data", url)
-        ours = {"webhook_private": ("127.0.0.1",), "reconcile_seconds": 3600}
-        yield stack.enter_context(running(settings.model_copy(update=ours)))
+SETTINGS = webhooked.SETTINGS
 
 
 @pytest.fixture
 def service(running_service: Service) -> Service:
     """A service without jobs, keys and webhooks."""
-    with running_service.sessions.begin() as session:
-        for table in (WebhookRow, IdempotencyRow, JobRow, AuditRow, ApiKeyRow):
-            session.execute(delete(table))
-    return running_service
+    return emptied(running_service)
 
 
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
     with Receiver().listening() as found:
         yield found
-
-
-def add(service: Service, receiver: Receiver, path: str = "/v1/webhooks", **body: Any) -> dict[str, Any]:
-    headers = body.pop("headers", None)
-    answer = service.http.post(path, json={"url": receiver.url} | body, headers=headers)
-    assert answer.status_code == 201, answer.text
-    made: dict[str, Any] = answer.json()
-    receiver.secrets.append(made["secret"])
-    return made
-
-
-def ended_job(service: Service, how: str = "cancel", job: str | None = None, **more: Any) -> str:
-    """The id of a job that has ended."""
-    job_id: str = job or service.submit(**more)["id"]
-    if how == "cancel":
-        assert service.http.post(f"/v1/jobs/{job_id}/cancel").status_code == 202
-        return job_id
-    with service.sessions.begin() as session:
-        claim = jobs.claim(session, job_id, owner="worker", lease_seconds=60)
-        assert claim is not None
-        result = {"repo": "demo/out", "revision": "0" * 40, "removed_layers": [9], "metrics": {}}
-        jobs.succeed(session, job_id, claim.token, verdict="pass", gates=[], result=result)
-    return job_id
-
-
-def deliver(service: Service) -> int:
-    """Make every attempt that is due; how many."""
-    made = 0
-    while deliver_next(service.parts.post):
-        made += 1
-    return made
-
-
-def hasten(service: Service) -> None:
-    """Make whatever waits for its next attempt due."""
-    with service.sessions.begin() as session:
-        session.execute(
-            update(WebhookDeliveryRow)
-            .where(WebhookDeliveryRow.next_attempt_at.is_not(None))
-            .values(next_attempt_at=db_now(-1))
-        )
-
-
-def log_of(service: Service, webhook: dict[str, Any], **query: Any) -> list[dict[str, Any]]:
-    answer = service.http.get(f"/v1/webhooks/{webhook['id']}/deliveries", params=query)
-    assert answer.status_code == 200, answer.text
-    items: list[dict[str, Any]] = answer.json()["items"]
-    return items
 
 
 # --- what is delivered -----------------------------------------------------------------------------------------------

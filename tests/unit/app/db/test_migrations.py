@@ -18,7 +18,7 @@ from sqlalchemy import Engine, MetaData, create_engine, inspect, select, text
 
 from app.auth import keys
 from app.db.migrate import alembic_config, migrate
-from app.db.models import DatasetRow, IdempotencyRow, JobEventRow, WebhookRow
+from app.db.models import DatasetRow, EndedLoginRow, IdempotencyRow, JobEventRow, WebhookRow
 from app.db.session import connect, session_factory
 from app.jobs import repository
 from app.jobs.states import State
@@ -89,6 +89,13 @@ def test_a_migration_keeps_every_job_and_every_key_of_an_older_release(url: str,
         }, "who uploaded the older ones is not known"
         assert {row.id: (row.secret, row.events) for row in session.scalars(select(WebhookRow))} == {
             webhook["id"]: (webhook["secret"], webhook["events"]) for webhook in rows.get("webhooks", ())
+        }
+        assert {row.id: row.disabled_reason for row in session.scalars(select(WebhookRow))} == {
+            webhook["id"]: webhook.get("disabled_reason", "gone" if webhook["disabled_at"] else None)
+            for webhook in rows.get("webhooks", ())
+        }, "before there were other reasons, it was that one"
+        assert {row.sha256 for row in session.scalars(select(EndedLoginRow))} == {
+            login["sha256"] for login in rows.get("ended_logins", ())
         }
         waiting = [one["id"] for one in rows.get("webhook_deliveries", ()) if one["state"] == "pending"]
         assert list(deliveries.due(session, limit=10)) == waiting

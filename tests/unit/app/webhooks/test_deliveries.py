@@ -160,6 +160,25 @@ def test_asked_for_again_during_an_attempt_a_message_is_not_sent_by_two(sessions
     assert row(sessions, message).state == deliveries.DELIVERED
 
 
+def test_asked_for_again_during_the_last_attempt_a_message_still_gets_all_its_attempts(
+    sessions: Sessions, message: str
+) -> None:
+    fail(sessions, taken(sessions, message), 0)
+    last = taken(sessions, message)
+    with sessions.begin() as session:
+        deliveries.send_again(session, "w1", message)
+    fail(sessions, last, None)
+    again = row(sessions, message)
+    assert (again.state, again.failures) == (deliveries.PENDING, 0)
+    assert due(sessions) == [message]
+
+
+def test_a_reason_longer_than_its_column_is_cut(sessions: Sessions, message: str) -> None:
+    with sessions.begin() as session:
+        deliveries.failed(session, taken(sessions, message), error="x" * 1000, status=None, delay=None)
+    assert row(sessions, message).error == "x" * 300
+
+
 def test_an_endpoint_that_is_gone_is_sent_nothing_of_what_waits(sessions: Sessions, message: str) -> None:
     with sessions.begin() as session:
         deliveries.give_up(session, "w1", error="The receiver answered 410 to another message.")

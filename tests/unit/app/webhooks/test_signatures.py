@@ -16,7 +16,7 @@ from app.webhooks.signatures import SecretBox, SecretUnreadableError, new_secret
 def test_the_reference_library_verifies_what_we_sign_and_nothing_else(payload: str) -> None:
     payload = payload.encode("utf-8", "replace").decode()
     secret, now = new_secret(), datetime.now(UTC)
-    headers = signed_headers(secret, "msg_1", now, payload)
+    headers = signed_headers([secret], "msg_1", now, payload)
     Webhook(secret).verify(payload.encode(), headers, json_parse=False)
     for wrong in (
         {"data": payload + " ", "headers": headers},
@@ -32,7 +32,16 @@ def test_the_reference_library_verifies_what_we_sign_and_nothing_else(payload: s
 def test_the_moment_is_signed_whatever_time_zone_it_is_told_in() -> None:
     secret, now = new_secret(), datetime.now(UTC)
     elsewhere = now.astimezone(timezone(timedelta(hours=7)))
-    assert signed_headers(secret, "msg_1", elsewhere, "{}") == signed_headers(secret, "msg_1", now, "{}")
+    assert signed_headers([secret], "msg_1", elsewhere, "{}") == signed_headers([secret], "msg_1", now, "{}")
+
+
+def test_of_several_secrets_the_reference_library_verifies_with_any_and_with_no_other() -> None:
+    known = [new_secret(), new_secret()]
+    headers = signed_headers(known, "msg_1", datetime.now(UTC), "{}")
+    for secret in known:
+        Webhook(secret).verify("{}", headers)
+    with pytest.raises(WebhookVerificationError):
+        Webhook(new_secret()).verify("{}", headers)
 
 
 def test_a_secret_has_256_bits_and_the_form_that_libraries_read() -> None:
