@@ -15,17 +15,22 @@ import psutil
 
 from app.cli.serve import free_port
 from app.client import Streamline
+from tests.shallow_model import write_shallow_model
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
+SHALLOW_MODEL = "tests/stories-6l"
 # Small numbers everywhere: the same stages as a real job in a few seconds on two cores.
 QUICK_JOB: dict[str, Any] = {
-    "model": {"repo": "demo/stories-24l"},
-    "target": {"layers": 6},
+    "model": {"repo": SHALLOW_MODEL},
+    "target": {"layers": 2},
     "scoring": {"sequences": 8, "sequence_length": 32},
     "replacement": {"kind": "layer", "tokens": 2048, "epochs": 1},
     "benchmark": {"batch_sizes": [1], "prompt_tokens": 16, "new_tokens": 8},
 }
+
+BUNDLED_JOB: dict[str, Any] = QUICK_JOB | {"model": {"repo": "demo/stories-24l"}, "target": {"layers": 6}}
+"""The same for what is told of the bundled model, or where it is the only one."""
 
 
 def wait_until(true: Callable[[], Any], *, seconds: float = 180, what: str) -> Any:
@@ -56,6 +61,7 @@ class ServiceProcesses:
             {key: value for key, value in os.environ.items() if not key.startswith("STREAMLINE_")}
             | {
                 "STREAMLINE_DATA_DIR": str(data_dir),
+                "STREAMLINE_MODEL_ROOTS": str(data_dir),
                 "STREAMLINE_HEARTBEAT_SECONDS": "0.5",
                 "STREAMLINE_LEASE_SECONDS": "3",
                 "STREAMLINE_RECONCILE_SECONDS": "0.3",
@@ -91,6 +97,14 @@ class ServiceProcesses:
         self.api = self._spawn("api", "app.cli", "api", "--port", str(self.port))
         with self.client() as client:
             wait_until(client.ready, what="the API is ready")
+
+    def import_shallow_model(self) -> None:
+        """Bring in what QUICK_JOB compresses; it may be there already."""
+        directory = self.data_dir / "stories-6l"
+        if not directory.exists():
+            write_shallow_model(directory)
+            with self.client() as client:
+                client.import_model(directory, SHALLOW_MODEL)
 
     def start_worker(self, **more: str) -> subprocess.Popen[bytes]:
         """A new worker; `more` is added to its environment."""
@@ -132,6 +146,7 @@ def running_service(data_dir: Path, environment: dict[str, str], *, workers: int
     try:
         service.migrate()
         service.start_api()
+        service.import_shallow_model()
         for _ in range(workers):
             service.start_worker()
         yield service

@@ -10,7 +10,16 @@ import httpx
 from app.cli.serve import free_port
 from app.client import Streamline
 from tests.acceptance.backends import EMBEDDED, SERVERS, backend
-from tests.service_process import QUICK_JOB, REPOSITORY, Stages, running_service, told_of, wait_until
+from tests.service_process import (
+    BUNDLED_JOB,
+    QUICK_JOB,
+    REPOSITORY,
+    SHALLOW_MODEL,
+    Stages,
+    running_service,
+    told_of,
+    wait_until,
+)
 
 
 @backend(EMBEDDED)
@@ -19,7 +28,7 @@ def test_a_weights_file_that_broke_after_the_submit_fails_the_job_at_fetch_by_na
 ) -> None:
     with running_service(tmp_path / "data", environment, workers=0) as service, service.client() as client:
         job_id = client.submit(QUICK_JOB)["id"]
-        tree = httpx.get(f"{service.url}/api/models/demo/stories-24l/tree/main").json()
+        tree = httpx.get(f"{service.url}/api/models/{SHALLOW_MODEL}/tree/main").json()
         (digest,) = [file["lfs"]["oid"] for file in tree if file["path"] == "model.safetensors"]
         blob = tmp_path / "data" / "store" / "blobs" / "sha256" / digest[:2] / digest[2:]
         blob.chmod(0o644)
@@ -44,7 +53,7 @@ def test_a_full_disk_fails_the_job_with_both_numbers_and_leaves_no_repo(tmp_path
     try:
         with Streamline(f"http://127.0.0.1:{port}") as client:
             wait_until(client.ready, what="the service on the small disk is up")
-            request = QUICK_JOB | {"target": {"layers": 3}, "replacement": {"kind": "none", "tokens": 2048}}
+            request = BUNDLED_JOB | {"target": {"layers": 3}, "replacement": {"kind": "none", "tokens": 2048}}
             job = client.wait(client.submit(request)["id"], timeout=600)
             assert job["state"] == "failed"
             assert (job["error"]["code"], job["error"]["stage"]) == ("disk_full", "assemble")

@@ -12,7 +12,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from tests.acceptance.backends import EMBEDDED, SERVERS, backend
-from tests.service_process import QUICK_JOB, ServiceProcesses, told_of
+from tests.service_process import BUNDLED_JOB, ServiceProcesses, told_of
 
 # What serving runs: transformers and huggingface_hub, isolated (-I) from this checkout.
 PULL = """
@@ -76,7 +76,9 @@ def _without_this_project(script: str) -> str:
 
 def test_a_job_is_compressed_proved_published_and_pulled(shared_service: ServiceProcesses, tmp_path: Path) -> None:
     with shared_service.client() as client:
-        job = client.submit(QUICK_JOB | {"gates": {"max_perplexity_ratio": 100.0}, "output": {"repo": "team/main-way"}})
+        job = client.submit(
+            BUNDLED_JOB | {"gates": {"max_perplexity_ratio": 100.0}, "output": {"repo": "team/main-way"}}
+        )
         assert job["state"] == "queued"
         job = client.wait(job["id"], timeout=600)
         assert (job["state"], job["verdict"], job["error"]) == ("succeeded", "pass", None)
@@ -117,7 +119,7 @@ def test_replacements_without_attention_load_in_the_stock_client(
     shared_service: ServiceProcesses, tmp_path: Path, kind: str, fmt: str
 ) -> None:
     with shared_service.client() as client:
-        request = QUICK_JOB | {
+        request = BUNDLED_JOB | {
             "replacement": {"kind": kind, "tokens": 2048},
             "output": {"repo": f"team/{kind}-{fmt}", "format": fmt},
         }
@@ -135,7 +137,7 @@ def test_a_missed_gate_fails_the_verdict_and_moves_no_main(shared_service: Servi
     (questions := tmp_path / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in (sky, bed)))
     with shared_service.client() as client:
         own = client.upload_dataset(questions)["id"]
-        request = QUICK_JOB | {
+        request = BUNDLED_JOB | {
             "replacement": {"kind": "none", "tokens": 2048},
             "evaluation": {"tasks": [own]},
             "gates": {"max_perplexity_ratio": 0.5, "min_stability": 0.01, "tasks": {own: {"max_flip_rate": 1}}},

@@ -12,7 +12,15 @@ from app.dispatch.queue import enqueue, make_celery
 from app.settings import Settings
 from tests.acceptance.backends import SERVERS, backend
 from tests.acceptance.barriers import LAST_OUTPUT, Barriers
-from tests.service_process import QUICK_JOB, REPOSITORY, ServiceProcesses, Stages, running_service, wait_until
+from tests.service_process import (
+    BUNDLED_JOB,
+    QUICK_JOB,
+    REPOSITORY,
+    ServiceProcesses,
+    Stages,
+    running_service,
+    wait_until,
+)
 
 
 def finished_twice(client: Streamline, job_id: str) -> list[str]:
@@ -143,7 +151,7 @@ def test_up_stops_cleanly_and_goes_on_at_the_next_start(tmp_path: Path) -> None:
     up = start_up()
     try:
         with service.client() as client:
-            job_id = client.submit(QUICK_JOB)["id"]
+            job_id = client.submit(BUNDLED_JOB)["id"]
             stages = Stages(client, job_id)
             wait_until(lambda: stages.look() == "train", what="training begins")
         up.send_signal(signal.SIGINT)

@@ -71,6 +71,7 @@ class Deployment:
         self.service.migrate()
         for replica in self.replicas:
             replica.start_api()
+        self.service.import_shallow_model()
         # Text to calibrate on, which each job would write itself otherwise: a fifth of its time.
         self._text.write_text(f"{json.dumps({'text': _TEXT})}\n" * 100)
         with self.client() as client:

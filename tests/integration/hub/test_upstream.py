@@ -29,6 +29,7 @@ from tests.conftest import empty_redis, postgres_database
 from tests.integration.api.conftest import problem_of
 from tests.integration.hub.faulty_proxy import Proxy, faulty_proxy
 from tests.service_process import QUICK_JOB, ServiceProcesses, wait_until
+from tests.shallow_model import write_shallow_model
 
 pytestmark = [pytest.mark.postgres, pytest.mark.redis]
 
@@ -302,9 +303,10 @@ def test_our_own_names_win_and_a_copy_takes_no_changes(pair: Pair) -> None:
 
 
 def test_a_job_on_an_upstream_model_is_pinned_at_submission_and_fetches_with_progress(
-    pair: Pair, stories_model: Path
+    pair: Pair, tmp_path: Path
 ) -> None:
-    files = files_of(stories_model, b"\x3c")
+    write_shallow_model(tmp_path / "model")
+    files = files_of(tmp_path / "model", b"\x3c")
     weights = files["model.safetensors"]
     name = "up/for-a-job"
     commit = pair.publish(name, files)
