@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 
@@ -173,30 +173,23 @@ def test_the_units_are_what_systemd_takes(tmp_path: Path) -> None:
         assert complaints == []
 
 
-@pytest.fixture(params=["kubernetes", "systemd"])
-def way(request: pytest.FixtureRequest) -> str:
-    found: str = request.param
-    return found
-
-
-def probes(way: str) -> Sequence[str]:
-    if way == "systemd":
-        return ["/healthz", "/readyz"]
+def probes() -> dict[str, str]:
+    """The path of each probe of the API."""
     container = container_of(API)
     (port,) = container["ports"]
     assert (port["name"], str(port["containerPort"])) == ("http", container["command"][-1])
-    named = [container[f"{kind}Probe"]["httpGet"] for kind in ("startup", "readiness", "liveness")]
-    assert {each["port"] for each in named} == {"http"}
-    return [each["path"] for each in named]
+    named = {kind: container[f"{kind}Probe"]["httpGet"] for kind in ("startup", "readiness", "liveness")}
+    assert {each["port"] for each in named.values()} == {"http"}
+    return {kind: each["path"] for kind, each in named.items()}
 
 
 @pytest.mark.postgres
 @pytest.mark.redis
 def test_the_commands_start_answer_the_probes_and_stop_in_time(
-    way: str, tmp_path: Path, postgres_url: str, redis_url: str
+    tmp_path: Path, postgres_url: str, redis_url: str
 ) -> None:
+    """The unit's migration, the cluster's API, and a worker of each: the commands are the same, the settings not."""
     at, data = ServiceProcesses(tmp_path / "data", {}), tmp_path / "data"
-    stated = ENVIRONMENT if way == "systemd" else environment_of(WORKERS["streamline-worker-24g"])
     here = {
         "STREAMLINE_DATABASE_URL": postgres_url.replace("postgresql+psycopg://", "postgresql://"),
         "STREAMLINE_BROKER_URL": redis_url,
@@ -206,46 +199,39 @@ def test_the_commands_start_answer_the_probes_and_stop_in_time(
         "STREAMLINE_DEVICE": "cpu",
         "STREAMLINE_WORKER_METRICS": "",
     }
-    environment = {"PATH": os.environ["PATH"]} | stated | here
-    if way == "systemd":
-        commands = {name: command_of(f"streamline-{name}.service") for name in ("migrate", "api", "worker@")}
-    else:
-        commands = {
-            "migrate": container_of(MIGRATE)["command"],
-            "api": container_of(API)["command"],
-            "worker@": container_of(WORKERS["streamline-worker-24g"])["command"],
-        }
 
-    def started(name: str, *more: str) -> "subprocess.Popen[bytes]":
-        command = [STREAMLINE, *commands[name][1:], *more]
-        return subprocess.Popen(command, env=environment, cwd=data, stdin=subprocess.DEVNULL)
+    def started(command: list[str], stated: Mapping[str, str], *more: str) -> "subprocess.Popen[bytes]":
+        environment = {"PATH": os.environ["PATH"]} | stated | here
+        return subprocess.Popen([STREAMLINE, *command[1:], *more], env=environment, cwd=data, stdin=subprocess.DEVNULL)
 
-    assert started("migrate").wait(120) == 0
-    if way == "kubernetes":  # it listens for others, and so needs a key
-        assert started("api", "--port", str(at.port)).wait(60) == 64
-        create: list[str] = [STREAMLINE, "keys", "create", "first", "--scope", "admin"]
-        subprocess.run(create, env=environment, cwd=data, check=True, capture_output=True)
-    api, worker = started("api", "--port", str(at.port)), started("worker@")
+    def ok(path: str) -> bool:
+        try:
+            return httpx.get(f"{at.url}{path}").is_success
+        except httpx.TransportError:
+            return False
+
+    assert started(command_of("streamline-migrate.service"), ENVIRONMENT).wait(120) == 0
+    # It listens for others, and so needs a key.
+    assert started(["streamline", "keys", "create", "first", "--scope", "admin"], ENVIRONMENT).wait(60) == 0
+    in_cluster = WORKERS["streamline-worker-24g"]
+    api = started(container_of(API)["command"], environment_of(API), "--port", str(at.port))
+    workers = [
+        started(container_of(in_cluster)["command"], environment_of(in_cluster)),
+        started(command_of("streamline-worker@.service"), ENVIRONMENT),
+    ]
     try:
-
-        def ok(path: str) -> bool:
-            try:
-                return httpx.get(f"{at.url}{path}").is_success
-            except httpx.TransportError:
-                return False
-
-        for path in probes(way):
-            wait_until(lambda path=path: ok(path), what=f"{path} answers", seconds=60)  # type: ignore[misc]
-        wait_until(lambda: _workers(postgres_url), what="the worker is there", seconds=60)
-        memory = None if way == "systemd" else card_bytes(24)  # `auto` on a machine without a GPU: every job
-        assert _workers(postgres_url) == [memory]
+        for kind, path in probes().items():
+            wait_until(lambda path=path: ok(path), what=f"the {kind} probe is answered", seconds=60)  # type: ignore[misc]
+        wait_until(lambda: len(_workers(postgres_url)) == 2, what="the workers are there", seconds=60)
+        # `auto` on a machine without a GPU: every job.
+        assert _workers(postgres_url) == [None, card_bytes(24)]
     finally:
-        for process in (api, worker):
+        for process in (api, *workers):
             process.send_signal(signal.SIGTERM)
-        left = [process.wait(STOP_SECONDS + 10) for process in (api, worker)]
-    assert left[1] == 0
+        left = [process.wait(STOP_SECONDS + 10) for process in (api, *workers)]
     assert left[0] in {0, -signal.SIGTERM}
-    assert _workers(postgres_url) == [], "it has said that it leaves"
+    assert left[1:] == [0, 0]
+    assert _workers(postgres_url) == [], "they have said that they leave"
 
 
 def _workers(url: str) -> list[int | None]:
