@@ -19,8 +19,11 @@ _EXIT_OF_STATE = {"failed": exits.FAILED_OR_GATE_MISSED, "cancelled": exits.CANC
 
 
 def announce(service: Streamline, job: Job) -> None:
-    """Say what was submitted and where to look."""
+    """Say what was submitted and where to look, and if no worker is large enough for it."""
     print(f"job {job['id']} is {job['state']}: {service.url}/v1/jobs/{job['id']}")  # noqa: T201
+    workers = workers_of(service, job)
+    if workers and _too_large(job, workers):
+        print(waiting_sentence(job, workers))  # noqa: T201
 
 
 def exit_code(job: Mapping[str, Any]) -> int:
@@ -120,13 +123,18 @@ def waiting_sentence(job: Mapping[str, Any], workers: Sequence[Mapping[str, Any]
     need = job.get("required_memory_bytes")
     if not workers:
         return "No worker has been seen in the last minute; start one with `streamline worker`."
-    memory = [each["memory_bytes"] for each in workers]
-    if need is None or None in memory or need <= max(memory):
+    if not _too_large(job, workers):
         return f"It waits for a worker{'' if need is None else f' with {_bytes(need)} of memory'} to be free."
+    largest = max(each["memory_bytes"] for each in workers)
     return (
-        f"It needs {_bytes(need)} of GPU memory, and the largest worker has {_bytes(max(memory))}: it waits until "
+        f"It needs {_bytes(need or 0)} of GPU memory, and the largest worker has {_bytes(largest)}: it waits until "
         "there is a larger one."
     )
+
+
+def _too_large(job: Mapping[str, Any], workers: Sequence[Mapping[str, Any]]) -> bool:
+    need, memory = job.get("required_memory_bytes"), [each["memory_bytes"] for each in workers]
+    return need is not None and None not in memory and need > max(memory)
 
 
 def _target(job: Mapping[str, Any]) -> str:
