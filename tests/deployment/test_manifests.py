@@ -201,7 +201,7 @@ def test_the_commands_start_answer_the_probes_and_stop_in_time(
     }
 
     def started(command: list[str], stated: Mapping[str, str], *more: str) -> "subprocess.Popen[bytes]":
-        environment = {"PATH": os.environ["PATH"]} | stated | here
+        environment = {"PATH": os.environ["PATH"]} | dict(stated) | here
         return subprocess.Popen([STREAMLINE, *command[1:], *more], env=environment, cwd=data, stdin=subprocess.DEVNULL)
 
     def ok(path: str) -> bool:
