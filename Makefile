@@ -13,7 +13,7 @@ STAMP := $(VENV)/.installed
 SOURCES := app worker migrations benchmarks tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test lint audit chaos fuzz soak bench quality openapi clean
+.PHONY: help setup demo up test lint audit chaos fuzz soak bench capacity quality openapi clean
 
 help: ## what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -39,13 +39,14 @@ test: $(STAMP) ## the walls, then every test that this machine allows
 	@$(BIN)/lint-imports
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/pytest -n $(TEST_PROCESSES) --dist loadscope --no-loadscope-reorder
 
-lint: $(STAMP) ## ruff, mypy --strict, the walls, Dockerfile, compose file and recipes
+lint: $(STAMP) ## ruff, mypy --strict, the walls, Dockerfile, compose file, manifests and recipes
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/hadolint Dockerfile
 	@$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	@$(BIN)/check-jsonschema --schemafile deploy/schemas/kubernetes.json --default-filetype yaml deploy/kubernetes/*
 	@$(BIN)/check-jsonschema --builtin-schema vendor.github-actions recipes/github/action.yml
 	@$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows recipes/github/nightly.yml
 	@$(BIN)/check-jsonschema --builtin-schema vendor.gitlab-ci recipes/gitlab/streamline.gitlab-ci.yml
@@ -69,6 +70,9 @@ soak: $(STAMP) ## random faults for MINUTES=30 under a steady stream of jobs; no
 
 bench: $(STAMP) ## each speed and memory figure as a ratio to its floor, measured in the same run
 	@$(BIN)/python -m benchmarks
+
+capacity: $(STAMP) ## simulate 1,000 jobs a day on fleets of GPUs: queue times, utilisation, what is short first
+	@$(BIN)/python -m benchmarks.capacity
 
 quality: $(STAMP) ## recipes beside the published procedure: DATA=directory of tinystories_{train,test}.jsonl, books_valid.jsonl
 	@$(BIN)/python -m benchmarks.quality --model app/bundled/stories-24l --calibration $(DATA)/tinystories_train.jsonl \

@@ -4,6 +4,7 @@ import importlib.util
 import threading
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import structlog
@@ -25,6 +26,7 @@ from app.api import (
     schemas,
     signing_key,
     webhooks,
+    workers,
 )
 from app.api.audit import AuditMiddleware
 from app.api.body_limit import BodyLimitMiddleware
@@ -130,7 +132,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.celery = services.celery
     app.state.read_sessions = services.read_sessions
     modules = (
-        *(jobs, plans, events, artefacts, webhooks, keys, schemas, datasets, imports, signing_key),
+        *(jobs, plans, events, artefacts, webhooks, keys, schemas, datasets, imports, workers, signing_key),
         *(health, metrics, assets, login_page),
         *(jobs_page, job_page, new_page, compare_page, model_pages, datasets_page, webhooks_page, keys_page),
     )
@@ -202,7 +204,14 @@ def _services(settings: Settings, sessions: Any, read_sessions: Any) -> Services
         holders=Holders(read_sessions, logins),
         celery=make_celery(settings),
         mirror=mirror,
-        door=Door(read_sessions, blobs, mirror=mirror, vllm=_has_vllm(settings), task_data=settings.task_data),
+        door=Door(
+            read_sessions,
+            blobs,
+            mirror=mirror,
+            vllm=_has_vllm(settings),
+            task_data=settings.task_data,
+            largest_worker_memory=settings.largest_worker_memory,
+        ),
         watcher=Watcher(read_marks),
         post=post,
     )
@@ -231,12 +240,9 @@ def _prepare(services: Services) -> None:
 def _reconcile(services: Services, stop: threading.Event) -> None:
     settings = services.settings
 
-    def announce(job_id: str) -> None:
-        enqueue(services.celery, job_id)
-
     run_reconciler(
         services.sessions,
-        announce,
+        partial(enqueue, services.celery),
         stop,
         every_seconds=settings.reconcile_seconds,
         max_attempts=settings.max_attempts,

@@ -1,14 +1,16 @@
 """One place for every setting: environment variables with the prefix STREAMLINE_, checked at boot."""
 
 import os
+import re
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.auth.loopback import is_loopback
+from app.core.device_memory import LARGEST_WORKER_MEMORY, card_bytes
 from app.webhooks.addresses import AllowList
 
 EMBEDDED_BROKER = "filesystem://"
@@ -122,11 +124,31 @@ class Settings(BaseSettings):
         description="host:port where a worker serves its metrics, such as 127.0.0.1:9808; default: none.",
     )
     device: str = Field("auto", pattern="^(auto|cpu|cuda)$", description="Where the engine computes.")
+    worker_memory: int | Literal["auto"] | None = Field(
+        None,
+        description="GPU memory that this worker takes jobs for: `24g` for a card sold with 24 GB, a number of bytes, "
+        "or `auto`, as the device says. Default: it takes every job, and reads a model in layers that does not fit.",
+    )
+    largest_worker_memory: int = Field(
+        LARGEST_WORKER_MEMORY,
+        ge=1,
+        description="GPU memory of the largest worker, as `80g`: a model that needs more is read in layers there.",
+    )
 
     @field_validator("model_roots", mode="before")
     @classmethod
     def _split_paths(cls, value: object) -> object:
         return tuple(part for part in value.split(os.pathsep) if part) if isinstance(value, str) else value
+
+    @field_validator("worker_memory", "largest_worker_memory", mode="before")
+    @classmethod
+    def _parse_memory(cls, value: object) -> object:
+        if not isinstance(value, str) or value in {"", "auto"}:
+            return value
+        # Fewer digits without a unit are gigabytes whose `g` was forgotten.
+        if not (found := re.fullmatch(r"([1-9]\d{0,4})g|([1-9]\d{8,15})", value)):
+            raise ValueError("must be a card's gigabytes, such as 24g, or a number of bytes")
+        return card_bytes(int(found[1])) if found[1] else int(found[2])
 
     @field_validator("trust_remote_code", "webhook_private", mode="before")
     @classmethod
@@ -148,6 +170,7 @@ class Settings(BaseSettings):
         "task_data",
         "activation_bytes",
         "upstream_token",
+        "worker_memory",
         mode="before",
     )
     @classmethod

@@ -23,7 +23,11 @@ def main() -> int:
     configure_logging()
     configure_tracing("streamline-worker")
     metrics.serve(settings.worker_metrics)
-    run_worker(settings, leashed=arguments.leashed)
+    try:
+        run_worker(settings, leashed=arguments.leashed)
+    except SettingsError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return 64
     return 0
 
 

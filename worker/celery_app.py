@@ -13,21 +13,26 @@ from celery.signals import worker_shutting_down
 
 from app.core.leash import follow_parent
 from app.db.session import connect, session_factory
-from app.dispatch.queue import make_celery
+from app.dispatch.queue import make_celery, queues_to_take
 from app.hub.upstream.opening import open_upstream
 from app.provenance.signing import load_signer
 from app.settings import Settings
 from app.storage.blobs import StorageError
 from app.storage.opening import open_stores
-from worker.supervisor import WorkerContext
+from worker.device_memory import memory_of_worker
+from worker.presence import Presence
+from worker.supervisor import WorkerContext, worker_name
 from worker.tasks import register
 from worker.workspaces import remove_finished
 
 log = structlog.get_logger(__name__)
 
 
-def make_worker_app(settings: Settings) -> Celery:
-    """Celery with the task registered; SIGTERM lets the job under way be given back."""
+def make_worker_app(settings: Settings, memory_bytes: int | None) -> tuple[Celery, Presence]:
+    """Celery with the task registered, and what says that this worker is there.
+
+    SIGTERM lets the job under way be given back. `memory_bytes` is of the GPU that jobs are taken for; None: of any.
+    """
     stopping = threading.Event()
 
     def stop(**_: Any) -> None:
@@ -48,6 +53,7 @@ def make_worker_app(settings: Settings) -> Celery:
         upstream=upstream.store if upstream else None,
         artefacts=artefacts,
         signer=load_signer(settings),
+        memory_bytes=memory_bytes,
         stopping=stopping,
     )
     # What a killed process left half-written; files that another process is writing are told apart by their locks.
@@ -58,19 +64,28 @@ def make_worker_app(settings: Settings) -> Celery:
         log.warning("abandoned_files_not_collected", error=type(error).__name__, detail=str(error))
     remove_finished(settings.work_dir, context.read_sessions)
     register(celery, context)
-    return celery
+    return celery, Presence(sessions, worker_name(), memory_bytes)
 
 
 def run_worker(settings: Settings, *, leashed: bool) -> None:
-    """Work until SIGTERM; with `leashed`, also until the parent's death."""
+    """Work until SIGTERM; with `leashed`, also until the parent's death.
+
+    Raises:
+        SettingsError: the memory of the device was to be found out, and it does not tell.
+    """
     if leashed:
         follow_parent()
-    celery = make_worker_app(settings)
-    celery.Worker(
-        pool="threads",
-        concurrency=1,
-        loglevel="WARNING",
-        without_gossip=True,
-        without_mingle=True,
-        without_heartbeat=True,
-    ).start()
+    memory = memory_of_worker(settings)
+    celery, presence = make_worker_app(settings, memory)
+    queues = queues_to_take(celery, memory)
+    log.info("worker_starts", memory_bytes=memory, queues=queues)
+    with presence:
+        celery.Worker(
+            pool="threads",
+            concurrency=1,
+            queues=list(queues),
+            loglevel="WARNING",
+            without_gossip=True,
+            without_mingle=True,
+            without_heartbeat=True,
+        ).start()

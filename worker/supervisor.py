@@ -72,6 +72,8 @@ class WorkerContext:
     """The same store, where an upstream hub lies behind it."""
     artefacts: ArtefactStore
     signer: Signer
+    memory_bytes: int | None
+    """Of the GPU that jobs are taken for; None: every job is taken."""
     stopping: threading.Event
     """Set when this worker is to stop: the job under way is given back."""
 
@@ -82,14 +84,25 @@ class _EngineFailedError(Exception):
         self.permanent = permanent
 
 
+def worker_name() -> str:
+    """Return what leases and the list of workers call this process: its machine and its number there."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
 def run_job(job_id: str, context: WorkerContext) -> None:
     """Carry a job out, if it is still there to be carried out. Never raises for a reason that lies in the job."""
     settings = context.settings
     if context.stopping.is_set():
         return
-    owner = f"{socket.gethostname()}:{os.getpid()}"
+    owner = worker_name()
     with context.sessions.begin() as session:
-        claim = repository.claim(session, job_id, owner=owner, lease_seconds=settings.lease_seconds)
+        claim = repository.claim(
+            session,
+            job_id,
+            owner=owner,
+            lease_seconds=settings.lease_seconds,
+            memory_bytes=context.memory_bytes,
+        )
     if claim is None:
         log.info("not_claimed", job_id=job_id)
         return

@@ -120,9 +120,16 @@ def _create(parts: Services, caller: Caller, request: JobRequest, reservation: R
         for copy in admitted.copies:
             datasets.add(session, name=copy.name, blob=copy.blob, contents=copy.contents)
         request_id = str(structlog.contextvars.get_contextvars().get("request_id", ""))
-        row = service.create(session, admitted.spec, owner=caller.owner, reservation=reservation, request_id=request_id)
+        row = service.create(
+            session,
+            admitted.spec,
+            owner=caller.owner,
+            required_memory_bytes=admitted.required_memory_bytes,
+            reservation=reservation,
+            request_id=request_id,
+        )
     # Only now: a worker must not look for a row that is not there yet. A lost message is sent again by the reconciler.
-    _announce(parts, row.id)
+    _announce(parts, row)
     return row
 
 
@@ -140,10 +147,10 @@ def _create_once(parts: Services, caller: Caller, request: JobRequest, key: str)
         raise
 
 
-def _announce(parts: Services, job_id: str) -> None:
-    if enqueue(parts.celery, job_id):
+def _announce(parts: Services, row: JobRow) -> None:
+    if enqueue(parts.celery, row.id, row.required_memory_bytes):
         with parts.sessions.begin() as session:
-            queue.mark_announced(session, job_id)
+            queue.mark_announced(session, row.id)
 
 
 @router.get("", responses=documented(errors.InvalidRequest, errors.OutOfRange, errors.NotAvailable, *AUTH_ERRORS))
@@ -267,5 +274,5 @@ def retry_job(job_id: str, parts: Parts, caller: Submitter) -> Response:
     """Let a failed or cancelled job go on from its last finished stage."""
     with parts.sessions.begin() as session:
         row = service.retry(session, job_id, hub_caller(caller))
-    _announce(parts, job_id)
+    _announce(parts, row)
     return _answer(row, 202)

@@ -7,6 +7,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, 
 from prometheus_client import generate_latest as text_of
 from starlette.types import Scope
 
+from app.dispatch.memory_classes import memory_class
 from app.jobs import queue
 from app.jobs.states import State
 from app.webhooks import deliveries
@@ -40,10 +41,15 @@ def metrics(request: Request) -> Response:
     jobs = Gauge("streamline_jobs", "Jobs by state", ["state"], registry=registry)
     oldest = Gauge("streamline_queue_age_seconds", "Age of the job that has waited longest; 0: none", registry=registry)
     waiting = Gauge("streamline_webhooks_waiting", "Messages of webhooks that are still to be sent", registry=registry)
+    needs = Gauge(
+        "streamline_jobs_queued", "Jobs that wait, by the GPU memory they need", ["memory"], registry=registry
+    )
     with request.app.state.read_sessions() as session:
         waiting.set(deliveries.waiting(session))
         counts = queue.state_counts(session)
         oldest.set(queue.queue_age_seconds(session))
+        for required_bytes, count in queue.queued_needs(session).items():
+            needs.labels(memory=memory_class(required_bytes)).inc(count)
     for state in State:
         jobs.labels(state=state.value).set(counts.get(state.value, 0))
     return Response(text_of(registry) + text_of(REGISTRY), media_type=CONTENT_TYPE_LATEST)

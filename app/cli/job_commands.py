@@ -175,13 +175,13 @@ def status(
     as_json: JsonOption = False,
 ) -> int:
     """Show one job, or the newest ones."""
-    from app.cli.jobs import show_job, show_jobs
+    from app.cli.jobs import show_job, show_jobs, workers_of
     from app.client import Streamline
 
     with Streamline() as service:
         if job_id:
             job = service.job(job_id)
-            print_json(job) if as_json else show_job(job)
+            print_json(job) if as_json else show_job(job, workers_of(service, job))
         else:
             page = service.jobs(state=state, limit=limit)
             print_json(page) if as_json else show_jobs(page["items"])

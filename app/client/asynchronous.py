@@ -161,6 +161,10 @@ class AsyncStreamline:
         with path.open("rb") as file:
             return await self._json(calls.upload_dataset(file, name or path.name))
 
+    async def workers(self) -> list[dict[str, Any]]:
+        """The workers that have been seen lately, by their GPU memory: {"memory_bytes", "count"}, the largest first."""
+        return list((await self._json(calls.workers()))["items"])
+
     async def datasets(self) -> list[dict[str, Any]]:
         """The data sets of the service."""
         return list((await self._json(calls.datasets()))["items"])

@@ -141,6 +141,11 @@ def upload_dataset(file: BinaryIO, name: str) -> Call:
     return Call("POST", "/v1/datasets", repeatable=False, arguments=arguments)
 
 
+def workers() -> Call:
+    """The workers that have been seen, by their memory."""
+    return Call("GET", "/v1/workers")
+
+
 def datasets() -> Call:
     """All data sets."""
     return Call("GET", "/v1/datasets")

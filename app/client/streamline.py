@@ -158,6 +158,10 @@ class Streamline:
         with path.open("rb") as file:
             return self._json(calls.upload_dataset(file, name or path.name))
 
+    def workers(self) -> list[dict[str, Any]]:
+        """The workers that have been seen lately, by their GPU memory: {"memory_bytes", "count"}, the largest first."""
+        return list(self._json(calls.workers())["items"])
+
     def datasets(self) -> list[dict[str, Any]]:
         """The data sets of the service."""
         return list(self._json(calls.datasets())["items"])

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from app.core import architectures
 from app.core.architectures import BlockKind, Config, OutputFormat
 from app.core.selection import ONE_WINDOW, ParameterCounts, Selection, Target, round_layers, window_size
 
 _PROCESS_BYTES = 500_000_000  # interpreter, torch and the allocator's slack, as measured on a small model
-_TRAINING_BYTES_PER_PARAMETER = 20  # float32: weight, gradient, two AdamW moments, the best state's copy
-_FIT_BYTES_PER_NUMBER = 64  # float64: two d x d sums of the fitted and of the held-out data, and four to solve with
+TRAINING_BYTES_PER_PARAMETER: Final = 20  # float32: weight, gradient, two AdamW moments, the best state's copy
+FIT_BYTES_PER_NUMBER: Final = 64  # float64: two d x d sums of the fitted and the held-out data, and four to solve with
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def make_plan(
     fitted = kind in architectures.FITTED_KINDS
     trained = 0 if kind == "none" or fitted else training_tokens
     hidden = architectures.hidden_size(config)
-    fit_bytes = hidden**2 * _FIT_BYTES_PER_NUMBER if fitted else 0
+    fit_bytes = hidden**2 * FIT_BYTES_PER_NUMBER if fitted else 0
     activations = 2 * trained * hidden * stored_bytes
     each_added = size.added_parameters // selection.replacements
     rounds = selection.rounds if selection.mode == "iterative" else 1
@@ -122,5 +122,5 @@ def make_plan(
         # The largest stages: the dense model plus training, or dense and pruned side by side in the benchmark.
         memory_bytes=_PROCESS_BYTES
         + size.dense_parameters * compute_bytes
-        + max(each_added * _TRAINING_BYTES_PER_PARAMETER, fit_bytes, size.pruned_parameters * compute_bytes),
+        + max(each_added * TRAINING_BYTES_PER_PARAMETER, fit_bytes, size.pruned_parameters * compute_bytes),
     )

@@ -54,6 +54,8 @@ class JobRow(Base):
     cancel_requested: Mapped[bool] = mapped_column(default=False)
     published_count: Mapped[int] = mapped_column(Integer, default=0)
     published_at: Mapped[datetime | None]
+    required_memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    """Of the GPU that may carry it out; null: any may, as of the jobs of releases that did not count it."""
 
     created_at: Mapped[datetime] = mapped_column(insert_default=db_now())
     started_at: Mapped[datetime | None]
@@ -99,6 +101,18 @@ class JobEventRow(Base):
     time: Mapped[datetime] = mapped_column(insert_default=db_now())
     kind: Mapped[str] = mapped_column(String(32))
     data: Mapped[dict[str, Any]]
+
+
+class WorkerRow(Base):
+    """A worker that has been seen; what nobody has seen for a while is gone."""
+
+    __tablename__ = "workers"
+
+    name: Mapped[str] = mapped_column(String(200), primary_key=True)
+    """Machine and process, as in a lease."""
+    memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    """Of the GPU that it takes jobs for; null: it takes every job."""
+    seen_at: Mapped[datetime] = mapped_column(insert_default=db_now())
 
 
 class IdempotencyRow(Base):

@@ -1,7 +1,8 @@
 """The Celery application as both sides configure it, and `enqueue`.
 
 A message carries a job's id and nothing else: it is a hint to look at the row. Losing one costs a wait until the
-reconciler announces the job again; getting one twice costs one UPDATE that changes nothing.
+reconciler announces the job again; getting one twice costs one UPDATE that changes nothing. Which queue it goes to
+depends on the memory that the job needs (`app.dispatch.memory_classes`).
 """
 
 import structlog
@@ -9,10 +10,11 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 
 from app.dispatch import folder
+from app.dispatch.memory_classes import ANY, queue_for, queues_of
 from app.settings import EMBEDDED_BROKER, Settings
 
 RUN_JOB = "streamline.run_job"
-QUEUE = "streamline"
+QUEUE = ANY
 
 log = structlog.get_logger(__name__)
 
@@ -56,6 +58,8 @@ def make_celery(settings: Settings) -> Celery:
         celery.conf.worker_disable_prefetch = True
         # A broker that is away must not hold a request up: one try, and the reconciler announces the job later.
         celery.conf.broker_transport_options = {
+            # In the order of `queues_of` where workers differ; by turns where they do not, so that none waits for ever.
+            "queue_order_strategy": "round_robin" if settings.worker_memory is None else "priority",
             "socket_connect_timeout": 2,
             "socket_timeout": 10,
             "max_retries": 1,
@@ -66,14 +70,28 @@ def make_celery(settings: Settings) -> Celery:
     return celery
 
 
-def enqueue(celery: Celery, job_id: str) -> bool:
-    """Announce a queued job; False (and a log line) when the broker is away: the reconciler announces it again."""
+def enqueue(celery: Celery, job_id: str, required_bytes: int | None = None) -> bool:
+    """Announce a queued job to the workers that have the memory that it needs (None: to all of them).
+
+    False (and a log line) when the broker is away: the reconciler announces it again.
+    """
+    queue = QUEUE if _is_embedded(celery) else queue_for(required_bytes)
     try:
-        celery.send_task(RUN_JOB, args=[job_id], retry=False)
+        celery.send_task(RUN_JOB, args=[job_id], queue=queue, retry=False)
     except (OperationalError, OSError) as error:
         log.warning("announcement_failed", job_id=job_id, error=type(error).__name__)
         return False
     return True
+
+
+def queues_to_take(celery: Celery, memory_bytes: int | None) -> tuple[str, ...]:
+    """Return the queues that a worker of this memory (None: not stated) consumes, the first one first."""
+    return (QUEUE,) if _is_embedded(celery) else queues_of(memory_bytes)
+
+
+def _is_embedded(celery: Celery) -> bool:
+    # The workers of one data directory have one environment, and so one memory: a queue is enough.
+    return str(celery.conf.broker_url).startswith(f"{folder.SCHEME}://")
 
 
 def broker_reachable(celery: Celery, timeout: float = 1.0) -> bool:

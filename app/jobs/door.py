@@ -23,7 +23,9 @@ from app.core.architectures import (
     max_positions,
     refuse_uncuttable,
 )
+from app.core.device_memory import LARGEST_WORKER_MEMORY
 from app.core.layer_fields import cut_layer_fields
+from app.core.plan import Plan
 from app.core.refusals import adapter_refusal
 from app.core.safetensors_file import Header
 from app.core.selection import ParameterCounts
@@ -55,6 +57,7 @@ from app.hub.names import check_repo_name
 from app.hub.revisions import DEFAULT_BRANCH
 from app.hub.upstream.mirror import Mirror
 from app.jobs import resolution
+from app.jobs.memory_need import required_memory
 from app.jobs.resolution import ModelFacts, RivalFacts
 from app.jobs.spec import JobRequest, PlanRequest
 from app.jobs.task_door import MirrorCopy, TaskFacts, check_tasks, pin_tasks, tasks_of
@@ -94,6 +97,8 @@ class Admitted:
 
     spec: dict[str, Any]
     copies: Sequence[MirrorCopy]
+    required_memory_bytes: int
+    """Of the GPUs that may carry it out."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +122,7 @@ class Door:
         mirror: Mirror | None = None,
         vllm: bool | None = None,
         task_data: Path | None = None,
+        largest_worker_memory: int = LARGEST_WORKER_MEMORY,
     ) -> None:
         """Judge by these rows and bytes.
 
@@ -126,12 +132,14 @@ class Door:
             mirror: copies models that are not here from an upstream hub.
             vllm: whether the workers have vLLM; None where nobody here can know.
             task_data: directory with the files of evaluation tasks.
+            largest_worker_memory: GPU memory of the largest worker, in bytes.
         """
         self._sessions = read_sessions
         self._store = store
         self._mirror = mirror
         self._vllm = vllm
         self._task_data = task_data
+        self._largest_worker_memory = largest_worker_memory
 
     def admit(self, request: JobRequest, who: Caller) -> Admitted:
         """The resolved specification of a job that this caller may have queued, its data pinned.
@@ -143,7 +151,8 @@ class Door:
         spec = self._resolve(request, facts)
         self._check_output(spec["output"]["repo"], request.model.repo, who)
         spec["evaluation"]["task_data"], copies = pin_tasks(facts.tasks, self._store)
-        return Admitted(spec, copies)
+        need = self._required_memory(facts.model, spec, resolution.plan(request, facts.model, spec))
+        return Admitted(spec, copies, need)
 
     def plan(self, request: PlanRequest, who: Caller) -> dict[str, Any]:
         """The answer to a dry run, after the same checks that a job would have to pass.
@@ -159,7 +168,14 @@ class Door:
         else:
             assert request.model.repo is not None, "the model is a repo or a config"
             facts = self._facts(request, who, request.model.repo, request.model.revision)
-        return resolution.plan(request, facts.model, self._resolve(request, facts)).to_json()
+        spec = self._resolve(request, facts)
+        found = resolution.plan(request, facts.model, spec)
+        answer = found.to_json()
+        answer["estimated"]["gpu_memory_bytes"] = self._required_memory(facts.model, spec, found)
+        return answer
+
+    def _required_memory(self, model: ModelFacts, spec: dict[str, Any], plan: Plan) -> int:
+        return required_memory(model, spec, plan, largest=self._largest_worker_memory)
 
     def _resolve(self, request: JobRequest | PlanRequest, facts: Facts) -> dict[str, Any]:
         tasks = {task.source.name: task.source.task for task in facts.tasks}

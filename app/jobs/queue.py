@@ -13,10 +13,11 @@ from app.db.models import JobRow
 from app.jobs.states import State
 
 
-def unannounced(session: Session, *, republish_seconds: float, limit: int = 100) -> list[str]:
+def unannounced(session: Session, *, republish_seconds: float, limit: int = 100) -> dict[str, int | None]:
     """Queued jobs whose message was never sent, or was sent so long ago that it may be lost; marks them as sent now.
 
-    The wait doubles with every announcement (at most 64-fold), so that a long queue is not flooded with duplicates.
+    Each with the memory that it needs, which its queue depends on. The wait doubles with every announcement (at most
+    64-fold), so that a long queue is not flooded with duplicates.
     """
     waits = [(n, republish_seconds * 2**n) for n in range(1, 7)]
     long_ago = or_(
@@ -30,7 +31,8 @@ def unannounced(session: Session, *, republish_seconds: float, limit: int = 100)
         .order_by(JobRow.created_at)
         .limit(limit)
     )
-    return list(session.scalars(_announced().where(JobRow.id.in_(due)).returning(JobRow.id)))
+    sent = _announced().where(JobRow.id.in_(due)).returning(JobRow.id, JobRow.required_memory_bytes)
+    return {row.id: row.required_memory_bytes for row in session.execute(sent)}
 
 
 def mark_announced(session: Session, job_id: str) -> None:
@@ -58,6 +60,16 @@ def queue_age_seconds(session: Session) -> float:
     row = session.execute(select(oldest.scalar_subquery(), db_now())).one()
     since: datetime | None = row[0]
     return 0.0 if since is None else max(0.0, (row[1] - since).total_seconds())
+
+
+def queued_needs(session: Session) -> dict[int | None, int]:
+    """How many jobs wait for a GPU of so much memory (None: of any)."""
+    query = (
+        select(JobRow.required_memory_bytes, func.count())
+        .where(JobRow.state == State.QUEUED)
+        .group_by(JobRow.required_memory_bytes)
+    )
+    return {row[0]: row[1] for row in session.execute(query)}
 
 
 def state_counts(session: Session) -> dict[str, int]:

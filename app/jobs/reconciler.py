@@ -25,12 +25,15 @@ ANNOUNCED_AGAIN: Final = Counter("streamline_announced_again", "Queued jobs whos
 
 def reconcile_once(
     sessions: sessionmaker[Session],
-    enqueue: Callable[[str], object],
+    enqueue: Callable[[str, int | None], object],
     *,
     max_attempts: int,
     republish_seconds: float,
 ) -> tuple[list[str], list[str]]:
-    """One round: returns the ids whose lease was taken back and the ids that were announced again."""
+    """One round: returns the ids whose lease was taken back and the ids that were announced again.
+
+    `enqueue` is called with a job's id and the memory that it needs.
+    """
     with sessions.begin() as session:
         expired = repository.expire_leases(session, max_attempts=max_attempts)
         ended = [job for job_id in expired if (job := _ended(session, job_id))] if tracing.enabled() else []
@@ -38,13 +41,13 @@ def reconcile_once(
         announced = queue.unannounced(session, republish_seconds=republish_seconds)
     for job in ended:
         tracing.job_ended(job.trace, job.id, began=job.created_at, state=job.state)
-    for job_id in announced:
-        enqueue(job_id)
+    for job_id, required_bytes in announced.items():
+        enqueue(job_id, required_bytes)
     LEASES_EXPIRED.inc(len(expired))
     ANNOUNCED_AGAIN.inc(len(announced))
     if expired or announced:
-        log.info("reconciled", expired=expired, announced=announced)
-    return expired, announced
+        log.info("reconciled", expired=expired, announced=list(announced))
+    return expired, list(announced)
 
 
 def _ended(session: Session, job_id: str) -> JobRow | None:
@@ -54,7 +57,7 @@ def _ended(session: Session, job_id: str) -> JobRow | None:
 
 def run_reconciler(
     sessions: sessionmaker[Session],
-    enqueue: Callable[[str], object],
+    enqueue: Callable[[str, int | None], object],
     stop: threading.Event,
     *,
     every_seconds: float,

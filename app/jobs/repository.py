@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self
 
-from sqlalchemy import ColumnElement, Update, and_, bindparam, case, func, select, true, tuple_, update
+from sqlalchemy import ColumnElement, Update, and_, bindparam, case, func, or_, select, true, tuple_, update
 from sqlalchemy.orm import Session, aliased
 
 from app.db.clock import db_now
@@ -143,11 +143,17 @@ def page(
 # --- the worker's writes -------------------------------------------------------------------------------------------
 
 
-def claim(session: Session, job_id: str, *, owner: str, lease_seconds: float) -> Claim | None:
-    """Take a queued job, or None: somebody else has it, it is final, or it never was."""
+def claim(
+    session: Session, job_id: str, *, owner: str, lease_seconds: float, memory_bytes: int | None = None
+) -> Claim | None:
+    """Take a queued job, or None: somebody else has it, it is final, it never was, or it is too large.
+
+    It is too large where it needs more than `memory_bytes` of the worker's GPU (None: nothing is).
+    """
+    need = JobRow.required_memory_bytes
     row = session.execute(
         _visible(Trigger.CLAIM)
-        .where(JobRow.id == job_id)
+        .where(JobRow.id == job_id, true() if memory_bytes is None else or_(need.is_(None), need <= memory_bytes))
         .values(
             attempt=JobRow.attempt + 1,
             fencing_token=JobRow.fencing_token + 1,

@@ -39,10 +39,13 @@ def create(
     spec: dict[str, Any],
     *,
     owner: str,
+    required_memory_bytes: int | None = None,
     reservation: Reservation | None = None,
     request_id: str = "",
 ) -> JobRow:
     """Make a queued job of a resolved specification; with a reservation, its Idempotency-Key becomes the job's.
+
+    `required_memory_bytes` is of the GPUs that may carry it out; None: any may.
 
     Raises:
         IdempotencyKeyInFlight: the reservation has run out; nothing may be committed.
@@ -57,6 +60,7 @@ def create(
         model=spec["model"]["repo"],
         owner=owner,
         request_id=request_id,
+        required_memory_bytes=required_memory_bytes,
         trace=new_job(),
     )
     repository.insert(session, row)

@@ -61,6 +61,10 @@ class Job(BaseModel):
     finished_at: datetime | None
     spec: JobRequest = Field(description="The request with every default filled in, and the model's commit.")
     labels: dict[str, str]
+    required_memory_bytes: int | None = Field(
+        description="GPU memory that a worker must have to take the job, where workers say how much they have (`GET "
+        "/v1/workers`); null: any worker may."
+    )
     cancel_requested: bool = Field(description="Whether somebody has asked for the job to be cancelled.")
     verdict: Literal["pass", "fail"] | None = Field(
         description="`fail` when a gate was missed; null until it is known."
@@ -139,6 +143,9 @@ class Estimate(BaseModel):
 
     disk_bytes: int
     memory_bytes: int
+    gpu_memory_bytes: int = Field(
+        description="What a GPU must have: with the model whole in it or, where no worker holds it, in layers."
+    )
 
 
 class ReplacementCost(BaseModel):

@@ -41,6 +41,11 @@ def test_compose_starts_what_the_images_start() -> None:
     assert redis[redis.index("--maxmemory-policy") + 1] == "noeviction"
     (device,) = COMPOSE["services"]["worker"]["deploy"]["resources"]["reservations"]["devices"]
     assert device == {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
+    assert "deploy" not in COMPOSE["services"]["worker-cpu"]
+    profiles = {name: each.get("profiles") for name, each in COMPOSE["services"].items()}
+    assert {name: found for name, found in profiles.items() if found} == {
+        "worker": ["gpu"], "worker-cpu": ["cpu"], "minio": ["s3"], "bucket": ["s3"]
+    }  # fmt: skip
 
 
 @pytest.mark.slow
@@ -71,7 +76,7 @@ def test_the_api_image_installs_without_torch_and_its_commands_work(
     names = set(COMPOSE["services"]["api"]["environment"])
     database_and_broker = {"STREAMLINE_DATABASE_URL", "STREAMLINE_BROKER_URL", "STREAMLINE_DATA_DIR"}
     bucket = {"STREAMLINE_STORE_URL", "STREAMLINE_S3_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
-    assert names == database_and_broker | bucket | {"AWS_DEFAULT_REGION"}
+    assert names == database_and_broker | bucket | {"AWS_DEFAULT_REGION", "STREAMLINE_LARGEST_WORKER_MEMORY"}
     environment = {"PATH": os.environ["PATH"], "STREAMLINE_DATA_DIR": str(tmp_path / "data")} | {
         "STREAMLINE_DATABASE_URL": postgres_url.replace("postgresql+psycopg://", "postgresql://"),
         "STREAMLINE_BROKER_URL": redis_url,

@@ -86,7 +86,7 @@ def test_a_broker_that_is_away_costs_no_job(service: Service, monkeypatch: pytes
     monkeypatch.setattr(service.parts.celery, "send_task", away)
     job = service.submit()
     with service.sessions.begin() as session:
-        assert queue.unannounced(session, republish_seconds=60) == [job["id"]], "the reconciler's turn"
+        assert list(queue.unannounced(session, republish_seconds=60)) == [job["id"]], "the reconciler's turn"
 
 
 def test_an_etag_answers_304_until_the_job_changes(service: Service) -> None:

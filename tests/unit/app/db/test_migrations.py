@@ -78,6 +78,7 @@ def test_a_migration_keeps_every_job_and_every_key_of_an_older_release(url: str,
             assert {name: getattr(job, name) for name in kept} == {name: old[name] for name in kept}
             assert job.created_at == datetime.fromisoformat(old["created_at"]["time"]).replace(tzinfo=UTC)
             assert Job.of(job).state == old["state"], "clients see it"
+            assert job.required_memory_bytes == old.get("required_memory_bytes"), "of older ones any worker may take it"
         assert len(session.scalars(select(JobEventRow)).all()) == len(rows["job_events"])
         assert len(session.scalars(select(IdempotencyRow)).all()) == len(rows["idempotency_keys"])
         assert {key.id: key.revoked_at is not None for key in keys.listing(session)} == {

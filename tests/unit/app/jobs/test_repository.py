@@ -17,9 +17,10 @@ from app.jobs.states import State
 Sessions = sessionmaker[Session]
 
 
-def add_job(sessions: Sessions, job_id: str = "j1", **labels: str) -> None:
+def add_job(sessions: Sessions, job_id: str = "j1", *, need: int | None = None, **labels: str) -> None:
     with sessions.begin() as session:
         row = JobRow(id=job_id, state=State.QUEUED, spec={"model": {"repo": "a/b"}}, model="a/b", labels=labels)
+        row.required_memory_bytes = need
         repository.insert(session, row)
 
 
@@ -48,6 +49,34 @@ def test_of_fifty_workers_that_claim_one_job_at_the_same_time_exactly_one_gets_i
 
     with ThreadPoolExecutor(50) as pool:
         assert sum(pool.map(try_to_claim, range(50))) == 1
+
+
+def test_of_workers_that_claim_at_the_same_time_none_gets_a_job_that_is_too_large_for_it(sessions: Sessions) -> None:
+    needs = [None, 1, 24, 25, 80, 81]
+    for need in needs:
+        add_job(sessions, f"of {need}", need=need)
+    barrier = threading.Barrier(24)
+
+    def take_all(worker: int) -> list[tuple[int | None, int | None]]:
+        memory = (24, 80, 8, None)[worker % 4] if worker < 20 else 24  # one that takes everything comes last
+        barrier.wait()
+        taken = []
+        for need in needs if memory is not None else ():
+            with sessions.begin() as session:
+                claim = repository.claim(
+                    session, f"of {need}", owner=f"w{worker}", lease_seconds=60, memory_bytes=memory
+                )
+            taken += [(need, memory)] if claim else []
+        return taken
+
+    with ThreadPoolExecutor(24) as pool:
+        taken = [pair for pairs in pool.map(take_all, range(24)) for pair in pairs]
+    assert sorted(need or 0 for need, _ in taken) == [0, 1, 24, 25, 80], "each once"
+    assert all(need is None or (memory is not None and need <= memory) for need, memory in taken)
+    assert state_of(sessions, "of 81") == State.QUEUED
+    with sessions() as session:
+        assert queue.queued_needs(session) == {81: 1}
+    claim(sessions, "of 81")
 
 
 @pytest.mark.parametrize("write", ["beat", "advance", "succeed", "fail", "release", "attempt_failed", "cancelled"])
@@ -165,14 +194,21 @@ def test_only_failed_and_cancelled_jobs_can_be_retried(sessions: Sessions) -> No
 def test_a_queued_job_is_announced_once_and_again_when_its_message_may_be_lost(sessions: Sessions) -> None:
     add_job(sessions)
     with sessions.begin() as session:
-        assert queue.unannounced(session, republish_seconds=0.2) == ["j1"]
-        assert queue.unannounced(session, republish_seconds=0.2) == []
+        assert list(queue.unannounced(session, republish_seconds=0.2)) == ["j1"]
+        assert queue.unannounced(session, republish_seconds=0.2) == {}
     time.sleep(0.3)
     with sessions.begin() as session:
-        assert queue.unannounced(session, republish_seconds=0.2) == ["j1"]
+        assert list(queue.unannounced(session, republish_seconds=0.2)) == ["j1"]
     time.sleep(0.3)
     with sessions.begin() as session:
-        assert queue.unannounced(session, republish_seconds=0.2) == [], "the wait doubles"
+        assert queue.unannounced(session, republish_seconds=0.2) == {}, "the wait doubles"
+
+
+def test_a_job_is_announced_with_the_memory_that_it_needs(sessions: Sessions) -> None:
+    add_job(sessions, "small", need=5)
+    add_job(sessions, "unknown")
+    with sessions.begin() as session:
+        assert queue.unannounced(session, republish_seconds=60) == {"small": 5, "unknown": None}
 
 
 def test_events_have_numbers_without_gaps_whoever_writes_them(sessions: Sessions) -> None:
