@@ -78,7 +78,7 @@ openapi: $(STAMP) ## write docs/openapi.json, which generated clients are made f
 	@$(BIN)/python -m app.openapi > docs/openapi.json
 
 docs: $(STAMP) ## build the documentation as a site into site/; any warning fails it
-	@$(BIN)/python -m mkdocs --quiet build --strict
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs --quiet build --strict
 	@echo "site/index.html; with its search: $(BIN)/python -m http.server -d site"
 
 clean: ## remove .venv, the site and the demo's data

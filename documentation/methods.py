@@ -46,7 +46,7 @@ def _replacements() -> str:
         for kind in keys_of(f"{_REPLACEMENTS}/__init__.py", "BUILDERS")
     ]
     lines = ["## Replacements\n", "`replacement.kind`: what takes the window's place.\n"]
-    lines.append(table(("kind", ""), rows))
+    lines.append(table(("kind", "how it gets its weights"), rows))
     for kind in keys_of(f"{_REPLACEMENTS}/__init__.py", "BUILDERS"):
         lines += [f"### {kind}\n", _told(docstring(f"{_REPLACEMENTS}/{kind}.py"), kind)]
     return "\n".join(lines)
@@ -111,7 +111,8 @@ def _table_of(package: str) -> str:
 def _told(text: str, name: str | None) -> str:
     """A docstring as Markdown, without the name in front that the heading has already."""
     bare = re.sub(rf"^`{name}`: ", "", text.replace("``", "`")) if name else text.replace("``", "`")
-    return prose(f"{bare[:1].upper()}{bare[1:]}") + "\n"
+    # A formula keeps its small letter.
+    return prose(f"{bare[:1].upper()}{bare[1:]}" if bare[:2].isalpha() else bare) + "\n"
 
 
 def _linked(text: str) -> str:

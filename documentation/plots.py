@@ -10,7 +10,7 @@ from typing import Any, Final
 from markupsafe import escape
 
 from app.report.page import PLOT_STYLE
-from app.report.plots import heatmap, losses, perplexity, similarity, sizes, speed
+from app.report.plots import heatmap, losses, perplexity, similarity, sizes
 from app.report.quantities import ratio
 from app.report.svg import WIDTH, Plot, Scale, legend, line, picture, tag, words, x_axis, y_axis
 from app.report.versions import upgraded
@@ -25,7 +25,6 @@ _DRAWN: Final[Mapping[str, Callable[[Mapping[str, Any]], Plot | None]]] = {
     "losses": losses.draw,
     "perplexity": perplexity.draw,
     "sizes": sizes.draw,
-    "speed": speed.draw,
 }
 
 _VARIABLES: Final = """

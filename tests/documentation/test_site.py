@@ -39,6 +39,6 @@ def test_the_site_asks_no_other_machine_for_anything(site: Path) -> None:
 
 def test_the_explanations_plots_are_drawn(site: Path) -> None:
     page = (site / "explanation/method.html").read_text(encoding="utf-8")
-    assert page.count('<figure class="plot">') == page.count("<svg role") == 7
+    assert page.count('<figure class="plot">') == page.count("<svg role") == 6
     assert "<!-- plot" not in page
     assert ".plot {" in (site / "stylesheets/plots.css").read_text(encoding="utf-8")
