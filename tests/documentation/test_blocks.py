@@ -21,8 +21,9 @@ from tests.conftest import REPOSITORY, empty_redis, postgres_database
 from tests.documentation.blocks import Block, filled_in, made_blocks, written_blocks
 from tests.documentation.data import LANGUAGES, check
 from tests.documentation.finished_jobs import FinishedJobs, finished_jobs
+from tests.documentation.past_engine import write_past_engine
 from tests.documentation.stand_ins import write_stand_ins
-from tests.service_process import QUICK_JOB, ServiceProcesses, running_service, wait_until
+from tests.service_process import ServiceProcesses, running_service, wait_until
 
 PLACES = {
     "": "reader",
@@ -67,23 +68,24 @@ class Reader:
 
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
-    """One job runs to its end; then the worker goes, so that what readers submit costs nothing."""
+    """One job comes to its end; then the worker goes, so that what readers submit costs nothing."""
     root = tmp_path_factory.mktemp("documentation")
     environment = {
         "STREAMLINE_MODEL_ROOTS": str(REPOSITORY / "app/bundled"),
         "STREAMLINE_TASK_DATA": str(_task_data(root / "tasks")),
         "STREAMLINE_WEBHOOK_PRIVATE": "127.0.0.1",
+        "PYTHONPATH": f"{write_past_engine(root / 'engine')}:{REPOSITORY}",
     }
-    small = QUICK_JOB | {"replacement": {"kind": "none", "tokens": 4096}}
+    request = {"model": {"repo": "demo/stories-24l"}, "target": {"sparsity": 0.25}}
     with running_service(root / "data", environment) as service, service.client() as client:
-        job = client.wait(client.submit(small)["id"], timeout=300)
-        assert job["verdict"] == "pass", job["error"]
+        job = client.wait(client.submit(request)["id"], timeout=60)
+        assert job["verdict"] == "pass", job
         worker = service.workers.pop()
         worker.terminate()
         worker.wait()
         dataset = client.upload_dataset(_texts(root / "texts.jsonl"))["id"]
         with finished_jobs(service.url, job) as proxy:
-            yield Reader(service, proxy, client.submit(small | {"seed": 1})["id"], dataset)
+            yield Reader(service, proxy, client.submit(request | {"seed": 1})["id"], dataset)
 
 
 def _task_data(directory: Path) -> Path:
