@@ -10,10 +10,10 @@ TEST_PROCESSES ?= 2
 FUZZ_SECONDS ?= 300
 MINUTES ?= 30
 STAMP := $(VENV)/.installed
-SOURCES := app worker migrations benchmarks tests
+SOURCES := app worker migrations benchmarks documentation tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test lint audit chaos fuzz soak bench capacity quality openapi clean
+.PHONY: help setup demo up test lint audit chaos fuzz soak bench capacity quality openapi docs clean
 
 help: ## what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -81,5 +81,9 @@ quality: $(STAMP) ## recipes beside the published procedure: DATA=directory of t
 openapi: $(STAMP) ## write docs/openapi.json, which generated clients are made from
 	@$(BIN)/python -m app.openapi > docs/openapi.json
 
-clean: ## remove .venv and the demo's data
-	@rm -rf $(VENV) streamline-data demo-output
+docs: $(STAMP) ## build the documentation as a site into site/; any warning fails it
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs --quiet build --strict
+	@echo "site/index.html; with its search: $(BIN)/python -m http.server -d site"
+
+clean: ## remove .venv, the site and the demo's data
+	@rm -rf $(VENV) site streamline-data demo-output

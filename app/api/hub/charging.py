@@ -17,10 +17,10 @@ def charge_upload(context: HubContext, key_id: str, size: int) -> None:
     if not key_id:
         return
     with context.read_sessions() as session:
-        row = keys.find_by_id(session, key_id)
-        if row is None:
+        found = keys.get(session, key_id)
+        if found is None or found[1] is not keys.KeyState.VALID:
             raise LinkExpired
-        limit = row.max_bytes_per_day
+        limit = found[0].max_bytes_per_day
     if limit is None:
         return
     with context.sessions.begin() as session:
