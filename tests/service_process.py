@@ -61,7 +61,6 @@ class ServiceProcesses:
             {key: value for key, value in os.environ.items() if not key.startswith("STREAMLINE_")}
             | {
                 "STREAMLINE_DATA_DIR": str(data_dir),
-                "STREAMLINE_MODEL_ROOTS": str(data_dir),
                 "STREAMLINE_HEARTBEAT_SECONDS": "0.5",
                 "STREAMLINE_LEASE_SECONDS": "3",
                 "STREAMLINE_RECONCILE_SECONDS": "0.3",
@@ -70,6 +69,8 @@ class ServiceProcesses:
             }
             | environment
         )
+        roots = [environment.get("STREAMLINE_MODEL_ROOTS", ""), str(data_dir)]
+        self.environment["STREAMLINE_MODEL_ROOTS"] = os.pathsep.join(filter(None, roots))
         self.port = free_port("127.0.0.1")
         self.url = f"http://127.0.0.1:{self.port}"
         self.api: subprocess.Popen[bytes] | None = None
