@@ -451,7 +451,7 @@ class NoFirstKey(ServiceError):  # noqa: N818
 
 
 class OwnKey(ServiceError):  # noqa: N818
-    """A key does not revoke itself: so one that may make others is always left."""
+    """A key does not revoke itself: whoever does so by mistake would be shut out."""
 
     code = "own_key"
     title = "A key does not revoke itself"

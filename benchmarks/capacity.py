@@ -70,7 +70,8 @@ class Result:
 
     def quantile(self, name: str, share: float) -> float:
         """The queue time that this share of the class' jobs stays below."""
-        return float(np.quantile(self.waits[name], share)) if len(self.waits[name]) else 0.0
+        waits = self.waits.get(name, np.empty(0))
+        return float(np.quantile(waits, share)) if len(waits) else 0.0
 
 
 def coming(jobs: Sequence[Arrival], largest: Card) -> list[Waiting[Arrival]]:
@@ -162,7 +163,7 @@ def print_service_times() -> None:
 
 def print_results(results: Sequence[Result]) -> None:
     """Print a row per fleet: queue times by class, utilisation by card."""
-    classes = list(results[-1].waits)
+    classes = list(dict.fromkeys(name for result in results for name in result.waits))
     heads = [f"{name}: p50 / p95 / p99" for name in classes]
     print("\n| " + " + ".join(card.name for card in KINDS) + " | " + " | ".join(heads) + " | utilisation |")
     print("|---|" + "---|" * len(classes) + "---|")

@@ -76,6 +76,7 @@ def run_worker(settings: Settings, *, leashed: bool) -> None:
     if leashed:
         follow_parent()
     memory = memory_of_worker(settings)
+    settings = settings.model_copy(update={"worker_memory": memory})
     celery, presence = make_worker_app(settings, memory)
     queues = queues_to_take(celery, memory)
     log.info("worker_starts", memory_bytes=memory, queues=queues)

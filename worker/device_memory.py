@@ -4,6 +4,7 @@ import subprocess
 import sys
 from typing import Final
 
+from app.core.device_memory import class_floor
 from app.settings import Settings, SettingsError
 
 _ASK: Final = """
@@ -20,11 +21,11 @@ def memory_of_worker(settings: Settings) -> int | None:
     CPU. A process of its own asks, because whoever has asked keeps a context on the device.
 
     Raises:
-        SettingsError: the device does not tell.
+        SettingsError: the device does not tell, is not there, or has less than any class of jobs needs.
     """
     stated = settings.worker_memory
     if stated != "auto":
-        return stated
+        return None if stated is None else _class_floor(stated)
     if settings.device == "cpu":
         return None
     try:
@@ -37,4 +38,16 @@ def memory_of_worker(settings: Settings) -> int | None:
             f"STREAMLINE_WORKER_MEMORY: auto, but the device does not tell its memory ({type(error).__name__}); state "
             "it, such as 24g."
         ) from None
-    return found or None
+    if found:
+        return _class_floor(found)
+    if settings.device == "cuda":
+        raise SettingsError("STREAMLINE_WORKER_MEMORY: auto, but no CUDA device is in sight; look at its driver.")
+    return None
+
+
+def _class_floor(memory_bytes: int) -> int:
+    try:
+        return class_floor(memory_bytes)
+    except ValueError as error:
+        told = f"STREAMLINE_WORKER_MEMORY: {error}; leave it out, and the worker takes every job."
+        raise SettingsError(told) from None

@@ -32,7 +32,7 @@ class Readiness(BaseModel):
 
 
 @router.get("/healthz")
-def healthz() -> Health:
+async def healthz() -> Health:  # takes none of the threads that a hanging database may hold
     """Liveness: restart the process when this does not answer."""
     return Health()
 

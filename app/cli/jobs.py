@@ -12,8 +12,9 @@ from app.cli import exits
 from app.cli.following import Follower, display
 from app.cli.options import print_json
 from app.cli.pipeline import write_junit, write_summary
-from app.client import FINAL_STATES, Job, ProblemError, Streamline, WaitTimeoutError
+from app.client import FINAL_STATES, Job, ProblemError, Streamline, UnreachableError, WaitTimeoutError
 from app.core import defaults
+from app.jobs.waiting import too_large, waiting_sentence
 
 _EXIT_OF_STATE = {"failed": exits.FAILED_OR_GATE_MISSED, "cancelled": exits.CANCELLED}
 
@@ -21,9 +22,9 @@ _EXIT_OF_STATE = {"failed": exits.FAILED_OR_GATE_MISSED, "cancelled": exits.CANC
 def announce(service: Streamline, job: Job) -> None:
     """Say what was submitted and where to look, and if no worker is large enough for it."""
     print(f"job {job['id']} is {job['state']}: {service.url}/v1/jobs/{job['id']}")  # noqa: T201
-    workers = workers_of(service, job)
-    if workers and _too_large(job, workers):
-        print(waiting_sentence(job, workers))  # noqa: T201
+    need, workers = job.get("required_memory_bytes"), workers_of(service, job)
+    if workers and too_large(need, workers):
+        print(waiting_sentence(need, workers))  # noqa: T201
 
 
 def exit_code(job: Mapping[str, Any]) -> int:
@@ -91,7 +92,7 @@ def _hint(console: Console, sentence: str) -> None:
     console.print(sentence, highlight=False, markup=False, soft_wrap=True)  # one line, so that it can be pasted
 
 
-def show_job(job: Mapping[str, Any], workers: Sequence[Mapping[str, Any]] | None = None) -> None:
+def show_job(job: Mapping[str, Any], workers: Sequence[int | None] | None = None) -> None:
     """One job: its state, and dense against pruned when it has a result.
 
     `workers` are those of the service, by their memory; of a job that waits, they tell whether one can take it.
@@ -102,7 +103,7 @@ def show_job(job: Mapping[str, Any], workers: Sequence[Mapping[str, Any]] | None
         where = f"{job['stage'] or 'waiting'}, {job['progress']:.0%}, attempt {job['attempt']}"
         console.print(f"{job['spec']['model']['repo']}, {_target(job)}: {where}", highlight=False, soft_wrap=True)
     if job["state"] == "queued" and workers is not None:
-        console.print(waiting_sentence(job, workers), highlight=False, soft_wrap=True)
+        console.print(waiting_sentence(job.get("required_memory_bytes"), workers), highlight=False, soft_wrap=True)
     if job["error"]:
         said = f"{job['error']['code']} in {job['error']['stage']}: {job['error']['detail']}"
         console.print(said, style="red", markup=False, highlight=False, soft_wrap=True)
@@ -116,25 +117,6 @@ def show_job(job: Mapping[str, Any], workers: Sequence[Mapping[str, Any]] | None
         console.print(metrics_table(job["result"]["metrics"]))
         where = f"checkpoint: {job['result']['repo']} at {job['result']['revision']}"
         console.print(where, highlight=False, soft_wrap=True)
-
-
-def waiting_sentence(job: Mapping[str, Any], workers: Sequence[Mapping[str, Any]]) -> str:
-    """What a queued job waits for: a worker with the memory that it needs, or one that is there to be free."""
-    need = job.get("required_memory_bytes")
-    if not workers:
-        return "No worker has been seen in the last minute; start one with `streamline worker`."
-    if not _too_large(job, workers):
-        return f"It waits for a worker{'' if need is None else f' with {_bytes(need)} of memory'} to be free."
-    largest = max(each["memory_bytes"] for each in workers)
-    return (
-        f"It needs {_bytes(need or 0)} of GPU memory, and the largest worker has {_bytes(largest)}: it waits until "
-        "there is a larger one."
-    )
-
-
-def _too_large(job: Mapping[str, Any], workers: Sequence[Mapping[str, Any]]) -> bool:
-    need, memory = job.get("required_memory_bytes"), [each["memory_bytes"] for each in workers]
-    return need is not None and None not in memory and need > max(memory)
 
 
 def _target(job: Mapping[str, Any]) -> str:
@@ -221,11 +203,11 @@ def _bytes(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
-def workers_of(service: Streamline, job: Mapping[str, Any]) -> list[dict[str, Any]] | None:
-    """The workers of the service where it matters: while the job waits. None from a service that cannot tell."""
+def workers_of(service: Streamline, job: Mapping[str, Any]) -> list[int | None] | None:
+    """The memory of the service's workers where it matters: while the job waits. None from one that cannot tell."""
     if job["state"] != "queued":
         return None
     try:
-        return service.workers()
-    except ProblemError:  # of an older release
+        return [each["memory_bytes"] for each in service.workers()]
+    except (ProblemError, UnreachableError):  # of an older release, or away: the job is there all the same
         return None

@@ -109,5 +109,21 @@ def card_bytes(gigabytes: int) -> int:
     return CARDS.get(gigabytes, int(gigabytes * 1e9 * _LEFT_OF_OTHERS))
 
 
+def class_floor(memory_bytes: int) -> int:
+    """Return the memory that jobs are taken for with so many bytes: that of the largest class which fits into them.
+
+    Claims and queues would draw the line at different places otherwise, and a job between the two would wait for ever.
+    Above the largest card there is one class, and the bytes themselves count.
+
+    Raises:
+        ValueError: less than the smallest class.
+    """
+    fitting = [has for has in CARDS.values() if has <= memory_bytes]
+    if not fitting:
+        smallest = min(CARDS.values())
+        raise ValueError(f"{memory_bytes:,} bytes are less than the smallest class of jobs has, {smallest:,}")
+    return memory_bytes if memory_bytes > max(CARDS.values()) else max(fitting)
+
+
 LARGEST_WORKER_MEMORY: Final = card_bytes(80)
 """Where nobody says what the largest card has: that of an A100 or H100."""

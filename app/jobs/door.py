@@ -23,7 +23,7 @@ from app.core.architectures import (
     max_positions,
     refuse_uncuttable,
 )
-from app.core.device_memory import LARGEST_WORKER_MEMORY
+from app.core.device_memory import LARGEST_WORKER_MEMORY, class_floor
 from app.core.layer_fields import cut_layer_fields
 from app.core.plan import Plan
 from app.core.refusals import adapter_refusal
@@ -139,7 +139,7 @@ class Door:
         self._mirror = mirror
         self._vllm = vllm
         self._task_data = task_data
-        self._largest_worker_memory = largest_worker_memory
+        self._largest_worker_memory = class_floor(largest_worker_memory)
 
     def admit(self, request: JobRequest, who: Caller) -> Admitted:
         """The resolved specification of a job that this caller may have queued, its data pinned.

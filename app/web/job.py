@@ -8,11 +8,12 @@ from fastapi.responses import HTMLResponse
 
 from app.api.deps import Parts, Reader, Services, hub_caller
 from app.db.models import JobEventRow
-from app.jobs import service
+from app.jobs import service, workers
 from app.jobs.course import LAST_EVENTS, course
 from app.jobs.repository import Mark
 from app.jobs.states import FINAL, STAGES, State
 from app.jobs.views import Job, JobFile
+from app.jobs.waiting import waiting_sentence
 from app.storage.artefacts import ArtefactNotFound
 from app.storage.blobs import StorageError
 from app.web.commands import as_cli, as_curl
@@ -30,6 +31,7 @@ def job(request: Request, parts: Parts, reader: Reader, job_id: str) -> HTMLResp
     with parts.read_sessions() as session:
         row = service.find(session, job_id, hub_caller(reader))
         so_far = course(session, row.id, Mark.of(row).events)
+        there = [group.memory_bytes for group in workers.there(session)] if row.state == State.QUEUED else []
     asked = Job.of(row).spec.model_dump(mode="json", exclude_none=True)
     address = (parts.settings.public_url or str(request.base_url)).rstrip("/")
     live = {
@@ -46,6 +48,7 @@ def job(request: Request, parts: Parts, reader: Reader, job_id: str) -> HTMLResp
         job=row,
         stages=STAGES,
         final=row.state in FINAL,
+        waiting=waiting_sentence(row.required_memory_bytes, there) if row.state == State.QUEUED else "",
         live=live,
         files=_files(parts, row.id) if row.state == State.SUCCEEDED else [],
         curl=as_curl(address, asked, keyed=bool(reader.owner)),

@@ -11,7 +11,7 @@ from app.api.deps import Parts, Reader, Services
 from app.auth import ended_logins, keys
 from app.auth.logins import COOKIE, SECONDS
 from app.auth.loopback import sent_by_own_page
-from app.errors import CrossSiteRequest
+from app.errors import CrossSiteRequest, InvalidCredentials
 from app.web.rendering import render
 from app.web.routing import PageRoute, local_path
 
@@ -53,6 +53,8 @@ def by_browser_dialog(request: Request, parts: Parts, reader: Reader, address: N
     """
     if not reader.owner:
         return RedirectResponse(local_path(address), HTTPStatus.SEE_OTHER)
+    if "authorization" not in request.headers:  # a login would make another one, which logging out leaves
+        raise InvalidCredentials("Type an API key into the browser's dialog, or into the form at /login.")
     return _logged_in(request, parts, reader.owner, address)
 
 

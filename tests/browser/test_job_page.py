@@ -84,6 +84,7 @@ def test_the_end_is_shown_where_it_comes(browser: Browser, service: Service) -> 
         expect(page.locator("[data-stage=train]")).to_have_class("ended")
         page.get_by_role("button", name="Go on from the last finished stage").click()
         expect(page.locator("#state")).to_have_text("queued")
+        expect(page.locator("#waiting")).to_contain_text("No worker has been seen")
         page.get_by_role("button", name="Cancel").click()
         expect(page.locator("#state")).to_have_text("cancelled")
         assert service.http.get(f"/v1/jobs/{job_id}").json()["state"] == "cancelled"

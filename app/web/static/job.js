@@ -115,6 +115,7 @@ function follow() {
       receive({id: Number(message.lastEventId), event: kind, data});
       paintSoon();
       lookSoon();
+      if (kind === "state" && data.state !== "queued") document.getElementById("waiting")?.remove();
       if (kind === "state" && FINAL.includes(data.state)) {
         source.close();
         setTimeout(() => location.reload(), 500); // the outcome is rendered by the service

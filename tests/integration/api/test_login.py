@@ -75,6 +75,9 @@ def test_the_browsers_own_dialog_is_a_challenge_away(person: Person) -> None:
     by_dialog = httpx.BasicAuth("anything", person.key)
     typed = person.http.post("/login/browser?next=/models", headers=PAGE | person.own, auth=by_dialog)
     assert (typed.status_code, typed.headers["location"]) == (303, "/models")
+    prolonged = person.http.post("/login/browser?next=/models", headers=PAGE | person.own)
+    assert prolonged.status_code == 401, "a login makes no other one: logging out would leave that"
+    assert "set-cookie" not in prolonged.headers
     assert person.http.get("/login/browser", headers=PAGE, auth=by_dialog).status_code == 405
     elsewhere = PAGE | {"Origin": "https://elsewhere.example"}
     forged = person.http.post("/login/browser", headers=elsewhere, auth=by_dialog)

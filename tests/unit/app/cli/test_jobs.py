@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 from rich.console import Console
 
-from app.cli.jobs import metrics_table, plan_sentences, waiting_sentence
+from app.cli.jobs import metrics_table, plan_sentences
 
 METRICS: dict[str, Any] = {
     "sparsity": 0.25, "parameters": {"dense": 4000, "pruned": 3000},
@@ -52,18 +51,3 @@ def test_a_plan_of_chosen_layers_and_of_several_rounds_says_so() -> None:
     said = plan_sentences(several, {"replacement": {"kind": "ffn"}})
     assert said[0] == "Removes 7 decoder layers in 2 rounds (4, 3): layers 3 to 4, as the request says."
     assert said[2] == "2 replacements give 30.0% of what goes back."
-
-
-@pytest.mark.parametrize(
-    ("need", "workers", "said"),
-    [
-        (18_000_000_000, [24, 80], "It waits for a worker with 18.0 GB of memory to be free."),
-        (90_000_000_000, [24, 80], "It needs 90.0 GB of GPU memory, and the largest worker has 80.0 GB"),
-        (90_000_000_000, [24, None], "It waits for a worker with 90.0 GB of memory to be free."),
-        (None, [24], "It waits for a worker to be free."),
-        (18_000_000_000, [], "No worker has been seen in the last minute"),
-    ],
-)
-def test_a_job_that_waits_says_for_which_worker(need: int | None, workers: list[int | None], said: str) -> None:
-    there = [{"memory_bytes": each and each * 10**9, "count": 1} for each in workers]
-    assert waiting_sentence({"required_memory_bytes": need}, there).startswith(said)

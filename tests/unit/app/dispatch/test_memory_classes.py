@@ -1,23 +1,35 @@
 """A job waits where exactly the workers look that have the memory for its class."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.core.device_memory import CARDS, card_bytes
+from app.core.device_memory import CARDS, card_bytes, class_floor
 from app.dispatch.memory_classes import ANY, memory_class, queue_for, queues_of
 
 BYTES = st.integers(1, 10**12)
 
 
-@given(need=BYTES, memory=BYTES)
-def test_a_worker_looks_for_a_job_only_if_it_has_the_memory_of_its_class(need: int, memory: int) -> None:
+@given(need=BYTES, device=st.integers(min(CARDS.values()), 10**12))
+def test_a_worker_looks_where_exactly_the_jobs_wait_that_its_claims_would_get(need: int, device: int) -> None:
+    memory = class_floor(device)
+    assert memory <= device
     looked_for = queue_for(need) in queues_of(memory)
     if need <= max(CARDS.values()):
-        smallest = min(has for has in CARDS.values() if need <= has)
-        assert looked_for == (smallest <= memory)
-        assert memory >= need or not looked_for, "of what it takes it can hold everything"
+        assert looked_for == (need <= memory)
     else:
-        assert looked_for == (memory > max(CARDS.values()))
+        assert looked_for == (memory > max(CARDS.values())), "a claim tells which of those fit"
+
+
+@given(device=st.integers(min(CARDS.values()), 10**12))
+def test_a_job_for_the_largest_worker_is_looked_for_by_it(device: int) -> None:
+    """A model that is read in layers needs what the largest worker has, by the setting of that name."""
+    assert queue_for(class_floor(device)) in queues_of(class_floor(device))
+
+
+def test_less_than_the_smallest_class_is_refused() -> None:
+    with pytest.raises(ValueError, match="less than the smallest class"):
+        class_floor(min(CARDS.values()) - 1)
 
 
 @given(need=st.none() | BYTES)
