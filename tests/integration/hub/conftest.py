@@ -24,7 +24,7 @@ from app.api.hub.application import install_hub
 from app.api.hub.routing import caller
 from app.auth.logins import Logins
 from app.auth.scopes import Scope
-from app.db.models import Base
+from app.db.models import ApiKeyRow, Base
 from app.db.session import connect, session_factory
 from app.hub import directory
 from app.hub.access import Caller
@@ -115,6 +115,8 @@ def hub(tmp_path_factory: pytest.TempPathFactory, stories_model: Path) -> Iterat
     engine = connect(f"sqlite:///{root / 'hub.db'}")
     Base.metadata.create_all(engine)
     sessions = session_factory(engine)
+    with sessions.begin() as session:  # of `table_caller`: links end with the key that they were made for
+        session.add(ApiKeyRow(id="someone", name="someone", sha256="", scope=Scope.SUBMIT.value))
     store = LocalBlobStore(root / "store")
     big = os.urandom(BIG_BYTES)
     commits = _fill(sessions.begin, store, stories_model, big)
