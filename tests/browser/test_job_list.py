@@ -11,7 +11,7 @@ from tests.integration.api.conftest import running, settings_for
 pytestmark = pytest.mark.chromium
 
 JOBS = 10_000
-FIRST_PAINT = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
+FIRST_PAINT = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
 
 
 def test_ten_thousand_jobs_are_seen_within_a_second(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -29,6 +29,7 @@ def test_ten_thousand_jobs_are_seen_within_a_second(browser: Browser, tmp_path_f
             for _ in range(3):
                 found.page.reload()
                 expect(found.page.locator("[data-job]")).to_have_count(50)
+                found.page.wait_for_function(FIRST_PAINT)  # elements are there before they are painted
                 paints.append(found.page.evaluate(FIRST_PAINT))
             assert min(paints) < 1000
             expect(found.page.locator(".counts")).to_contain_text("10,001")
