@@ -5,10 +5,10 @@ from typing import Any, Final
 
 from app.core import defaults
 from app.core.device_memory import DeviceMemory, device_memory
+from app.core.losses import runs_the_model
 from app.core.plan import Plan
 from app.jobs.resolution import ModelFacts
 
-_LOSSES_OF_STATES: Final = frozenset({"mse", "cosine"})
 _METRICS_OF_STATES: Final = frozenset({"cosine", "angular", "euclidean", "dot"})
 
 
@@ -43,6 +43,5 @@ def must_be_whole(spec: Mapping[str, Any]) -> bool:
 
 
 def _through_model(spec: Mapping[str, Any]) -> bool:
-    losses = spec["replacement"]["loss"].split("+")
-    trained = spec["replacement"]["kind"] != "none"
-    return spec["healing"] is not None or (trained and not _LOSSES_OF_STATES.issuperset(losses))
+    replacement = spec["replacement"]
+    return spec["healing"] is not None or runs_the_model(replacement["kind"], replacement["loss"])

@@ -11,9 +11,9 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
-from app.core.architectures import FITTED_KINDS
+from app.core.losses import runs_the_model
 from app.core.selection import ONE_WINDOW, Selection, Target
 from worker.engine.errors import EngineError
 
@@ -28,9 +28,6 @@ Device = Literal["auto", "cpu", "cuda"]
 Backend = Literal["transformers", "vllm"]
 Execution = Literal["auto", "resident", "streamed"]
 Over = Literal["option", "prompt"]
-
-OF_STATES: Final = frozenset({"mse", "cosine"})
-"""Losses that need no more than the states around the window."""
 
 
 @dataclass(frozen=True)
@@ -192,9 +189,7 @@ class Recipe:
         if self.healing is not None:
             return "healing"
         replacement = self.replacement
-        trained = replacement.kind != "none" and replacement.kind not in FITTED_KINDS
-        of_states = OF_STATES.issuperset(replacement.loss.split("+"))
-        return None if of_states or not trained else f"replacement.loss {replacement.loss}"
+        return f"replacement.loss {replacement.loss}" if runs_the_model(replacement.kind, replacement.loss) else None
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Recipe:

@@ -18,10 +18,10 @@ from worker.engine.losses.kd import Distillation
 from worker.engine.losses.lm import NextToken
 from worker.engine.losses.mse import MeanSquaredError
 from worker.engine.losses.objective import Batch, Objective, Tail
-from worker.engine.recipe import OF_STATES, Divergence
+from worker.engine.recipe import Divergence
 
 __all__ = [
-    "OF_STATES", "Batch", "CosineDistance", "Distillation", "MeanSquaredError", "NextToken", "Objective", "Tail",
+    "Batch", "CosineDistance", "Distillation", "MeanSquaredError", "NextToken", "Objective", "Tail",
     "objective_of",
 ]  # fmt: skip
 

@@ -14,6 +14,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from app.core.architectures import FITTED_KINDS
+from app.core.losses import runs_the_model
 from worker.engine.activation_store import ActivationStore, disk_full, stored_bytes
 from worker.engine.code_version import code_version
 from worker.engine.context import REPLACEMENT, StageContext, sha256_of, write_bytes
@@ -21,7 +22,7 @@ from worker.engine.device import dtype_of, sequences_at_once
 from worker.engine.events import finite
 from worker.engine.execution import precision, resident_model, shared_model, weightless_model, within_memory
 from worker.engine.hidden_states import LayeredModel
-from worker.engine.losses import OF_STATES, objective_of
+from worker.engine.losses import objective_of
 from worker.engine.replacements import build, linear_merged, linear_residual
 from worker.engine.replacements.least_squares import Solution, held_out_rows
 from worker.engine.replacements.refit import down_projection, refit
@@ -175,7 +176,7 @@ def assist(context: StageContext, joining: AbstractContextManager[Group]) -> Non
     """Train along with another process that is in `train` and has captured: same data, same loop, nothing written."""
     replacement, (start, end) = context.recipe.replacement, _window(context)
     anew = (context.temporary / HELD_OUT).is_dir()
-    of_states = OF_STATES.issuperset(replacement.loss.split("+")) and not anew
+    of_states = not runs_the_model(replacement.kind, replacement.loss) and not anew
     decoder = weightless_model(context) if of_states else shared_model(context, beside=True)
     if anew:
         resident_model(context, "computing hidden states anew for each batch")
