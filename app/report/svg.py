@@ -64,6 +64,11 @@ def words(x: float, y: float, text: object, *, anchor: str = "start", kind: str 
     return tag("text", text, x=x, y=y, text_anchor=anchor if anchor != "start" else None, class_=kind)
 
 
+def width(text: str) -> float:
+    """About how wide a line of text is."""
+    return len(text) * _CHARACTER
+
+
 def shortened(text: str, room: float) -> str:
     """The text, or its beginning and its end, in so many units of width: names of one kind differ at the end."""
     fitting = max(5, int(room / _CHARACTER))

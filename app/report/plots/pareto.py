@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from app.report.comparison import Comparison, Entry
+from app.report.labels import RADIUS, place
 from app.report.quantities import count, ratio
 from app.report.svg import WIDTH, Plot, Scale, Table, line, picture, shortened, tag, words, x_axis, y_axis
 
@@ -80,20 +81,19 @@ def _drawing(
         parts.append(line([(right(x), up(y)) for x, y in best], "cut front"))
     if dense:
         x, y = right(dense[0]), up(dense[1])
-        parts += [
-            tag(
-                "path", tag("title", "dense"), d=f"M{x - 5:.1f} {y:.1f}h10M{x:.1f} {y - 5:.1f}v10", class_="line dense"
-            ),
-            words(x + 8, y - 6, "dense"),
-        ]
-    for x, y, chosen, called in points:
+        cross = f"M{x - 5:.1f} {y:.1f}h10M{x:.1f} {y - 5:.1f}v10"
+        parts.append(tag("path", tag("title", "dense"), d=cross, class_="line dense"))
+    # Those on the front are named first, then whoever has room; a dot without a name has it in its hint and the table.
+    ordered = sorted(points, key=lambda point: not point[2])
+    for x, y, chosen, called in ordered:
         hint = tag("title", f"{called}: {across} {x:.3g}, perplexity {ratio(y)}")
         kind = "pruned" if chosen else "dense"
-        at, side = right(x), "end" if right(x) > (LEFT + RIGHT) / 2 else "start"
-        parts += [
-            tag("circle", hint, cx=at, cy=up(y), r=6, class_=f"dot {kind}"),
-            words(at + (-9 if side == "end" else 9), up(y) - 7, shortened(called, 150), anchor=side),
-        ]
+        parts.append(tag("circle", hint, cx=right(x), cy=up(y), r=RADIUS, class_=f"dot {kind}"))
+    names = (["dense"] if dense else []) + [shortened(called, 150) for *_, called in ordered]
+    places = ([dense] if dense else []) + [(x, y) for x, y, *_ in ordered]
+    labels = place(names, [(right(x), up(y)) for x, y in places], top=TOP - 14, bottom=BOTTOM)
+    named = zip(names, labels, strict=True)
+    parts += [words(label.x, label.baseline, called, kind="halo") for called, label in named if label]
     said = "; ".join(f"{called}: {across} {x:.3g}, perplexity {ratio(y)}" for x, y, _, called in points)
     return picture(name, title, said, BOTTOM + 44, *parts)
 
