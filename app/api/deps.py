@@ -14,7 +14,7 @@ from app.auth.holders import Holders
 from app.auth.logins import Logins
 from app.auth.loopback import NotFromThisMachine
 from app.auth.scopes import Scope
-from app.errors import CrossSiteRequest, ForeignRequest, InsufficientScope, InvalidCredentials
+from app.errors import CrossSiteRequest, ForeignRequest, InsufficientScope, InvalidCredentials, ServiceError
 from app.hub.access import Caller as HubCaller
 from app.hub.upstream.mirror import Mirror
 from app.jobs.door import Door
@@ -101,6 +101,17 @@ def require_and_read(scope: Scope, read: Callable[[Session, Request, Caller], T]
             return caller, read(session, request, caller)
 
     return check
+
+
+def is_still_admitted(request: Request, scope: Scope) -> bool:
+    """Whether the caller of a request whose answer goes on and on would be let in now, too."""
+    parts = services(request)
+    with parts.read_sessions() as session:
+        try:
+            _admit(session, request, parts.logins, scope)
+        except ServiceError:
+            return False
+    return True
 
 
 def _admit(session: Session, request: Request, logins: Logins, scope: Scope) -> Caller:

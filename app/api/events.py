@@ -1,19 +1,21 @@
 """A job's events: as they happen (server-sent events, WHATWG HTML section 9.2), or as a list."""
 
 import json
+import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from starlette.concurrency import run_in_threadpool
 
 from app import errors
-from app.api.deps import Parts, Reader, Services, hub_caller
+from app.api.deps import Parts, Reader, Services, hub_caller, is_still_admitted
 from app.api.jobs import AUTH_ERRORS
 from app.api.negotiation import preferred
 from app.api.problems import documented
+from app.auth.scopes import Scope
 from app.hub.access import Caller
 from app.jobs import event_log, service
 from app.jobs.repository import Mark
@@ -52,6 +54,7 @@ _SSE_EVENT = {
 )
 async def list_events(
     job_id: str,
+    request: Request,
     parts: Parts,
     caller: Reader,
     accept: Annotated[str | None, Header()] = None,
@@ -76,7 +79,7 @@ async def list_events(
         if mark.final and not events:
             return Response(status_code=204)  # an EventSource connects again after anything else
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        return StreamingResponse(_stream(parts, job_id, who, start), media_type=SSE, headers=headers)
+        return StreamingResponse(_stream(request, parts, job_id, who, start), media_type=SSE, headers=headers)
     more = bool(events) and events[-1].id < mark.events
     answer = JobEventList(items=list(events), next_after=events[-1].id if more else None)
     return Response(answer.model_dump_json(), media_type="application/json")
@@ -96,11 +99,23 @@ def _read(parts: Services, job_id: str, who: Caller, after: int, limit: int) -> 
         return mark, [JobEvent.of(row) for row in rows]
 
 
-async def _stream(parts: Services, job_id: str, who: Caller, after: int) -> AsyncIterator[bytes]:
-    """The events behind `after` until the job is final; a comment now and then keeps proxies from hanging up."""
+async def _stream(request: Request, parts: Services, job_id: str, who: Caller, after: int) -> AsyncIterator[bytes]:
+    """The events behind `after` until the job is final; a comment now and then keeps proxies from hanging up.
+
+    Ends early for a caller who would not be let in again: the key was revoked, they have logged out, or a repository of
+    the job was hidden from them. Who connects again is told why.
+    """
     yield format_sse_event(retry=RECONNECT_MILLISECONDS)
+    admitted_at = time.monotonic()
     while True:
-        mark, events = await run_in_threadpool(_read, parts, job_id, who, after, _BATCH)
+        if time.monotonic() - admitted_at >= KEEP_ALIVE_SECONDS:
+            if not await run_in_threadpool(is_still_admitted, request, Scope.READ):
+                return
+            admitted_at = time.monotonic()
+        try:
+            mark, events = await run_in_threadpool(_read, parts, job_id, who, after, _BATCH)
+        except errors.JobNotFound:
+            return
         for event in events:
             after = event.id
             yield format_sse_event(data_str=json.dumps(event.data), event=event.event, id=str(event.id))
@@ -108,5 +123,5 @@ async def _stream(parts: Services, job_id: str, who: Caller, after: int) -> Asyn
             continue
         if mark.final:
             return
-        while not await parts.watcher.wait(job_id, mark, KEEP_ALIVE_SECONDS):
+        if not await parts.watcher.wait(job_id, mark, KEEP_ALIVE_SECONDS):
             yield KEEPALIVE_COMMENT

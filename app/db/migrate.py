@@ -1,9 +1,13 @@
 """Bring the database to the newest schema; two that try at once take turns."""
 
+from functools import cache
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import inspect, text
+from sqlalchemy.orm import Session
 
 _SCRIPTS = Path(__file__).resolve().parents[2] / "migrations"
 
@@ -19,3 +23,19 @@ def alembic_config(database_url: str) -> Config:
 def migrate(database_url: str) -> None:
     """Run every migration that has not run yet."""
     command.upgrade(alembic_config(database_url), "head")
+
+
+def is_behind(session: Session) -> bool:
+    """Whether the database lacks a migration of this release. One that a newer release has migrated does not."""
+    if not inspect(session.connection()).has_table("alembic_version"):
+        return True
+    found = set(session.scalars(text("SELECT version_num FROM alembic_version")))
+    heads, known = _revisions()
+    return found != heads and found <= known
+
+
+@cache
+def _revisions() -> tuple[frozenset[str], frozenset[str]]:
+    """The newest revisions that this release brings along, and all of them."""
+    scripts = ScriptDirectory(str(_SCRIPTS))
+    return frozenset(scripts.get_heads()), frozenset(one.revision for one in scripts.walk_revisions())

@@ -9,6 +9,8 @@ import httpx
 import pytest
 
 from app.api import events as routes
+from app.auth import keys
+from app.auth.scopes import Scope
 from tests.integration.api.conftest import Service, problem_of
 from tests.integration.api.test_jobs import advance, claim, fail
 
@@ -90,6 +92,34 @@ def test_an_idle_stream_is_kept_alive_by_comments(shared_service: Service, monke
         while comments < 2:
             comments += next(lines).startswith(":")
     shared_service.http.post(f"/v1/jobs/{job_id}/cancel")
+
+
+def test_a_stream_ends_when_its_key_is_revoked_or_its_login_ended(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(routes, "KEEP_ALIVE_SECONDS", 0.1)
+    job_id = service.submit()["id"]
+    with service.sessions.begin() as session:
+        row, key = keys.create(session, "watcher", Scope.READ)
+    own = {"Origin": service.url, "Sec-Fetch-Site": "same-origin", "Accept": "text/html"}
+    try:
+        with httpx.Client(base_url=service.url, timeout=10) as browser:
+            browser.post("/login", data={"key": key}, headers=own)
+            with browser.stream("GET", f"/v1/jobs/{job_id}/events") as by_login:
+                assert browser.post("/logout", headers=own).status_code == 303
+                assert by_login.read()  # returns: the stream has ended
+            bearer = {"Authorization": f"Bearer {key}"}
+            with browser.stream("GET", f"/v1/jobs/{job_id}/events", headers=bearer) as by_key:
+                lines = by_key.iter_lines()
+                while not next(lines).startswith(":"):
+                    pass  # it goes on while the key is good
+                with service.sessions.begin() as session:
+                    keys.revoke(session, row.id)
+                assert list(lines)[-1] == ""
+            assert browser.get(f"/v1/jobs/{job_id}/events", headers=bearer).status_code == 401
+    finally:
+        with service.sessions.begin() as session:
+            session.delete(session.merge(row))
 
 
 def test_the_list_comes_in_pages(service: Service) -> None:

@@ -2,6 +2,8 @@
 
 import shutil
 
+from sqlalchemy import text
+
 from app.jobs import repository
 from tests.integration.api.conftest import JOB, Service
 
@@ -24,6 +26,25 @@ def test_readiness_names_the_part_that_is_away(service: Service) -> None:
         aside.rename(store)
     assert answer.status_code == 503
     assert answer.json()["storage"] == "away"
+
+
+def test_a_replica_whose_database_lacks_a_migration_is_not_ready_and_one_of_an_older_release_is(
+    service: Service,
+) -> None:
+    def revision(name: str) -> None:
+        with service.sessions.begin() as session:
+            session.execute(text("UPDATE alembic_version SET version_num = :name"), {"name": name})
+
+    with service.sessions() as session:
+        newest = session.scalar(text("SELECT version_num FROM alembic_version"))
+    try:
+        revision("0009")
+        answer = service.http.get("/readyz")
+        assert (answer.status_code, answer.json()["database"]) == (503, "behind")
+        revision("9999")
+        assert service.http.get("/readyz").json()["database"] == "ok", "a newer release has migrated already"
+    finally:
+        revision(str(newest))
 
 
 def test_metrics_count_the_jobs_of_each_state(service: Service) -> None:
