@@ -20,13 +20,16 @@ help: ## what there is
 
 setup: $(STAMP) ## make .venv with everything (service, worker, development tools)
 
+# Compiled by all cores afterwards, and without the packages' own tests; some files there are templates that are no Python.
 $(STAMP): pyproject.toml requirements.lock
 	@test -n "$(PYTHON)" || { echo "Python 3.11 is needed; set PYTHON=/path/to/python3.11"; exit 1; }
 	@echo "Installing into $(VENV) (the first time: a few minutes) ..."
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --disable-pip-version-check --constraint requirements.lock --editable '.[worker,s3,otel,dev]' 2>$(VENV)/pip.log \
+	@$(BIN)/pip install --disable-pip-version-check --no-compile --constraint requirements.lock \
+		--editable '.[worker,s3,otel,dev]' 2>$(VENV)/pip.log \
 		| sed -u -n -E 's/^ *(Downloading|Using cached|Processing) ([^ ]+).*/  \2/p; s/^Installing collected.*/  unpacking .../p' \
 		|| { cat $(VENV)/pip.log; exit 1; }
+	@$(BIN)/python -m compileall -q -j 0 -x '/tests?/' $(VENV)/lib >/dev/null 2>&1 || true
 	@touch $@
 
 demo: $(STAMP) ## compress the bundled model through the HTTP API and show dense against pruned
