@@ -2,11 +2,13 @@ import json
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from app.cli import exits
 from app.cli.application import run
 from app.cli.exits import UsageError
 from app.cli.request import build
+from app.jobs.spec import Gates, TaskGates
 
 NO_TARGET = {"sparsity": None, "layers": None, "window": None}
 
@@ -38,6 +40,21 @@ def test_options_become_the_request() -> None:
         "labels": {"ci_run": "123"},
         "seed": 7,
     }
+
+
+def bars(section: type[BaseModel], prefix: str = "") -> list[str]:
+    return [prefix + name for name, field in section.model_fields.items() if name != "tasks" or prefix]
+
+
+@pytest.mark.parametrize("gate", [*bars(Gates), *bars(TaskGates, "piqa.")])
+@pytest.mark.parametrize("value", ["1", "0.5", " 1.0", "4e6"])
+def test_every_gate_of_a_request_can_be_given_as_an_option(gate: str, value: str) -> None:
+    gates = build(None, model="a/b", target=NO_TARGET | {"layers": 2}, kind=None, gates=[f"{gate} = {value}"])["gates"]
+    given = gates["tasks"]["piqa"] if "." in gate else gates
+    assert given == {gate.rpartition(".")[2]: float(value)}
+    whole, share = gate == "max_parameters", any(word in gate for word in ("stability", "flip"))
+    if not (whole and value == "0.5") and not (share and value == "4e6"):
+        Gates.model_validate_json(json.dumps(gates))
 
 
 def test_options_win_over_the_file(tmp_path: Path) -> None:
