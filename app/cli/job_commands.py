@@ -80,10 +80,11 @@ def submit(
     In a CI pipeline, or with the same key, a step that is run again attaches to the job that it made before; one that
     had failed or was cancelled goes on from its last finished stage.
     """
-    from app.cli.jobs import Outcome, announce, follow
+    from app.cli.jobs import announce
     from app.cli.pipeline import go_on, pinned
     from app.cli.pipeline import idempotency_key as key_of_this_run
     from app.cli.request import build
+    from app.cli.waiting import Outcome, follow
     from app.client import Streamline
 
     request = build(
@@ -102,8 +103,14 @@ def submit(
         labels=label,
         seed=seed,
     )
-    with Streamline() as service:
-        key = idempotency_key or key_of_this_run(request)
+    if when_moved and idempotency_key:
+        raise UsageError("--when-moved makes the key itself, of the model's commit; leave out --idempotency-key.")
+    key = idempotency_key or key_of_this_run(request)
+    outcome = Outcome(as_json, summary, junit)
+    if wait:
+        outcome.prepare()
+    with Streamline(expected=when_moved or key is not None) as service:
+        service.on_silence = lambda sentence: typer.echo(sentence, err=True)
         if when_moved:
             request, key = pinned(service, request)
         job = service.submit(request, idempotency_key=key)
@@ -112,7 +119,7 @@ def submit(
         if wait:
             if not as_json:
                 announce(service, job)
-            return follow(service, job["id"], timeout=timeout, outcome=Outcome(as_json, summary, junit))
+            return follow(service, job["id"], timeout=timeout, outcome=outcome)
         print_json(job) if as_json else announce(service, job)
     return exits.PASSED
 
@@ -160,7 +167,7 @@ def wait(
     as_json: JsonOption = False,
 ) -> int:
     """Wait for a job: exit 0 when it passed, 1 when it failed or missed a gate, 2 when cancelled, 3 at the timeout."""
-    from app.cli.jobs import Outcome, follow
+    from app.cli.waiting import Outcome, follow
     from app.client import Streamline
 
     with Streamline() as service:
