@@ -24,6 +24,8 @@ def read_spec(path: Path) -> dict[str, Any]:
     Raises:
         UsageError: there is no such file, or it holds something else.
     """
+    if path.suffix in {".yml", ".yaml"}:
+        raise UsageError(f"A request is TOML or JSON, not {path.name}; `streamline init` writes one.")
     return _read(path, "TOML", tomllib.loads) if path.suffix == ".toml" else read_json(path)
 
 

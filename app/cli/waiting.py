@@ -75,7 +75,7 @@ class Outcome:
             if self.junit:
                 write_results(self.junit)
         except OSError as error:
-            hint(console, f"The outcome could not be written: {error}.")
+            hint(console, f"The outcome could not be written: {exits.sentence_of(error)}")
 
 
 def follow(service: Streamline, job_id: str, *, timeout: float | None, outcome: Outcome) -> int:

@@ -1,4 +1,7 @@
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +12,7 @@ from app.cli.application import run
 from app.cli.exits import UsageError
 from app.cli.request import build
 from app.jobs.spec import Gates, TaskGates
+from app.version import VERSION
 
 NO_TARGET = {"sparsity": None, "layers": None, "window": None}
 
@@ -81,6 +85,10 @@ def test_options_win_over_the_file(tmp_path: Path) -> None:
         (["submit", "--model", "a/b", "--sparsity", "nan"], "not finite"),
         (["submit", "--model", "a/b", "--layers", "2", "--gate", "min_speedup=inf"], "not finite"),
         (["plan", "."], "is a directory"),
+        (["plan", "spec.yml"], "TOML or JSON"),
+        (["submit", "--model", "a/b", "--layers", "2", "--when-moved", "--idempotency-key", "k"], "--when-moved"),
+        (["submit", "--model", "a/b", "--layers", "2", "--wait", "--junit", "/proc/x.xml"], "/proc/x.xml: No such"),
+        (["--show-completion", "zsh"], "takes no shell"),
         (["keys", "create", " "], "needs a name"),
         (["keys", "create", "ci", "--days", "0"], "more than 0"),
         (["keys", "create", "ci", "--days", "nan"], "more than 0"),
@@ -106,6 +114,26 @@ def test_no_service_at_the_address_says_which_and_how_to_start_one(
     assert run(["status"]) == exits.BAD_USAGE
     assert "http://127.0.0.1:9" in (said := capsys.readouterr().err)
     assert "streamline up" in said
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--version"]) == exits.PASSED
+    assert capsys.readouterr().out == f"streamline {VERSION}\n"
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [("submit --kind lin", {"linear_merged", "linear_residual"}), ("status --state ca", {"cancelled"})],
+)
+def test_what_an_option_can_be_is_completed(typed: str, offered: set[str]) -> None:
+    asked = {
+        "_STREAMLINE_COMPLETE": "complete_bash",
+        "COMP_WORDS": f"streamline {typed}",
+        "COMP_CWORD": str(len(typed.split())),
+    }
+    command = [sys.executable, "-c", "import sys; from app.cli import main; sys.argv[0] = 'streamline'; main()"]
+    answer = subprocess.run(command, env=os.environ | asked, capture_output=True, text=True, check=True)
+    assert set(answer.stdout.split()) == offered
 
 
 def test_a_file_that_holds_something_else_is_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a build is left with when its waiting ends before the job does."""
+"""What a build is told and left with, also when its waiting ends before the job does."""
 
 import json
 import os
@@ -24,16 +24,31 @@ JOB = {
 AN_EARLIER_RUN = '<testsuite tests="1" failures="0" errors="0"><testcase name="speedup"/></testsuite>'
 
 
+EVENTS = [
+    {"id": 1, "time": "now", "event": "stage_started", "data": {"time": 1.0, "stage": "train"}},
+    {"id": 2, "time": "now", "event": "progress", "data": {"time": 2.0, "done": 1, "total": 9, "unit": "steps"}},
+    {
+        "id": 3,
+        "time": "now",
+        "event": "stage_finished",
+        "data": {"stage": "train", "seconds": 3, "outputs": {"a": "b"}},
+    },
+]
+REPORT = "<html>"
+
+
 class _Service(BaseHTTPRequestHandler):
-    """Has one job, which runs on and on."""
+    """Has one job, which runs on and on, and takes no other."""
 
     def do_GET(self) -> None:
-        known = self.path.startswith("/v1/jobs/j1")
-        body: dict[str, Any] = (
-            {"items": [], "next_after": None} if "/events" in self.path else JOB if known else {"detail": "No."}
-        )
-        text = json.dumps(body).encode()
-        self.send_response(200 if known else 404)
+        answers: dict[str, Any] = {
+            "/v1/jobs/j1": JOB,
+            "/v1/jobs/j1/events": {"items": EVENTS, "next_after": None},
+            "/v1/jobs/j1/report": REPORT,
+        }
+        known = answers.get(self.path.partition("?")[0])
+        text = json.dumps(known or {"code": "invalid_credentials", "detail": "No."}).encode()
+        self.send_response(200 if known else 401)
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()
         self.wfile.write(text)
@@ -84,7 +99,7 @@ def test_a_wait_that_times_out_leaves_results_that_say_so_in_the_place_of_an_ear
 def test_a_refusal_leaves_no_results_of_an_earlier_run(arguments: list[str], tmp_path: Path) -> None:
     junit = tmp_path / "junit.xml"
     junit.write_text(AN_EARLIER_RUN)
-    assert run([*arguments, "--junit", str(junit)]) == exits.BAD_USAGE
+    assert run([*arguments, "--junit", str(junit)]) == exits.NOT_ALLOWED
     assert error_in(junit)[0] == "unknown"
 
 
@@ -103,3 +118,31 @@ def test_a_wait_that_the_build_server_ends_says_that_the_job_goes_on(
     assert waiting.returncode == exits.INTERRUPTED
     assert "the job goes on. Attach again with: streamline wait j1" in said
     assert error_in(tmp_path / "junit.xml")[0] == "interrupted"
+
+
+@pytest.mark.parametrize(("key", "what_to_do"), [("", "Set"), ("hf_mistyped", "Look at")])
+@pytest.mark.usefixtures("url")
+def test_who_is_not_let_in_is_told_which_variable_it_is_about(
+    key: str, what_to_do: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("STREAMLINE_API_KEY", key)
+    assert run(["status", "absent"]) == exits.NOT_ALLOWED
+    assert capsys.readouterr().err == f"streamline: No. {what_to_do} STREAMLINE_API_KEY.\n"
+
+
+@pytest.mark.usefixtures("url")
+def test_events_are_those_that_people_read_unless_all_are_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    told = {}
+    for option in ([], ["--all"], ["--json"]):
+        assert run(["events", "j1", *option]) == exits.PASSED
+        told[tuple(option)] = capsys.readouterr().out
+    assert [line.split()[2] for line in told[()].splitlines()] == ["stage_started", "stage_finished"]
+    assert "outputs" not in told[()]
+    assert len(told["--all",].splitlines()) == 3
+    assert [json.loads(line) for line in told["--json",].splitlines()] == EVENTS
+
+
+@pytest.mark.usefixtures("url")
+def test_a_reports_folder_is_made(tmp_path: Path) -> None:
+    assert run(["report", "j1", "--out", str(tmp_path / "new/folder/report.html")]) == exits.PASSED
+    assert REPORT in (tmp_path / "new/folder/report.html").read_text()

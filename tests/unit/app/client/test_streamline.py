@@ -186,6 +186,22 @@ def test_a_key_out_of_a_file_loses_its_newline_and_one_that_no_header_holds_is_r
 def test_an_address_that_is_none_is_named(use: Use) -> None:
     with pytest.raises(UnreachableError, match="STREAMLINE_URL"):
         use("http://[::1", "job", "j")
+    with pytest.raises(UnreachableError, match=r"'ftp://'\. Look at"):
+        use("ftp://models.test", "job", "j")
+
+
+@both
+def test_an_address_is_that_of_the_service_also_with_the_path_that_stands_in_examples(use: Use) -> None:
+    script = Script(OK)
+    with served(script) as url:
+        use(f"{url}/v1/", "job", "j")
+    assert script.requests[0][1] == "/v1/jobs/j"
+
+
+@both
+def test_https_to_a_service_without_it_is_guessed(use: Use) -> None:
+    with served(Script()) as url, pytest.raises(UnreachableError, match=r"Is it http:// instead of https://\?"):
+        use(url.replace("http:", "https:"), "job", "j")
 
 
 @both
