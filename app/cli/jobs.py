@@ -41,7 +41,7 @@ def show_job(job: Mapping[str, Any], workers: Sequence[int | None] | None = None
         spread = f", 95 % interval {between[0]:.6g} to {between[1]:.6g}" if between else ""
         value = _number(gate["value"], ".6g")
         told = f"gate {gate['name']}: {word} (value {value}, limit {gate['limit']:.6g}{spread})"
-        console.print(told, soft_wrap=True)
+        console.print(told, markup=False, soft_wrap=True)
     if job["result"]:
         print_table(metrics_table(job["result"]["metrics"]), console)
         where = f"checkpoint: {job['result']['repo']} at {job['result']['revision']}"

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from app.cli.jobs import metrics_table, plan_sentences, show_job, show_jobs
+from app.cli.jobs import announce, metrics_table, plan_sentences, show_job, show_jobs
+from app.client import Streamline
 
 METRICS: dict[str, Any] = {
     "sparsity": 0.25, "parameters": {"dense": 4000, "pruned": 3000},
@@ -49,6 +50,12 @@ def test_what_a_log_gets_is_whole_lines_of_words(capsys: pytest.CaptureFixture[s
     assert any(line.startswith(f"gate {long_name}: passed") and line.endswith("1.2)") for line in lines)
     assert len([line for line in lines if line.startswith("0" * 32) and "llama" * 20 in line]) == 2
     assert not set("".join(lines)) & set("│┃━─└┏")
+
+
+def test_where_a_job_can_be_looked_at_is_its_page(capsys: pytest.CaptureFixture[str]) -> None:
+    with Streamline("http://streamline.test/") as service:
+        announce(service, {"id": "j1", "state": "running"})
+    assert capsys.readouterr().out == "job j1 is running: http://streamline.test/jobs/j1\n"
 
 
 PLAN: dict[str, Any] = {
