@@ -20,8 +20,8 @@ from rich.panel import Panel
 from rich.text import Text
 
 from app.cli import exits
-from app.cli.jobs import Outcome, follow
 from app.cli.serve import free_port
+from app.cli.waiting import Outcome, follow
 from app.client import Streamline
 
 MODEL = "demo/stories-24l"

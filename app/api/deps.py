@@ -118,7 +118,10 @@ def _admit(session: Session, request: Request, logins: Logins, scope: Scope) -> 
     try:
         identity = identify(session, request.method, request.headers, logins)
     except BadKeyError:
-        identity = None
+        raise InvalidCredentials(
+            "The API key that was sent is not valid: it is mistyped, was revoked or has ended. Send a valid one as "
+            "`Authorization: Bearer KEY`; the operator makes one with `streamline keys create`."
+        ) from None
     except CrossSiteError:
         raise CrossSiteRequest(
             "A browser's login changes things only for this service's own pages. Send the API key as "
@@ -126,9 +129,10 @@ def _admit(session: Session, request: Request, logins: Logins, scope: Scope) -> 
         ) from None
     except NotFromThisMachine as error:
         raise ForeignRequest(str(error)) from None
-    if identity is None or identity.scope is None:
+    if identity.scope is None:
         raise InvalidCredentials(
-            "Send a valid API key as `Authorization: Bearer KEY`; the operator makes one with `streamline keys create`."
+            "No API key was sent, and this service asks for one. Send it as `Authorization: Bearer KEY`; the operator "
+            "makes one with `streamline keys create`."
         )
     if not identity.scope.includes(scope):
         raise InsufficientScope(f"This needs a key of scope {scope.value}; the given one has {identity.scope.value}.")

@@ -1,5 +1,8 @@
 """The command line: its parts put together, and what each failure means for the exit code."""
 
+import os
+from typing import Annotated
+
 import typer
 
 from app.cli import exits, job_commands, keys, model_commands, service_commands, webhooks
@@ -22,9 +25,30 @@ application.add_typer(keys.commands, name="keys")
 application.add_typer(webhooks.commands, name="webhooks")
 
 
+_COMPLETION = {"--show-completion", "--install-completion"}
+
+
+def _print_version(wanted: bool) -> None:
+    from app.version import VERSION
+
+    if wanted:
+        typer.echo(f"streamline {VERSION}")
+        raise typer.Exit
+
+
+@application.callback()
+def _of_no_command(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None: ...
+
+
 def run(arguments: list[str]) -> int:
     """Run the command; the exit code."""
     try:
+        if len(arguments) > 1 and arguments[0] in _COMPLETION:
+            raise UsageError(f"{arguments[0]} takes no shell: it is for the one that it is typed into.")
         outcome = application(arguments or ["--help"], standalone_mode=False)
     except typer.Exit as stop:
         return stop.exit_code
@@ -32,8 +56,10 @@ def run(arguments: list[str]) -> int:
         return exits.INTERRUPTED
     except typer.TyperException as error:
         return _say(_sentence(error), exits.BAD_USAGE)
-    except (UsageError, OSError) as error:
+    except UsageError as error:
         return _say(str(error), exits.BAD_USAGE)
+    except OSError as error:
+        return _say(exits.sentence_of(error), exits.BAD_USAGE)
     except Exception as error:
         return _known_failure(error)
     return outcome if isinstance(outcome, int) else exits.PASSED
@@ -53,7 +79,10 @@ def _known_failure(error: Exception) -> int:
     from app.storage.blobs import StorageError
 
     match error:
-        case ProblemError(status=401 | 403):
+        case ProblemError(status=401):
+            what_to_do = "Look at" if os.environ.get("STREAMLINE_API_KEY", "").strip() else "Set"
+            return _say(f"{error} {what_to_do} STREAMLINE_API_KEY.", exits.NOT_ALLOWED)
+        case ProblemError(status=403):
             return _say(str(error), exits.NOT_ALLOWED)
         case ProblemError() | UnreachableError() | SettingsError() | StorageError():
             return _say(str(error), exits.BAD_USAGE)

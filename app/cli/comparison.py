@@ -1,8 +1,8 @@
 """Several jobs side by side in a terminal."""
 
-from rich.console import Console
 from rich.table import Table
 
+from app.cli.output import print_table, standard_output
 from app.report import quantities
 from app.report.comparison import Comparison, Entry
 
@@ -11,7 +11,7 @@ _MEASURES = ("smaller", "perplexity", "accuracy", "stability", "speed", "time")
 
 def show_comparison(comparison: Comparison) -> None:
     """A row per job; a star marks a measure on the front: no other job has that much of it at a better quality."""
-    console = Console(highlight=False)
+    console = standard_output()
     table = Table(box=None, padding=(0, 2, 0, 0))
     for column in ("job", "verdict", *_MEASURES):
         table.add_column(column, justify="right" if column in _MEASURES else "left", no_wrap=True)
@@ -20,7 +20,7 @@ def show_comparison(comparison: Comparison) -> None:
     for entry in comparison.entries:
         told = [entry.recipe[name] for name in comparison.fields]
         table.add_row(entry.id[:8], entry.verdict or entry.state, *_measures(entry), *told)
-    console.print(table)
+    print_table(table, console)
     console.print(
         "*: no other of these jobs is both better and faster (at speed), or both better and smaller (at smaller)."
     )

@@ -1,4 +1,4 @@
-"""The command's exit codes, as pipelines rely on them."""
+"""The command's exit codes, as pipelines rely on them, and the sentences of what it cannot do."""
 
 PASSED = 0
 FAILED_OR_GATE_MISSED = 1
@@ -11,3 +11,8 @@ INTERRUPTED = 130
 
 class UsageError(Exception):
     """What the user typed cannot be done; the message is one sentence that says what can."""
+
+
+def sentence_of(error: OSError) -> str:
+    """What the system refused, without its number: the file and the reason."""
+    return f"{error.filename}: {error.strerror}." if error.filename and error.strerror else str(error)

@@ -133,7 +133,8 @@ class Lines:
 
     def _say(self, job: Job, more: str) -> None:
         self._said_at = time.monotonic()
-        self._console.print(f"{job['progress']:>5.0%}  {self._name:<10} {more}".rstrip(), highlight=False)
+        line = f"{job['progress']:>5.0%}  {self._name:<10} {more}".rstrip()
+        self._console.print(line, highlight=False, soft_wrap=True)
 
 
 class _PaceColumn(ProgressColumn):

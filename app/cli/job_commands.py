@@ -20,8 +20,13 @@ from app.cli.options import (
     WindowsOption,
     print_json,
 )
+from app.core.architectures import BLOCK_KINDS
+from app.jobs.states import State
 
 commands = typer.Typer()
+
+_NOT_FOR_PEOPLE = frozenset({"time", "table", "outputs"})
+"""Parts of events that fill lines; `events --json` has them."""
 
 
 @commands.command()
@@ -35,7 +40,7 @@ def submit(
     window: Annotated[tuple[int, int] | None, typer.Option(help="Replace exactly the layers START to END-1.")] = None,
     kind: Annotated[
         str | None,
-        typer.Option(help=f"What takes the window's place: {KINDS}."),
+        typer.Option(help=f"What takes the window's place: {KINDS}.", autocompletion=lambda: BLOCK_KINDS),
     ] = None,
     windows: WindowsOption = None,
     rounds: RoundsOption = None,
@@ -80,10 +85,11 @@ def submit(
     In a CI pipeline, or with the same key, a step that is run again attaches to the job that it made before; one that
     had failed or was cancelled goes on from its last finished stage.
     """
-    from app.cli.jobs import Outcome, announce, follow
+    from app.cli.jobs import announce
     from app.cli.pipeline import go_on, pinned
     from app.cli.pipeline import idempotency_key as key_of_this_run
     from app.cli.request import build
+    from app.cli.waiting import Outcome, follow
     from app.client import Streamline
 
     request = build(
@@ -102,8 +108,14 @@ def submit(
         labels=label,
         seed=seed,
     )
-    with Streamline() as service:
-        key = idempotency_key or key_of_this_run(request)
+    if when_moved and idempotency_key:
+        raise UsageError("--when-moved makes the key itself, of the model's commit; leave out --idempotency-key.")
+    key = idempotency_key or key_of_this_run(request)
+    outcome = Outcome(as_json, summary, junit)
+    if wait:
+        outcome.prepare()
+    with Streamline(expected=when_moved or key is not None) as service:
+        service.on_silence = lambda sentence: typer.echo(sentence, err=True)
         if when_moved:
             request, key = pinned(service, request)
         job = service.submit(request, idempotency_key=key)
@@ -112,7 +124,7 @@ def submit(
         if wait:
             if not as_json:
                 announce(service, job)
-            return follow(service, job["id"], timeout=timeout, outcome=Outcome(as_json, summary, junit))
+            return follow(service, job["id"], timeout=timeout, outcome=outcome)
         print_json(job) if as_json else announce(service, job)
     return exits.PASSED
 
@@ -125,7 +137,7 @@ def plan(
     sparsity: Annotated[float | None, typer.Option(help="Share of the parameters to remove.")] = None,
     layers: Annotated[int | None, typer.Option(help="How many decoder blocks fewer.")] = None,
     window: Annotated[tuple[int, int] | None, typer.Option(help="Exactly the layers START to END-1.")] = None,
-    kind: Annotated[str | None, typer.Option(help=f"{KINDS}.")] = None,
+    kind: Annotated[str | None, typer.Option(help=f"{KINDS}.", autocompletion=lambda: BLOCK_KINDS)] = None,
     windows: WindowsOption = None,
     rounds: RoundsOption = None,
     output_format: Annotated[str | None, typer.Option("--format", help="auto or native.")] = None,
@@ -160,7 +172,7 @@ def wait(
     as_json: JsonOption = False,
 ) -> int:
     """Wait for a job: exit 0 when it passed, 1 when it failed or missed a gate, 2 when cancelled, 3 at the timeout."""
-    from app.cli.jobs import Outcome, follow
+    from app.cli.waiting import Outcome, follow
     from app.client import Streamline
 
     with Streamline() as service:
@@ -170,7 +182,10 @@ def wait(
 @commands.command()
 def status(
     job_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="One job; without it, the newest ones.")] = None,
-    state: Annotated[str | None, typer.Option(help="Only jobs in this state.")] = None,
+    state: Annotated[
+        str | None,
+        typer.Option(help=f"Only jobs in this state: {', '.join(State)}.", autocompletion=lambda: list(State)),
+    ] = None,
     limit: Annotated[int, typer.Option(help="How many.", min=1, max=100)] = 20,
     as_json: JsonOption = False,
 ) -> int:
@@ -189,16 +204,20 @@ def status(
 
 
 @commands.command()
-def events(job_id: JobArgument, as_json: JsonOption = False) -> int:
-    """Print what has happened to a job, a line each."""
+def events(
+    job_id: JobArgument,
+    everything: Annotated[bool, typer.Option("--all", help="Also how far each stage came and went on.")] = False,
+    as_json: JsonOption = False,
+) -> int:
+    """Print what has happened to a job, a line each; with --json all of it."""
     from app.client import Streamline
 
     with Streamline() as service:
         for event in service.events(job_id):
             if as_json:
                 typer.echo(json.dumps(event))
-            else:
-                data = {key: value for key, value in event["data"].items() if key not in {"time", "table"}}
+            elif everything or event["event"] != "progress":
+                data = {key: value for key, value in event["data"].items() if key not in _NOT_FOR_PEOPLE}
                 said = " ".join(f"{key}={value}" for key, value in data.items())
                 typer.echo(f"{event['id']:>5}  {event['time']}  {event['event']:<16} {said}")
     return exits.PASSED
@@ -211,7 +230,8 @@ def cancel(job_id: JobArgument, as_json: JsonOption = False) -> int:
 
     with Streamline() as service:
         job = service.cancel(job_id)
-    print_json(job) if as_json else typer.echo(f"{job_id} is being cancelled (now {job['state']}).")
+    now = "cancelled" if job["state"] == "cancelled" else f"being cancelled (now {job['state']})"
+    print_json(job) if as_json else typer.echo(f"{job_id} is {now}.")
     return exits.PASSED
 
 
@@ -285,6 +305,8 @@ def report(
         raise UsageError("--json prints the figures; leave it out to write the page.")
     if out is not None and out.suffix not in {".html", ".json"}:
         raise UsageError(f"Name the file report.html or report.json, not {out.name}.")
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
     with Streamline() as service:
         page = out is not None and out.suffix == ".html"
         text = service.report_page(job_id) if page else json.dumps(service.report(job_id), indent=2)

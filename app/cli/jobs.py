@@ -1,95 +1,23 @@
-"""How jobs look in a terminal, and what is told when one has ended."""
+"""How jobs look in a terminal, and in the log of a build."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
-from app.cli import exits
-from app.cli.following import Follower, display
-from app.cli.options import print_json
-from app.cli.pipeline import write_junit, write_summary
-from app.client import FINAL_STATES, Job, ProblemError, Streamline, UnreachableError, WaitTimeoutError
+from app.cli.output import print_table, standard_output
+from app.cli.pipeline import page_of, speedup_of
+from app.client import FINAL_STATES, Job, ProblemError, Streamline, UnreachableError
 from app.core import defaults
 from app.jobs.waiting import too_large, waiting_sentence
-
-_EXIT_OF_STATE = {"failed": exits.FAILED_OR_GATE_MISSED, "cancelled": exits.CANCELLED}
 
 
 def announce(service: Streamline, job: Job) -> None:
     """Say what was submitted and where to look, and if no worker is large enough for it."""
-    print(f"job {job['id']} is {job['state']}: {service.url}/v1/jobs/{job['id']}")  # noqa: T201
+    print(f"job {job['id']} is {job['state']}: {page_of(service, job['id'])}")  # noqa: T201
     need, workers = job.get("required_memory_bytes"), workers_of(service, job)
     if workers and too_large(need, workers):
         print(waiting_sentence(need, workers))  # noqa: T201
-
-
-def exit_code(job: Mapping[str, Any]) -> int:
-    """0 for a job that succeeded and passed its gates, 1 for a failure or a missed gate, 2 for a cancelled job."""
-    if job["state"] == "succeeded":
-        return exits.PASSED if job["verdict"] != "fail" else exits.FAILED_OR_GATE_MISSED
-    return _EXIT_OF_STATE[job["state"]]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What is to be done with a job that has ended."""
-
-    as_json: bool = False
-    summary: Path | None = None
-    junit: Path | None = None
-
-    def check(self) -> None:
-        """Make room for the files now: hours later is too late to learn that a name is wrong.
-
-        Raises:
-            OSError: one of them cannot be written.
-        """
-        for file in (self.summary, self.junit):
-            if file is not None:
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.open("a").close()
-
-    def tell(self, job: Job, console: Console) -> None:
-        """Print it, and write what a pipeline wants of it; a disk that is full by now does not change the verdict."""
-        if self.as_json:
-            print_json(job)
-        else:
-            show_job(job)
-        try:
-            write_summary(job, self.summary)
-            if self.junit:
-                write_junit(job, self.junit)
-        except OSError as error:
-            _hint(console, f"The outcome could not be written: {error}.")
-
-
-def follow(service: Streamline, job_id: str, *, timeout: float | None, outcome: Outcome) -> int:
-    """Show a job's progress until it is final; the exit code. Ctrl-C stops the waiting and cancels nothing."""
-    console = Console(stderr=True)
-    service.on_silence = lambda sentence: _hint(console, sentence)
-    outcome.check()
-    job: Job = {"id": job_id}
-    try:
-        with display(console) as shown:
-            follower = Follower(service, job_id, shown)
-            for job in service.watch(job_id, timeout=timeout):
-                follower(job)
-    except (KeyboardInterrupt, WaitTimeoutError) as stop:
-        why = "Stopped waiting" if isinstance(stop, KeyboardInterrupt) else f"Not finished after {timeout:g} s"
-        _hint(console, f"{why}; the job goes on. Attach again with: streamline wait {job_id}")
-        if outcome.as_json:
-            print_json(job)
-        return exits.INTERRUPTED if isinstance(stop, KeyboardInterrupt) else exits.TIMED_OUT
-    outcome.tell(job, console)
-    return exit_code(job)
-
-
-def _hint(console: Console, sentence: str) -> None:
-    console.print(sentence, highlight=False, markup=False, soft_wrap=True)  # one line, so that it can be pasted
 
 
 def show_job(job: Mapping[str, Any], workers: Sequence[int | None] | None = None) -> None:
@@ -97,7 +25,7 @@ def show_job(job: Mapping[str, Any], workers: Sequence[int | None] | None = None
 
     `workers` are those of the service, by their memory; of a job that waits, they tell whether one can take it.
     """
-    console = Console()
+    console = standard_output()
     console.print(f"job {job['id']}  {job['state']}" + (f", verdict {job['verdict']}" if job["verdict"] else ""))
     if job["state"] not in FINAL_STATES:
         where = f"{job['stage'] or 'waiting'}, {job['progress']:.0%}, attempt {job['attempt']}"
@@ -112,9 +40,10 @@ def show_job(job: Mapping[str, Any], workers: Sequence[int | None] | None = None
         between = gate.get("interval")
         spread = f", 95 % interval {between[0]:.6g} to {between[1]:.6g}" if between else ""
         value = _number(gate["value"], ".6g")
-        console.print(f"gate {gate['name']}: {word} (value {value}, limit {gate['limit']:.6g}{spread})")
+        told = f"gate {gate['name']}: {word} (value {value}, limit {gate['limit']:.6g}{spread})"
+        console.print(told, markup=False, soft_wrap=True)
     if job["result"]:
-        console.print(metrics_table(job["result"]["metrics"]))
+        print_table(metrics_table(job["result"]["metrics"]), console)
         where = f"checkpoint: {job['result']['repo']} at {job['result']['revision']}"
         console.print(where, highlight=False, soft_wrap=True)
 
@@ -124,7 +53,7 @@ def _target(job: Mapping[str, Any]) -> str:
 
 
 def metrics_table(metrics: Mapping[str, Any]) -> Table:
-    """Dense, cut and pruned side by side."""
+    """Dense, cut and pruned side by side, and the speed-up that a gate is held against."""
     table = Table(title=f"{metrics['sparsity']:.1%} smaller")
     for column in ("", "dense", "cut", "pruned"):
         table.add_column(column, justify="left" if not column else "right")
@@ -142,6 +71,8 @@ def metrics_table(metrics: Mapping[str, Any]) -> Table:
         if key in metrics:
             dense, pruned = (_number(metrics[key][side], ",.1f", "not measured") for side in ("dense", "pruned"))
             table.add_row(title, dense, "", pruned)
+    if speedup := speedup_of(metrics):
+        table.add_row(*speedup)
     return table
 
 
@@ -152,6 +83,7 @@ def _number(value: float | None, form: str, missing: str = "not a number") -> st
 def show_jobs(jobs: Iterable[Mapping[str, Any]]) -> None:
     """The list, newest first."""
     table = Table(box=None, padding=(0, 1, 0, 0))
+    console = standard_output()
     for column in ("id", "state", "done", "verdict", "created", "model"):
         table.add_column(column, no_wrap=column != "model", overflow="fold")
     for job in jobs:
@@ -163,12 +95,12 @@ def show_jobs(jobs: Iterable[Mapping[str, Any]]) -> None:
             job["created_at"][5:16].replace("T", " "),
             job["spec"]["model"]["repo"],
         )
-    Console().print(table)
+    print_table(table, console)
 
 
 def show_plan(answer: Mapping[str, Any], request: Mapping[str, Any]) -> None:
     """What a job would do, why, and what it would cost, in sentences."""
-    Console(highlight=False, soft_wrap=True).print("\n".join(plan_sentences(answer, request)))
+    standard_output().print("\n".join(plan_sentences(answer, request)), highlight=False, soft_wrap=True)
 
 
 def plan_sentences(answer: Mapping[str, Any], request: Mapping[str, Any]) -> list[str]:

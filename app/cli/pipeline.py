@@ -59,16 +59,35 @@ def go_on(service: Streamline, job_id: str) -> Job:
         return service.job(job_id)
 
 
-def write_summary(job: Job, file: Path | None) -> None:
+def page_of(service: Streamline, job_id: str) -> str:
+    """Where people look at the job; who is not logged in yet is asked for a key there."""
+    return f"{service.url}/jobs/{job_id}"
+
+
+def write_summary(markdown: str, file: Path | None) -> None:
     """Append Markdown to `file`, or to what GITHUB_STEP_SUMMARY names; without either nothing is written."""
     target = file or (Path(name) if (name := os.environ.get("GITHUB_STEP_SUMMARY")) else None)
     if target is not None:
         with target.open("a", encoding="utf-8") as out:
-            out.write(summary(job))
+            out.write(markdown)
 
 
-def summary(job: Job) -> str:
-    """A finished job as Markdown: verdict, gates, dense against pruned, and where the checkpoint is."""
+def unfinished(job: Job, why: str, page: str) -> str:
+    """A job that was not waited for to its end, as Markdown: where it is, and the command that waits on."""
+    name = _cell(job["spec"]["model"]["repo"]) if "spec" in job else f"Job {job['id']}"
+    lines = [f"## {name}: **not finished**", "", why, ""]
+    if "state" in job:
+        stage = f", stage {job['stage']}" if job["state"] == "running" and job["stage"] else ""
+        lines += [f"When it was last seen, it was {job['state']}{stage}, {job['progress']:.0%} done.", ""]
+    return "\n".join([*lines, f"Wait on with `streamline wait {job['id']}`.", "", *_link(job, page)])
+
+
+def _link(job: Job, page: str) -> list[str]:
+    return [f"[Job {job['id']}]({page})", ""]
+
+
+def summary(job: Job, page: str) -> str:
+    """A finished job as Markdown: verdict, gates, dense against pruned, where the checkpoint is, and the job's page."""
     verdict = {"pass": "passed", "fail": "**missed a gate**"}.get(job["verdict"] or "", f"**{job['state']}**")
     lines = [f"## {_cell(job['spec']['model']['repo'])}: {verdict}", ""]
     if job["error"]:
@@ -84,8 +103,7 @@ def summary(job: Job) -> str:
         lines.append("")
     if job["result"]:
         lines += _result(job["result"])
-    lines += [f"Job `{job['id']}`", ""]
-    return "\n".join(lines)
+    return "\n".join([*lines, *_link(job, page)])
 
 
 def _result(result: Mapping[str, Any]) -> list[str]:
@@ -103,6 +121,8 @@ def _result(result: Mapping[str, Any]) -> list[str]:
     speed = metrics.get("decode_tokens_per_second")
     if speed:
         lines.append(f"| decode tokens/s | {_number(speed['dense'])} | | {_number(speed['pruned'])} |")
+    if speedup := speedup_of(metrics):
+        lines.append(f"| {' | '.join(speedup)} |")
     removed = result["removed_layers"]
     return [
         *lines,
@@ -111,6 +131,19 @@ def _result(result: Mapping[str, Any]) -> list[str]:
         f"Checkpoint: `{result['repo']}` at `{result['revision']}`",
         "",
     ]
+
+
+def speedup_of(metrics: Mapping[str, Any]) -> tuple[str, str, str, str] | None:
+    """The speed-up as a row beside the models' rates, with its interval; None where none was measured.
+
+    It has a row of its own because no two of those rates give it: it is the median of what each round's pair gave.
+    """
+    value = metrics.get("speedup")
+    if value is None:
+        return None
+    between = (metrics.get("intervals") or {}).get("speedup")
+    spread = f" ({between[0]:.2f} to {between[1]:.2f})" if between else ""
+    return "speed-up (median of paired rounds)", "", "", f"x{value:.2f}{spread}"
 
 
 def _ranges(indices: list[int]) -> str:
@@ -139,10 +172,29 @@ def write_junit(job: Job, file: Path) -> None:
             message = f"value {_number(gate['value'])}, limit {_number(gate['limit'])}"
             ElementTree.SubElement(case, "failure", type="gate_missed", message=message)
     if not cases:
-        case = ElementTree.SubElement(suite, "testcase", classname="streamline.gates", name="job")
+        case = _case_of_the_job(suite)
         if job["state"] != "succeeded":
             error = job["error"] or {"code": job["state"], "detail": f"The job was {job['state']}."}
-            ElementTree.SubElement(case, "error", type=error["code"], message=_NOT_IN_XML.sub("?", error["detail"]))
+            _add_error(case, error["code"], error["detail"])
+    _write(suite, file)
+
+
+def write_unknown_junit(name: str, kind: str, message: str, file: Path) -> None:
+    """Write an error in the place of results that nobody has: a file without a test case looks as if all passed."""
+    suite = ElementTree.Element("testsuite", name=name)
+    _add_error(_case_of_the_job(suite), kind, message)
+    _write(suite, file)
+
+
+def _case_of_the_job(suite: ElementTree.Element) -> ElementTree.Element:
+    return ElementTree.SubElement(suite, "testcase", classname="streamline.gates", name="job")
+
+
+def _add_error(case: ElementTree.Element, kind: str, message: str) -> None:
+    ElementTree.SubElement(case, "error", type=kind, message=_NOT_IN_XML.sub("?", message))
+
+
+def _write(suite: ElementTree.Element, file: Path) -> None:
     suite.set("tests", str(len(suite)))
     suite.set("failures", str(len(suite.findall("testcase/failure"))))
     suite.set("errors", str(len(suite.findall("testcase/error"))))

@@ -24,6 +24,8 @@ def read_spec(path: Path) -> dict[str, Any]:
     Raises:
         UsageError: there is no such file, or it holds something else.
     """
+    if path.suffix in {".yml", ".yaml"}:
+        raise UsageError(f"A request is TOML or JSON, not {path.name}; `streamline init` writes one.")
     return _read(path, "TOML", tomllib.loads) if path.suffix == ".toml" else read_json(path)
 
 
@@ -135,14 +137,16 @@ def _pairs(option: str, texts: Sequence[str]) -> list[tuple[str, str]]:
     pairs = []
     for text in texts:
         key, equals, value = text.partition("=")
-        if not (key and equals):
+        if not (key.strip() and equals):
             raise UsageError(f"{option} takes name=value, not {text!r}.")
-        pairs.append((key, value))
+        pairs.append((key.strip(), value.strip()))
     return pairs
 
 
 def _number(name: str, text: str) -> float:
+    """Whole numbers as such: the service takes no 4000000.0 for a count, and any whole number for a ratio."""
     try:
-        return float(text)
+        number = float(text)
+        return int(text) if text.isdecimal() else int(number) if number.is_integer() else number
     except ValueError:
         raise UsageError(f"--gate {name}= takes a number, not {text!r}.") from None

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from app.cli.exits import UsageError
+from app.cli.output import print_table, standard_output
 from app.core import predictions
 from app.core.predictions import CountTokens, PredictionsError
 from app.core.stability import Comparison, Interval, compare, mean_of
@@ -117,7 +118,7 @@ def show(found: dict[str, Any], console: Console | None = None) -> None:
         retained = mean["retained_accuracy"]
         shares = (mean["accuracy"]["dense"], mean["accuracy"]["pruned"], retained and retained["value"])
         table.add_row("mean", _interval(mean["stability"]), *map(_share, shares), "", "", "")
-    (console or Console()).print(table)
+    print_table(table, console or standard_output())
 
 
 def _interval(found: dict[str, float] | None) -> str:

@@ -25,16 +25,20 @@ class AsyncStreamline:
         api_key: default STREAMLINE_API_KEY; a service on loopback without keys needs none.
         patience: seconds for which a request is sent again while the service is busy or the connection drops. A
             service that has never answered is not waited for.
+        expected: the service is known to be there, as a pipeline knows it: one that does not answer is restarting, and
+            is waited for until it should be back.
     """
 
-    def __init__(self, url: str | None = None, api_key: str | None = None, *, patience: float = 30.0) -> None:
+    def __init__(
+        self, url: str | None = None, api_key: str | None = None, *, patience: float = 30.0, expected: bool = False
+    ) -> None:
         self.connection = calls.connection(url, api_key)
         """Arguments of an httpx client for this service."""
         self.url: str = self.connection["base_url"]
         self.on_silence: Callable[[str], None] | None = None
         """Told a sentence, once, when a service that is waited for does not answer."""
-        self._patience = patience
-        self._answered = False
+        self._patience = max(patience, RESTART_SECONDS) if expected else patience
+        self._answered = expected
         self._http = httpx.AsyncClient(**self.connection)
 
     async def __aenter__(self) -> Self:

@@ -45,6 +45,7 @@ def connection(url: str | None, api_key: str | None) -> dict[str, Any]:
         UnreachableError: the address is none, or the key holds what no header can.
     """
     given = (url or os.environ.get("STREAMLINE_URL") or DEFAULT_URL).rstrip("/")
+    given = given.removesuffix("/v1").rstrip("/")  # as it stands in what people copy; each path brings its own
     address = given if "://" in given else f"http://{given}"
     key = (api_key or os.environ.get("STREAMLINE_API_KEY") or "").strip()  # secret files end with a newline
     if not (key.isascii() and (key.isprintable() or not key)):

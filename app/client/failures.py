@@ -26,11 +26,16 @@ class UnreachableError(Exception):
     """No service answers at the address, or it hung up in the middle, or it cannot be asked (`reason` says why)."""
 
     def __init__(self, url: str, reason: object = None) -> None:
+        said = f"{url} cannot be asked: {str(reason).rstrip('.')}.{_guess(reason)}"
         super().__init__(
-            f"{url} cannot be asked: {reason}. Look at STREAMLINE_URL and STREAMLINE_API_KEY."
+            f"{said} Look at STREAMLINE_URL and STREAMLINE_API_KEY."
             if reason
             else f"No Streamline service answers at {url}. Start one with `streamline up`, or set STREAMLINE_URL."
         )
+
+
+def _guess(reason: object) -> str:
+    return " Is it http:// instead of https://?" if "WRONG_VERSION_NUMBER" in str(reason) else ""
 
 
 class WaitTimeoutError(Exception):

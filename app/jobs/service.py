@@ -132,7 +132,8 @@ def cancel(session: Session, job_id: str, who: Caller) -> JobRow:
     asked = repository.request_cancel(session, job_id)
     row = find(session, job_id, who)
     if not asked:
-        raise JobIsFinal(f"Job {job_id} has {row.state} and can no longer be cancelled.")
+        ended = "is cancelled already" if row.state == State.CANCELLED else f"has {row.state}"
+        raise JobIsFinal(f"Job {job_id} {ended} and can no longer be cancelled.")
     return row
 
 

@@ -392,7 +392,11 @@ class Gates(Section):
         description="Perplexity pruned / dense at most; with several data sets the worst one counts.",
     )
     min_speedup: float | None = Field(
-        None, examples=[1.15], gt=0, description="Decoded tokens per second, pruned / dense, at least."
+        None,
+        examples=[1.15],
+        gt=0,
+        description="Speed-up of decoding at least: dense and pruned take turns, each round gives the ratio of their "
+        "tokens per second, and the median of these counts. It need not be the ratio of the two medians.",
     )
     max_parameters: int | None = Field(
         None, examples=[6_000_000_000], ge=1, le=_LARGEST_EXACT_INTEGER, description="Parameters of the result."

@@ -4,21 +4,26 @@
 #   STREAMLINE_URL=https://streamline.example.org STREAMLINE_API_KEY=hf_... ./streamline.sh REQUEST.json [SECONDS]
 #
 # Exit codes: 0 passed, 1 the job failed or a gate was missed, 2 cancelled, 3 not finished after SECONDS (it goes on),
-# 4 not allowed, 64 the request was refused or no service answers. Leaves streamline-job.json and
-# streamline-report.html in the current directory. STREAMLINE_RUN names the pipeline's run: the same run and request
-# attach to the same job.
+# 4 not allowed, 64 the request was refused or no service answers, 130 interrupted (it goes on). Leaves
+# streamline-job.json and streamline-report.html in the current directory, in the place of those of an earlier run.
+# STREAMLINE_RUN names the pipeline's run: the same run and request attach to the same job.
 set -euo pipefail
 
+case ${1:-} in -h | --help) sed '1d; /^[^#]/,$d; s/^# \{0,1\}//' "$0" && exit 0 ;; esac
 fail() { echo "$2" >&2; exit "$1"; }
 for program in curl jq sha256sum; do command -v $program >/dev/null || fail 64 "$program is needed."; done
 request=${1:-}
 seconds=${2:-21600}
 [ -r "$request" ] || fail 64 "usage: $0 REQUEST.json [SECONDS] (there is no file '$request')"
+[ ! -d "$request" ] || fail 64 "'$request' is a directory; name the request in it."
 [[ $seconds =~ ^[0-9]+$ ]] || fail 64 "SECONDS is a whole number, not '$seconds'."
 url=${STREAMLINE_URL:-http://127.0.0.1:8000}
+while [[ $url = */ ]]; do url=${url%/}; done
+url=${url%/v1}
 run=${STREAMLINE_RUN:-$(cat /proc/sys/kernel/random/uuid)}
 key=$(printf '%s' "$run" | cat - "$request" | sha256sum | cut -c1-40)
 end=$((SECONDS + seconds))
+rm -f streamline-job.json streamline-report.html
 
 # A header file keeps the key out of the process list.
 headers=$(mktemp)
@@ -33,14 +38,18 @@ ask() {
         --retry 24 --retry-delay 5 --retry-all-errors --retry-max-time 120 \
         --header "@$headers" --output "$answer" --write-out '%{http_code}' "$@") || true
 }
-detail() { jq -r '"\(.detail) \(.pointer // "")"' "$answer" 2>/dev/null || head -c 300 "$answer"; }
-# The same, for an answer that has to be a job.
-ask_job() {
-    ask "$@"
+detail() {
+    local said
+    said=$(jq -er '[.detail // error, .pointer // empty] | join(" ")' "$answer" 2>/dev/null) || said=$(head -c 300 "$answer")
+    echo "${said:-$url answered $status and said nothing more.}"
+}
+# Ends the script where the answer is no job.
+need_job() {
     case $status in
         2*) jq -e .id "$answer" >/dev/null 2>&1 || fail 64 "$url is no Streamline service." ;;
-        401 | 403) fail 4 "$(detail)" ;;
-        000 | "") fail 64 "No service answers at $url." ;;
+        401) fail 4 "$(detail) $([ -s "$headers" ] && echo Look at || echo Set) STREAMLINE_API_KEY." ;;
+        403) fail 4 "$(detail)" ;;
+        000 | "") fail 64 "No service answers at $url. Look at STREAMLINE_URL." ;;
         *) fail 64 "$(detail)" ;;
     esac
 }
@@ -53,16 +62,19 @@ until [ "$status" != 409 ] || [ "$(jq -r .code "$answer")" != idempotency_key_in
     sleep 1 # a first try, whose answer was lost, is still at work
     submit
 done
-case $status in 2*) ;; 401 | 403) fail 4 "$(detail)" ;; *) fail 64 "$(detail)" ;; esac
-id=$(jq -er .id "$answer") || fail 64 "$url is no Streamline service."
+need_job
+id=$(jq -r .id "$answer")
+page=$url/jobs/$id
+trap 'fail 130 "Stopped waiting; the job goes on: $page"' INT TERM
 case $(jq -r .state "$answer") in
     failed | cancelled) # goes on from its last finished stage; 409: a first try whose answer was lost has done it
         ask --request POST "$url/v1/jobs/$id/retry"
         [ "$status" = 409 ] || [[ $status = 2* ]] || detail >&2
-        ask_job "$url/v1/jobs/$id"
+        ask "$url/v1/jobs/$id"
+        need_job
         ;;
 esac
-echo "job $id: $url/v1/jobs/$id"
+echo "job $id: $page"
 
 said=
 while true; do
@@ -72,8 +84,9 @@ while true; do
     said=$now
     case $state in succeeded | failed | cancelled) break ;; esac
     left=$((end - SECONDS))
-    [ "$left" -gt 0 ] || fail 3 "Not finished after $seconds s; the job goes on."
-    ask_job "$url/v1/jobs/$id?wait=$((left < 20 ? left : 20))"
+    [ "$left" -gt 0 ] || fail 3 "Not finished after $seconds s; the job goes on: $page"
+    ask "$url/v1/jobs/$id?wait=$((left < 20 ? left : 20))"
+    need_job
 done
 
 cp "$answer" streamline-job.json

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -53,6 +54,10 @@ class Pipeline:
         """What the step's exit code is."""
         raise NotImplementedError
 
+    def build_cancelled(self, job: str, **environment: str) -> None:
+        """The build server cancels the build while it waits for `job`."""
+        raise NotImplementedError
+
     def junit(self) -> ElementTree.Element | None:
         file = self.checkout / "streamline-junit.xml"
         return ElementTree.parse(file).getroot() if file.exists() else None
@@ -70,6 +75,12 @@ class GitLab(Pipeline):
         predefined = {"CI_PROJECT_ID": "3", "CI_PIPELINE_ID": "7", "CI_JOB_NAME": "compress"}
         return self.bash("\n".join(job["script"]), **variables, **predefined)
 
+    def build_cancelled(self, job: str, **environment: str) -> None:
+        (self.checkout / "streamline-job.json").write_text(json.dumps({"id": job}))
+        recipe = yaml.safe_load((RECIPES / "gitlab/streamline.gitlab-ci.yml").read_text())[".streamline"]
+        variables = recipe["variables"] | {"CI_JOB_STATUS": "canceled"} | environment
+        assert self.bash("\n".join(recipe["after_script"]), **variables) == 0
+
 
 class GitHub(Pipeline):
     """The composite action: expressions evaluated, outputs handed on, and a failed step ends it."""
@@ -83,7 +94,7 @@ class GitHub(Pipeline):
             return re.sub(r"\$\{\{ ([\w.-]+)[^}]*\}\}", lambda found: values.get(found[1], ""), text)
 
         for step in action["runs"]["steps"]:
-            if "run" not in step:
+            if "run" not in step or "cancelled()" in step.get("if", ""):
                 continue
             outputs = self.checkout / "outputs"
             outputs.write_text("")
@@ -100,6 +111,11 @@ class GitHub(Pipeline):
             if code:
                 return code
         return 0
+
+    def build_cancelled(self, job: str, **environment: str) -> None:
+        action = yaml.safe_load((RECIPES / "github/action.yml").read_text())
+        (step,) = (step for step in action["runs"]["steps"] if "cancelled()" in step.get("if", ""))
+        assert self.bash(step["run"], JOB=job, **environment) == 0
 
 
 recipes = pytest.mark.parametrize("recipe", [Shell, GitLab, GitHub])
@@ -140,7 +156,10 @@ def test_a_cancelled_job_ends_the_step_with_2_and_its_repetition_goes_on_over_a_
         junit = pipeline.junit()
         assert junit is not None
         assert (junit.get("errors"), junit.get("failures")) == ("0", "0")
-        assert ": **cancelled**" in (summary := (tmp_path / "streamline-summary.md").read_text())
+        summary = (tmp_path / "streamline-summary.md").read_text()
+        assert (": **cancelled**" in summary) == (recipe is GitHub), (
+            "the server's page keeps both runs, a file the last"
+        )
         assert "| parameters |" in summary
 
 
@@ -159,13 +178,60 @@ def test_a_missed_gate_fails_the_step_and_is_named_in_what_it_leaves(
         assert "| parameters | 1 |" in (tmp_path / "streamline-summary.md").read_text()
 
 
-@pytest.mark.parametrize(("arguments", "said"), [("", "usage"), ("absent.json", "absent"), ("request.json 6h", "6h")])
+@pytest.mark.parametrize("recipe", [GitLab, GitHub])
+def test_a_cancelled_build_cancels_its_compression(recipe: Make, service: ServiceProcesses, tmp_path: Path) -> None:
+    pipeline = recipe(tmp_path, service, REQUEST)
+    with service.client() as client:
+        job = client.submit(REQUEST)["id"]
+        if recipe is GitLab:
+            for spared in ({"CI_JOB_STATUS": "failed"}, {"STREAMLINE_CANCEL_WITH_BUILD": "false"}):
+                pipeline.build_cancelled(job, **spared)
+            assert client.job(job)["state"] != "cancelled"
+        pipeline.build_cancelled(job)
+        wait_until(lambda: client.job(job)["state"] == "cancelled", what="the job is cancelled")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [("", "usage"), ("absent.json", "absent"), ("request.json 6h", "6h"), ("/tmp", "is a directory")],
+)
 def test_what_the_script_cannot_use_ends_it_before_anything_is_sent(
     service: ServiceProcesses, tmp_path: Path, capfd: pytest.CaptureFixture[str], arguments: str, said: str
 ) -> None:
     pipeline = Shell(tmp_path, service, REQUEST)
     assert pipeline.bash(f"{RECIPES}/shell/streamline.sh {arguments}") == 64
     assert said in capfd.readouterr().err
+
+
+def test_the_script_explains_itself_and_says_when_no_service_answers(
+    service: ServiceProcesses, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pipeline = Shell(tmp_path, service, REQUEST)
+    assert pipeline.bash(f"{RECIPES}/shell/streamline.sh --help") == 0
+    assert "Exit codes: 0 passed" in capfd.readouterr().out
+    impatient = tmp_path / "bin/curl"
+    impatient.parent.mkdir()
+    impatient.write_text(f'#!/bin/sh\nexec {shutil.which("curl")} "$@" --retry 0\n')
+    impatient.chmod(0o755)
+    (tmp_path / "streamline-report.html").write_text("of an earlier run")
+    path = f"{impatient.parent}:{pipeline.environment['PATH']}"
+    script = f"{RECIPES}/shell/streamline.sh request.json"
+    assert pipeline.bash(script, STREAMLINE_URL="http://127.0.0.1:9/", PATH=path) == 64
+    assert "No service answers at http://127.0.0.1:9." in capfd.readouterr().err
+    assert not (tmp_path / "streamline-report.html").exists()
+
+
+@pytest.mark.parametrize("ending", ["/", "//", "/v1", "/v1/"])
+def test_the_script_takes_an_address_with_an_ending_that_people_copy(
+    service: ServiceProcesses, tmp_path: Path, capfd: pytest.CaptureFixture[str], ending: str
+) -> None:
+    pipeline = Shell(tmp_path, service, REQUEST)
+    script = f"{RECIPES}/shell/streamline.sh request.json 0"
+    assert pipeline.bash(script, STREAMLINE_URL=f"{service.url}{ending}") == 3
+    page = re.search(f"^job ([^ :]+): {service.url}/jobs/\\1$", capfd.readouterr().out, flags=re.MULTILINE)
+    assert page is not None
+    with service.client() as client:
+        client.cancel(page[1])
 
 
 def test_a_request_that_is_refused_ends_the_script_with_the_reason(

@@ -17,7 +17,15 @@ from pathlib import Path
 
 _MOST_BYTES = 1 << 20
 _IMPORTED = (
-    *("app.cli.application", "app.cli.comparison", "app.cli.jobs", "app.cli.storage", "app.cli.verify", "app.client"),
+    *(
+        "app.cli.application",
+        "app.cli.comparison",
+        "app.cli.jobs",
+        "app.cli.storage",
+        "app.cli.verify",
+        "app.cli.waiting",
+        "app.client",
+    ),
     *("app.db.migrate", "app.db.session", "app.jobs.spec", "app.storage.opening", "sqlalchemy.dialects.sqlite"),
 )
 

@@ -164,7 +164,9 @@ def test_cancelling_a_queued_job_is_at_once_and_final(service: Service) -> None:
     answer = service.http.post(f"/v1/jobs/{job['id']}/cancel")
     assert (answer.status_code, answer.json()["state"]) == (202, "cancelled")
     assert answer.json()["finished_at"] is not None
-    assert problem_of(service.http.post(f"/v1/jobs/{job['id']}/cancel"), 409)["code"] == "job_is_final"
+    again = problem_of(service.http.post(f"/v1/jobs/{job['id']}/cancel"), 409)
+    assert again["code"] == "job_is_final"
+    assert again["detail"] == f"Job {job['id']} is cancelled already and can no longer be cancelled."
 
 
 def test_cancelling_a_running_job_may_be_asked_for_twice(service: Service) -> None:

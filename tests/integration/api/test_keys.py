@@ -24,9 +24,11 @@ def test_keys_and_scopes_are_enforced_from_the_first_key_on(service: Service) ->
     try:
         nobody = call(None)
         assert problem_of(nobody, 401)["code"] == "invalid_credentials"
+        assert problem_of(nobody, 401)["detail"].startswith("No API key was sent")
         assert [one.partition(" ")[0] for one in nobody.headers.get_list("www-authenticate")] == ["Bearer", "Basic"]
         wrong = service.http.get("/v1/jobs", headers={"Authorization": "Bearer hf_wrong"})
         assert problem_of(wrong, 401)["code"] == "invalid_credentials"
+        assert problem_of(wrong, 401)["detail"].startswith("The API key that was sent is not valid")
         assert call(Scope.READ).status_code == 200
         refused = call(Scope.READ, "POST", json=JOB)
         assert problem_of(refused, 403)["code"] == "insufficient_scope"

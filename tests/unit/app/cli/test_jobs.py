@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from rich.console import Console
 
-from app.cli.jobs import metrics_table, plan_sentences
+from app.cli.jobs import announce, metrics_table, plan_sentences, show_job, show_jobs
+from app.client import Streamline
 
 METRICS: dict[str, Any] = {
     "sparsity": 0.25, "parameters": {"dense": 4000, "pruned": 3000},
@@ -26,6 +28,34 @@ def test_what_was_not_measured_is_said_and_not_invented() -> None:
     assert "not measured" in text
     assert "25.0" in text
     assert "not a number" in text
+
+
+def test_the_speed_up_has_a_row_because_the_rates_do_not_give_it() -> None:
+    rates = {"decode_tokens_per_second": {"dense": 33.0, "pruned": 25.0}, "speedup": 1.29}
+    assert "x1.29 (0.68 to 2.53)" in shown(METRICS | rates | {"intervals": {"speedup": [0.68, 2.53]}})
+    assert "x1.29 " in shown(METRICS | rates | {"intervals": {"speedup": None}})
+
+
+def test_what_a_log_gets_is_whole_lines_of_words(capsys: pytest.CaptureFixture[str]) -> None:
+    long_name = "perplexity_ratio/" + "text" * 30
+    job = {
+        "id": "0" * 32, "state": "succeeded", "verdict": "pass", "error": None, "progress": 1.0,
+        "created_at": "2026-01-01T00:00:00", "spec": {"model": {"repo": "team/" + "llama" * 20}},
+        "gates": [{"name": long_name, "limit": 1.3, "value": 1.1234567, "interval": [1.1, 1.2], "passed": True}],
+        "result": {"metrics": METRICS, "repo": "team/out", "revision": "a" * 40},
+    }  # fmt: skip
+    show_job(job)
+    show_jobs([job, job])
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith(f"gate {long_name}: passed") and line.endswith("1.2)") for line in lines)
+    assert len([line for line in lines if line.startswith("0" * 32) and "llama" * 20 in line]) == 2
+    assert not set("".join(lines)) & set("│┃━─└┏")
+
+
+def test_where_a_job_can_be_looked_at_is_its_page(capsys: pytest.CaptureFixture[str]) -> None:
+    with Streamline("http://streamline.test/") as service:
+        announce(service, {"id": "j1", "state": "running"})
+    assert capsys.readouterr().out == "job j1 is running: http://streamline.test/jobs/j1\n"
 
 
 PLAN: dict[str, Any] = {

@@ -12,6 +12,7 @@ from app.cli.pipeline import idempotency_key, summary, write_junit, write_summar
 
 REQUEST: dict[str, Any] = {"model": {"repo": "team/llama"}, "target": {"sparsity": 0.25}}
 GITHUB = {"GITHUB_REPOSITORY": "team/app", "GITHUB_RUN_ID": "7", "GITHUB_JOB": "compress", "GITHUB_RUN_ATTEMPT": "1"}
+PAGE = "http://streamline.test/jobs/j1"
 PASSED = {"name": "perplexity_ratio", "limit": 1.3, "value": 1.12, "interval": [1.1, 1.15], "passed": True}
 MISSED = {"name": "speedup", "limit": 2, "value": 1.4, "passed": False}
 RESULT = {
@@ -21,6 +22,7 @@ RESULT = {
         "perplexity": {"dense": {"a|b": 10.0}, "cut": {"a|b": None}, "pruned": {"a|b": 11.2}},
         "accuracy": {"dense": {"piqa": 0.7}, "pruned": {"piqa": 0.68}},
         "decode_tokens_per_second": {"dense": 100.0, "pruned": 140.0},
+        "speedup": 1.29, "intervals": {"speedup": [0.68, 2.53]},
     },
 }  # fmt: skip
 
@@ -48,19 +50,21 @@ def test_outside_of_pipelines_every_submission_is_a_new_job() -> None:
 
 
 def test_the_summary_shows_verdict_gates_and_both_models() -> None:
-    text = summary(job(verdict="fail", gates=[PASSED, MISSED], result=RESULT))
+    text = summary(job(verdict="fail", gates=[PASSED, MISSED], result=RESULT), PAGE)
     assert "## team/llama: **missed a gate**" in text
     assert "| perplexity_ratio | 1.3 | 1.12 | 1.1 to 1.15 | passed |" in text
     assert "| speedup | 2 | 1.4 |  | **missed** |" in text
     assert "| perplexity, a\\|b | 10 | not measured | 11.2 |" in text
     assert "| accuracy, piqa | 0.7 | | 0.68 |" in text
+    assert "| speed-up (median of paired rounds) |  |  | x1.29 (0.68 to 2.53) |" in text
+    assert f"[Job j1]({PAGE})" in text
     assert "25.0% smaller, without 4 layers (3 to 5, 9)" in text
     assert f"`team/llama-streamlined` at `{'a' * 40}`" in text
 
 
 def test_the_summary_of_a_failed_job_says_why() -> None:
     error = {"code": "out_of_memory", "detail": "Too large.", "stage": "train"}
-    assert "`out_of_memory` in train: Too large." in summary(job("failed", error=error))
+    assert "`out_of_memory` in train: Too large." in summary(job("failed", error=error), PAGE)
 
 
 def test_the_summary_goes_where_the_pipeline_says_and_adds_to_what_is_there(
@@ -69,7 +73,7 @@ def test_the_summary_goes_where_the_pipeline_says_and_adds_to_what_is_there(
     page = tmp_path / "summary.md"
     page.write_text("before\n")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(page))
-    write_summary(job(), None)
+    write_summary(summary(job(), PAGE), None)
     assert page.read_text().startswith("before\n## team/llama")
 
 

@@ -1,12 +1,18 @@
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from app.cli import exits
 from app.cli.application import run
 from app.cli.exits import UsageError
 from app.cli.request import build
+from app.jobs.spec import Gates, TaskGates
+from app.version import VERSION
 
 NO_TARGET = {"sparsity": None, "layers": None, "window": None}
 
@@ -40,6 +46,21 @@ def test_options_become_the_request() -> None:
     }
 
 
+def bars(section: type[BaseModel], prefix: str = "") -> list[str]:
+    return [prefix + name for name, field in section.model_fields.items() if name != "tasks" or prefix]
+
+
+@pytest.mark.parametrize("gate", [*bars(Gates), *bars(TaskGates, "piqa.")])
+@pytest.mark.parametrize("value", ["1", "0.5", " 1.0", "4e6"])
+def test_every_gate_of_a_request_can_be_given_as_an_option(gate: str, value: str) -> None:
+    gates = build(None, model="a/b", target=NO_TARGET | {"layers": 2}, kind=None, gates=[f"{gate} = {value}"])["gates"]
+    given = gates["tasks"]["piqa"] if "." in gate else gates
+    assert given == {gate.rpartition(".")[2]: float(value)}
+    whole, share = gate == "max_parameters", any(word in gate for word in ("stability", "flip"))
+    if not (whole and value == "0.5") and not (share and value == "4e6"):
+        Gates.model_validate_json(json.dumps(gates))
+
+
 def test_options_win_over_the_file(tmp_path: Path) -> None:
     spec = tmp_path / "spec.json"
     spec.write_text(json.dumps({"model": {"repo": "a/b"}, "target": {"layers": 2}, "seed": 1}))
@@ -64,6 +85,10 @@ def test_options_win_over_the_file(tmp_path: Path) -> None:
         (["submit", "--model", "a/b", "--sparsity", "nan"], "not finite"),
         (["submit", "--model", "a/b", "--layers", "2", "--gate", "min_speedup=inf"], "not finite"),
         (["plan", "."], "is a directory"),
+        (["plan", "spec.yml"], "TOML or JSON"),
+        (["submit", "--model", "a/b", "--layers", "2", "--when-moved", "--idempotency-key", "k"], "--when-moved"),
+        (["submit", "--model", "a/b", "--layers", "2", "--wait", "--junit", "/proc/x.xml"], "/proc/x.xml: No such"),
+        (["--show-completion", "zsh"], "takes no shell"),
         (["keys", "create", " "], "needs a name"),
         (["keys", "create", "ci", "--days", "0"], "more than 0"),
         (["keys", "create", "ci", "--days", "nan"], "more than 0"),
@@ -89,6 +114,26 @@ def test_no_service_at_the_address_says_which_and_how_to_start_one(
     assert run(["status"]) == exits.BAD_USAGE
     assert "http://127.0.0.1:9" in (said := capsys.readouterr().err)
     assert "streamline up" in said
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--version"]) == exits.PASSED
+    assert capsys.readouterr().out == f"streamline {VERSION}\n"
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [("submit --kind lin", {"linear_merged", "linear_residual"}), ("status --state ca", {"cancelled"})],
+)
+def test_what_an_option_can_be_is_completed(typed: str, offered: set[str]) -> None:
+    asked = {
+        "_STREAMLINE_COMPLETE": "complete_bash",
+        "COMP_WORDS": f"streamline {typed}",
+        "COMP_CWORD": str(len(typed.split())),
+    }
+    command = [sys.executable, "-c", "import sys; from app.cli import main; sys.argv[0] = 'streamline'; main()"]
+    answer = subprocess.run(command, env=os.environ | asked, capture_output=True, text=True, check=True)
+    assert set(answer.stdout.split()) == offered
 
 
 def test_a_file_that_holds_something_else_is_refused(tmp_path: Path) -> None:

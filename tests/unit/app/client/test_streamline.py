@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -31,7 +32,7 @@ class Script:
 
 
 @contextmanager
-def served(script: Script) -> Iterator[str]:
+def served(script: Script, port: int = 0) -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         def respond(self) -> None:
             self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -53,7 +54,7 @@ def served(script: Script) -> Iterator[str]:
         def log_message(self, *_: Any) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}"
@@ -64,15 +65,19 @@ def served(script: Script) -> Iterator[str]:
 Use = Callable[..., Any]
 
 
-def plainly(url: str, method: str, *arguments: Any, api_key: str | None = None, **more: Any) -> Any:
-    with Streamline(url, api_key) as service:
+def plainly(
+    url: str, method: str, *arguments: Any, api_key: str | None = None, expected: bool = False, **more: Any
+) -> Any:
+    with Streamline(url, api_key, expected=expected) as service:
         answer = getattr(service, method)(*arguments, **more)
         return list(answer) if method == "stream" else answer
 
 
-def awaited(url: str, method: str, *arguments: Any, api_key: str | None = None, **more: Any) -> Any:
+def awaited(
+    url: str, method: str, *arguments: Any, api_key: str | None = None, expected: bool = False, **more: Any
+) -> Any:
     async def use() -> Any:
-        async with AsyncStreamline(url, api_key) as service:
+        async with AsyncStreamline(url, api_key, expected=expected) as service:
             if method == "stream":
                 return [event async for event in service.stream(*arguments)]
             return await getattr(service, method)(*arguments, **more)
@@ -131,6 +136,24 @@ def test_where_nobody_has_ever_answered_the_address_is_named_at_once(use: Use) -
 
 
 @both
+def test_a_service_that_is_expected_is_waited_for_while_it_starts(use: Use) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    script = Script(OK)
+
+    def start_late() -> None:
+        time.sleep(1)
+        with served(script, port):
+            while script.answers:
+                time.sleep(0.05)
+
+    starting = threading.Thread(target=start_late)
+    starting.start()
+    assert use(f"http://127.0.0.1:{port}", "submit", {}, expected=True)["id"] == "j"
+    starting.join()
+
+
+@both
 def test_a_stream_that_breaks_off_goes_on_behind_the_last_event(use: Use) -> None:
     def events(*ids: int) -> bytes:
         return b"".join(f'id: {one}\nevent: state\ndata: {{"n": {one}}}\n\n'.encode() for one in ids)
@@ -163,6 +186,22 @@ def test_a_key_out_of_a_file_loses_its_newline_and_one_that_no_header_holds_is_r
 def test_an_address_that_is_none_is_named(use: Use) -> None:
     with pytest.raises(UnreachableError, match="STREAMLINE_URL"):
         use("http://[::1", "job", "j")
+    with pytest.raises(UnreachableError, match=r"'ftp://'\. Look at"):
+        use("ftp://models.test", "job", "j")
+
+
+@both
+def test_an_address_is_that_of_the_service_also_with_the_path_that_stands_in_examples(use: Use) -> None:
+    script = Script(OK)
+    with served(script) as url:
+        use(f"{url}/v1/", "job", "j")
+    assert script.requests[0][1] == "/v1/jobs/j"
+
+
+@both
+def test_https_to_a_service_without_it_is_guessed(use: Use) -> None:
+    with served(Script()) as url, pytest.raises(UnreachableError, match=r"Is it http:// instead of https://\?"):
+        use(url.replace("http:", "https:"), "job", "j")
 
 
 @both
