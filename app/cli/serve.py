@@ -1,8 +1,11 @@
 """The API as a process."""
 
+import asyncio
 import contextlib
+import errno
 import resource
 import socket
+from collections.abc import Callable
 
 import uvicorn
 
@@ -10,6 +13,8 @@ from app.auth.loopback import is_loopback
 from app.cli.exits import UsageError
 from app.core.leash import follow_parent
 from app.settings import Settings, load_settings
+
+_NOT_STARTED = 3
 
 
 def refuse_open_bind(host: str, settings: Settings) -> None:
@@ -51,11 +56,13 @@ def run_api(*, host: str, port: int, leashed: bool) -> None:
 
     settings = load_settings()
     refuse_open_bind(host, settings)
+    refuse_taken_port(host, port)
     if leashed:
         follow_parent()
     _allow_many_connections()
-    uvicorn.run(
-        create_app(settings),
+    app = create_app(settings)
+    config = uvicorn.Config(
+        app,
         host=host,
         port=port,
         log_level="warning",
@@ -63,6 +70,23 @@ def run_api(*, host: str, port: int, leashed: bool) -> None:
         timeout_graceful_shutdown=5,
         server_header=False,
     )
+    server = _Server(config, app.state.services.watcher.close)
+    server.run()
+    if not server.started:
+        raise SystemExit(_NOT_STARTED)
+
+
+class _Server(uvicorn.Server):
+    """Lets go of those who wait for a job as soon as it is to stop: the lifespan ends only after all requests."""
+
+    def __init__(self, config: uvicorn.Config, let_go: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._let_go = let_go
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop: nobody is answered before the port is closed, or the answered would come back through it."""
+        asyncio.get_running_loop().call_soon(self._let_go)
+        await super().shutdown(sockets)
 
 
 def _allow_many_connections() -> None:
@@ -70,6 +94,26 @@ def _allow_many_connections() -> None:
     _, allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):  # then it stays at what it was
         resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, allowed))
+
+
+def refuse_taken_port(host: str, port: int) -> None:
+    """Find out before anything is started.
+
+    Raises:
+        UsageError: nobody can listen there.
+    """
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise UsageError(
+                    f"Port {port} of {host} is taken; choose another with --port (0 takes a free one)."
+                ) from None
+            raise UsageError(
+                f"Nobody can listen on port {port} of {host} ({error.strerror}); choose others with --host and --port."
+            ) from None
 
 
 def free_port(host: str) -> int:
