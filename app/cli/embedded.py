@@ -16,6 +16,7 @@ from app.cli import exits
 from app.cli.exits import UsageError
 from app.cli.serve import free_port, refuse_open_bind, refuse_taken_port
 from app.client import Streamline
+from app.environment import need_data_dir, need_model_roots, unknown_variables
 from app.settings import EMBEDDED_BROKER, Settings, load_settings
 
 _READY_SECONDS = 60
@@ -55,8 +56,11 @@ def run_embedded(*, host: str, port: int, data_dir: Path | None, workers: int) -
         UsageError: the data directory is in use, the port is taken, or the address is not this machine's own.
     """
     settings = load_settings(data_dir=data_dir)
+    need_data_dir(settings)
+    need_model_roots(settings)
     refuse_open_bind(host, settings)
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    for sentence in unknown_variables(os.environ):
+        _say(sentence)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())

@@ -3,18 +3,24 @@
 import asyncio
 import contextlib
 import errno
+import os
 import resource
 import socket
 from collections.abc import Callable
 
+import structlog
 import uvicorn
 
 from app.auth.loopback import is_loopback
 from app.cli.exits import UsageError
 from app.core.leash import follow_parent
+from app.environment import need_data_dir, need_model_roots, unknown_variables
+from app.logs import configure_logging, route_everything
 from app.settings import Settings, load_settings
 
 _NOT_STARTED = 3
+
+log = structlog.get_logger(__name__)
 
 
 def refuse_open_bind(host: str, settings: Settings) -> None:
@@ -34,6 +40,7 @@ def _keys_exist(settings: Settings) -> bool:
     from sqlalchemy.exc import OperationalError, ProgrammingError
 
     from app.auth import keys
+    from app.db.faults import no_answer
     from app.db.session import connect, session_factory
 
     engine = connect(settings.database)
@@ -42,10 +49,10 @@ def _keys_exist(settings: Settings) -> bool:
             return keys.exist(session)
     except ProgrammingError:
         return False  # Postgres without tables yet, so without keys
-    except OperationalError:
+    except OperationalError as error:
         if engine.dialect.name == "sqlite":  # no file or no table yet
             return False
-        raise UsageError("The database does not answer; look at STREAMLINE_DATABASE_URL.") from None
+        raise UsageError(no_answer(error)) from None
     finally:
         engine.dispose()
 
@@ -55,16 +62,23 @@ def run_api(*, host: str, port: int, leashed: bool) -> None:
     from app.main import create_app
 
     settings = load_settings()
+    need_data_dir(settings)
+    need_model_roots(settings)
     refuse_open_bind(host, settings)
     refuse_taken_port(host, port)
     if leashed:
         follow_parent()
+    configure_logging()
+    route_everything()
+    for sentence in unknown_variables(os.environ):
+        log.warning("unknown_setting", detail=sentence)
     _allow_many_connections()
     app = create_app(settings)
     config = uvicorn.Config(
         app,
         host=host,
         port=port,
+        log_config=None,
         log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=5,
