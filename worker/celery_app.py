@@ -91,6 +91,7 @@ def run_worker(settings: Settings, *, leashed: bool) -> None:
             concurrency=1,
             queues=list(queues),
             loglevel="WARNING",
+            quiet=True,
             without_gossip=True,
             without_mingle=True,
             without_heartbeat=True,
