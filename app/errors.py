@@ -482,7 +482,7 @@ class InternalError(ServiceError):
 
 
 class Unavailable(ServiceError):  # noqa: N818
-    """The database does not answer; the request may be sent again after `Retry-After` seconds."""
+    """The database does not answer or the service stops; send the request again after `Retry-After` seconds."""
 
     code = "unavailable"
     title = "The service cannot answer at the moment"

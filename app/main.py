@@ -1,16 +1,12 @@
 """The HTTP application. Importing this loads neither torch nor anything of the worker."""
 
 import importlib.util
-import threading
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any
 
-import structlog
 from fastapi import FastAPI
 from fastapi_swagger import patch_fastapi
-from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
 from app.api import (
@@ -38,25 +34,21 @@ from app.api.quotas import QuotaMiddleware
 from app.api.request_log import RequestLogMiddleware
 from app.auth.holders import Holders
 from app.auth.logins import Logins
+from app.background import Background
 from app.db.session import connect, session_factory
-from app.dispatch.queue import enqueue, make_celery
-from app.hub.bundled import import_bundled
+from app.dispatch.queue import make_celery
 from app.hub.context import HubContext
 from app.hub.uploads import Uploads
 from app.hub.upstream.opening import open_upstream
 from app.jobs import repository
 from app.jobs.door import Door
-from app.jobs.reconciler import run_reconciler
 from app.jobs.repository import Mark
 from app.jobs.watching import Watcher
 from app.logs import configure_logging
 from app.provenance.signing import load_signer
 from app.settings import EMBEDDED_BROKER, Settings
-from app.storage.blobs import StorageError
-from app.storage.collection import run_collector
 from app.storage.opening import open_stores
 from app.tracing import configure_tracing, flush
-from app.upkeep import run_upkeep
 from app.version import VERSION
 from app.web import assets
 from app.web import compare as compare_page
@@ -69,16 +61,13 @@ from app.web import models as model_pages
 from app.web import new as new_page
 from app.web import webhooks as webhooks_page
 from app.webhooks.addresses import AllowList
-from app.webhooks.dispatcher import SENDERS, Post, run_sender
+from app.webhooks.dispatcher import Post
 from app.webhooks.sending import Sender
 from app.webhooks.signatures import PURPOSE, SecretBox
 
 _FRAMEWORK_ERRORS = ("HTTPValidationError", "ValidationError")
 _LOGIN_KEY_FILE = "logins.key"  # on disk that every API process of this service shares
-_SENDERS_LEAVE_SECONDS = 1.0
 _FORM_OVERHEAD_BYTES = 1 << 16  # boundaries, part headers and the name around an upload
-
-log = structlog.get_logger(__name__)
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -90,27 +79,12 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        await run_in_threadpool(_prepare, services)
-        stop = threading.Event()
-        threads = [
-            threading.Thread(target=work, args=(services, stop), name=work.__name__.strip("_"), daemon=True)
-            for work in (_reconcile, _collect, _keep_up)
-        ]
-        senders = [
-            threading.Thread(target=_send, args=(services, stop), name=f"send-{number}", daemon=True)
-            for number in range(SENDERS)
-        ]
-        for thread in (*threads, *senders):
-            thread.start()
+        background = Background(services)
+        await run_in_threadpool(background.start)
         try:
             yield
         finally:
-            stop.set()
-            for thread in threads:
-                await run_in_threadpool(thread.join)
-            for sender in senders:
-                # A slow receiver holds no stop up: what it was sent is sent again, under the same id.
-                await run_in_threadpool(sender.join, _SENDERS_LEAVE_SECONDS)
+            await run_in_threadpool(background.stop)
             if services.mirror is not None:
                 services.mirror.close()
             engine.dispose()
@@ -220,53 +194,6 @@ def _services(settings: Settings, sessions: Any, read_sessions: Any) -> Services
 def _has_vllm(settings: Settings) -> bool | None:
     """Whether the workers have vLLM: with the embedded broker they run from this very installation, else who knows."""
     return importlib.util.find_spec("vllm") is not None if settings.broker == EMBEDDED_BROKER else None
-
-
-def _prepare(services: Services) -> None:
-    """What a start does once; a database that is away costs the bundled model until the next start, not the start."""
-    # Safe while others write: a living writer holds a lock on its staging file, and locked files are left alone.
-    try:
-        removed = services.blobs.collect_abandoned() + services.artefacts.collect_abandoned()
-        if removed:
-            log.info("abandoned_files_removed", files=removed)
-    except (OSError, StorageError) as error:
-        log.warning("abandoned_files_not_collected", error=type(error).__name__, detail=str(error))
-    try:
-        import_bundled(services.sessions, services.blobs)
-    except (SQLAlchemyError, StorageError) as error:
-        log.warning("bundled_model_not_imported", error=type(error).__name__, detail=str(error))
-
-
-def _reconcile(services: Services, stop: threading.Event) -> None:
-    settings = services.settings
-
-    run_reconciler(
-        services.sessions,
-        partial(enqueue, services.celery),
-        stop,
-        every_seconds=settings.reconcile_seconds,
-        max_attempts=settings.max_attempts,
-        republish_seconds=settings.republish_seconds,
-    )
-
-
-def _collect(services: Services, stop: threading.Event) -> None:
-    settings = services.settings
-    run_collector(
-        services.sessions,
-        services.blobs,
-        stop,
-        every_seconds=settings.gc_seconds,
-        grace_seconds=settings.gc_grace_seconds,
-    )
-
-
-def _keep_up(services: Services, stop: threading.Event) -> None:
-    run_upkeep(services.sessions, services.holders, stop, keep_days=services.settings.webhook_keep_days)
-
-
-def _send(services: Services, stop: threading.Event) -> None:
-    run_sender(services.post, stop, every_seconds=services.settings.reconcile_seconds)
 
 
 def _describe_problems(app: FastAPI) -> None:

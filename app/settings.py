@@ -4,9 +4,9 @@ import os
 import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.auth.loopback import is_loopback
@@ -23,11 +23,11 @@ class SettingsError(Exception):
 class Settings(BaseSettings):
     """What an operator can set. Every field is read from STREAMLINE_<NAME>; the defaults are the embedded mode."""
 
-    model_config = SettingsConfigDict(env_prefix="STREAMLINE_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="STREAMLINE_", extra="ignore", frozen=True, allow_inf_nan=False)
 
     data_dir: Path = Field(Path("streamline-data"), description="Directory of everything that the service keeps.")
     database_url: SecretStr | None = Field(
-        None, description="postgresql+psycopg://... or sqlite:///...; default: SQLite in the data directory."
+        None, description="postgresql://... or sqlite:///...; default: SQLite in the data directory."
     )
     broker_url: SecretStr | None = Field(
         None, description="redis://... ; default: the embedded broker, a folder in the data directory."
@@ -120,10 +120,9 @@ class Settings(BaseSettings):
     stop_grace_seconds: float = Field(10.0, ge=0, description="How long a stopped engine may take to leave by itself.")
     worker_metrics: str = Field(
         "",
-        pattern=r"^(\S+:\d{1,5})?$",
         description="host:port where a worker serves its metrics, such as 127.0.0.1:9808; default: none.",
     )
-    device: str = Field("auto", pattern="^(auto|cpu|cuda)$", description="Where the engine computes.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where the engine computes.")
     worker_memory: int | Literal["auto"] | None = Field(
         None,
         description="GPU memory that this worker takes jobs for: `24g` for a card sold with 24 GB, a number of bytes, "
@@ -142,13 +141,22 @@ class Settings(BaseSettings):
 
     @field_validator("worker_memory", "largest_worker_memory", mode="before")
     @classmethod
-    def _parse_memory(cls, value: object) -> object:
-        if not isinstance(value, str) or value in {"", "auto"}:
+    def _parse_memory(cls, value: object, info: ValidationInfo) -> object:
+        of_this_worker = info.field_name == "worker_memory"
+        if not isinstance(value, str) or (of_this_worker and value in {"", "auto"}):
             return value
         # Fewer digits without a unit are gigabytes whose `g` was forgotten.
         if not (found := re.fullmatch(r"([1-9]\d{0,4})g|([1-9]\d{8,15})", value)):
-            raise ValueError("must be a card's gigabytes, such as 24g, or a number of bytes")
+            auto = ", or auto" if of_this_worker else ""
+            raise ValueError(f"must be a card's gigabytes, such as 24g, or a number of bytes{auto}")
         return card_bytes(int(found[1])) if found[1] else int(found[2])
+
+    @field_validator("worker_metrics")
+    @classmethod
+    def _check_metrics(cls, value: str) -> str:
+        if value and not ((found := re.fullmatch(r"\S+:(\d{1,5})", value)) and int(found[1]) < 1 << 16):
+            raise ValueError("must be host:port with a port of at most 65535, such as 127.0.0.1:9808")
+        return value
 
     @field_validator("trust_remote_code", "webhook_private", mode="before")
     @classmethod
@@ -179,53 +187,78 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _known_schemes(self) -> Self:
-        checks = {
-            "database_url": (self.database_url, ("postgresql+psycopg", "postgresql", "sqlite")),
-            "broker_url": (self.broker_url, ("redis", "rediss", "filesystem")),
-        }
-        for name, (secret, schemes) in checks.items():
-            scheme = urlsplit(secret.get_secret_value()).scheme if secret else schemes[0]
-            if scheme not in schemes:
-                raise ValueError(f"{name} must start with one of {', '.join(s + '://' for s in schemes)}")
-        if urlsplit(self.broker).scheme == "filesystem" and self.broker != EMBEDDED_BROKER:
-            # Celery would take the rest for a host and go on without it.
-            raise ValueError(
-                f"broker_url must be exactly {EMBEDDED_BROKER} for the embedded broker; it lies in the data directory"
-            )
+        self._check_database()
+        self._check_broker()
         self._check_store()
         if self.task_data is not None and not self.task_data.is_dir():
-            raise ValueError(f"task_data must name a directory; there is none at {self.task_data}")
+            raise ValueError(f"STREAMLINE_TASK_DATA must name a directory; there is none at {self.task_data}")
         self._check_upstream()
+        public = _split("PUBLIC_URL", self.public_url)
+        if self.public_url and (public.scheme not in {"http", "https"} or not public.hostname or "@" in public.netloc):
+            raise ValueError("STREAMLINE_PUBLIC_URL must be an address such as https://streamline.example.com")
         if self.lease_seconds < 2 * self.heartbeat_seconds:
             raise ValueError(
-                "lease_seconds must be at least twice heartbeat_seconds, or a healthy worker loses its job"
+                "STREAMLINE_LEASE_SECONDS must be at least twice STREAMLINE_HEARTBEAT_SECONDS, or a healthy worker "
+                "loses its job"
             )
         return self
 
+    def _check_database(self) -> None:
+        if self.database_url is None:
+            return
+        parts = _split("DATABASE_URL", self.database_url.get_secret_value())
+        if parts.scheme == "postgres":
+            raise ValueError("STREAMLINE_DATABASE_URL must start with postgresql://, which postgres:// is short for")
+        if parts.scheme not in {"postgresql", "postgresql+psycopg", "sqlite"}:
+            raise ValueError("STREAMLINE_DATABASE_URL must start with postgresql:// or sqlite://")
+
+    def _check_broker(self) -> None:
+        for url in self.broker.split(";"):  # Celery's own way of naming several, of which it takes one that answers
+            parts = _split("BROKER_URL", url)
+            if parts.scheme not in {"redis", "rediss", "filesystem"}:
+                raise ValueError(
+                    f"STREAMLINE_BROKER_URL must start with redis:// or rediss://, or be {EMBEDDED_BROKER}"
+                )
+            if parts.scheme == "filesystem" and self.broker != EMBEDDED_BROKER:
+                # Celery would take the rest for a host and go on without it.
+                raise ValueError(
+                    f"STREAMLINE_BROKER_URL must be exactly {EMBEDDED_BROKER} for the embedded broker; it lies in the "
+                    "data directory"
+                )
+            if not re.fullmatch(r"/?\d*", parts.path):
+                raise ValueError("STREAMLINE_BROKER_URL must end with the number of a database, as in redis://host/0")
+
     def _check_upstream(self) -> None:
-        parts = urlsplit(self.upstream)
+        parts = _split("UPSTREAM", self.upstream)
         if self.upstream and (parts.scheme not in {"http", "https"} or not parts.hostname or parts.query):
-            raise ValueError("upstream must be the address of a hub, such as https://huggingface.co")
+            raise ValueError("STREAMLINE_UPSTREAM must be the address of a hub, such as https://huggingface.co")
         if "@" in parts.netloc:
-            raise ValueError("upstream must hold no credentials; set upstream_token instead")
+            raise ValueError("STREAMLINE_UPSTREAM must hold no credentials; set STREAMLINE_UPSTREAM_TOKEN instead")
         if self.upstream_token and parts.scheme == "http" and not is_loopback(parts.hostname or ""):
-            raise ValueError("upstream must begin with https:// where upstream_token is set, or others can read it")
+            raise ValueError(
+                "STREAMLINE_UPSTREAM must begin with https:// where STREAMLINE_UPSTREAM_TOKEN is set, or others can "
+                "read it"
+            )
 
     def _check_store(self) -> None:
-        for name in ("store_url", "s3_endpoint_url"):
-            if "@" in urlsplit(getattr(self, name) or "").netloc:
+        store = _split("STORE_URL", self.store_url or "file:///")
+        server = _split("S3_ENDPOINT_URL", self.s3_endpoint_url or "")
+        for name, parts in (("STORE_URL", store), ("S3_ENDPOINT_URL", server)):
+            if "@" in parts.netloc:
                 raise ValueError(
-                    f"{name} must hold no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY instead"
+                    f"STREAMLINE_{name} must hold no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY "
+                    "instead"
                 )
-        store = urlsplit(self.store_url or "file:///")
         if store.scheme not in {"file", "s3"}:
-            raise ValueError("store_url must start with file:// or s3://")
+            raise ValueError("STREAMLINE_STORE_URL must start with file:// or s3://")
         if store.scheme == "file" and store.netloc:
-            raise ValueError("store_url must name a directory of this machine, as in file:///srv/store: three slashes")
+            raise ValueError(
+                "STREAMLINE_STORE_URL must name a directory of this machine, as in file:///srv/store: three slashes"
+            )
         if store.scheme == "s3" and not store.netloc:
-            raise ValueError("store_url must name a bucket, as in s3://bucket/prefix")
-        if self.s3_endpoint_url and urlsplit(self.s3_endpoint_url).scheme not in {"http", "https"}:
-            raise ValueError("s3_endpoint_url must start with http:// or https://")
+            raise ValueError("STREAMLINE_STORE_URL must name a bucket, as in s3://bucket/prefix")
+        if self.s3_endpoint_url and server.scheme not in {"http", "https"}:
+            raise ValueError("STREAMLINE_S3_ENDPOINT_URL must start with http:// or https://")
 
     @property
     def database(self) -> str:
@@ -288,7 +321,28 @@ def load_settings(**overrides: object) -> Settings:
         return Settings(**{key: value for key, value in overrides.items() if value is not None})  # type: ignore[arg-type]
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
-        where = "_".join(str(part) for part in first["loc"]).upper()
-        message = first["msg"].removeprefix("Value error, ")
-        variable = f"STREAMLINE_{where}" if where else "The STREAMLINE_ settings"
-        raise SettingsError(f"{variable}: {message}.") from None
+        raise SettingsError(f"{_sentence(first['loc'], first['msg'])}.") from None
+
+
+def _sentence(where: tuple[int | str, ...], message: str) -> str:
+    """What pydantic found, under the name that the operator has set; what looks at several settings names them."""
+    message = message.removeprefix("Value error, ")
+    if not where:
+        return message
+    wanted = message.removeprefix("Input should be ")
+    if wanted != message:
+        message = f"must be {wanted.partition(', unable')[0]}"
+    return f"STREAMLINE_{str(where[0]).upper()}{'' if message.startswith('must') else ':'} {message}"
+
+
+def _split(name: str, url: str) -> SplitResult:
+    """The parts of an address; whatever is wrong with it, the message does not repeat it: it may hold a password."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        raise ValueError(
+            f"STREAMLINE_{name} is no address: its port must be a number of at most 65535, and / : @ [ ] in a password "
+            "are written %2F %3A %40 %5B %5D"
+        ) from None
+    return parts

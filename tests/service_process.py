@@ -94,8 +94,10 @@ class ServiceProcesses:
             [sys.executable, "-m", "app.cli", "migrate"], env=self.environment, check=True, cwd=self.data_dir
         )
 
-    def start_api(self) -> None:
+    def start_api(self, *, ready: bool = True) -> None:
         self.api = self._spawn("api", "app.cli", "api", "--port", str(self.port))
+        if not ready:
+            return
         with self.client() as client:
             wait_until(client.ready, what="the API is ready")
 

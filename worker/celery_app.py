@@ -9,7 +9,7 @@ from typing import Any
 
 import structlog
 from celery import Celery
-from celery.signals import worker_shutting_down
+from celery.signals import setup_logging, worker_shutting_down
 
 from app.core.leash import follow_parent
 from app.db.session import connect, session_factory
@@ -39,6 +39,7 @@ def make_worker_app(settings: Settings, memory_bytes: int | None) -> tuple[Celer
         stopping.set()
 
     worker_shutting_down.connect(stop, weak=False)
+    setup_logging.connect(_leave_logging, weak=False)
     celery = make_celery(settings)
     engine = connect(settings.database)
     sessions = session_factory(engine)
@@ -67,6 +68,10 @@ def make_worker_app(settings: Settings, memory_bytes: int | None) -> tuple[Celer
     return celery, Presence(sessions, worker_name(), memory_bytes)
 
 
+def _leave_logging(**_: Any) -> None:
+    """Celery sets nothing up where somebody has: its lines go the way of all others (`app.logs`)."""
+
+
 def run_worker(settings: Settings, *, leashed: bool) -> None:
     """Work until SIGTERM; with `leashed`, also until the parent's death.
 
@@ -86,6 +91,7 @@ def run_worker(settings: Settings, *, leashed: bool) -> None:
             concurrency=1,
             queues=list(queues),
             loglevel="WARNING",
+            quiet=True,
             without_gossip=True,
             without_mingle=True,
             without_heartbeat=True,

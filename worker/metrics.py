@@ -7,6 +7,8 @@ from typing import Any, Final
 import structlog
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram, start_http_server
 
+from app.settings import SettingsError
+
 log = structlog.get_logger(__name__)
 
 
@@ -45,8 +47,18 @@ def note(event: Mapping[str, Any]) -> None:
 
 
 def serve(bind: str) -> None:
-    """Serve `/metrics` at `host:port` from a thread; nothing when `bind` is empty."""
+    """Serve `/metrics` at `host:port` from a thread; nothing when `bind` is empty.
+
+    Raises:
+        SettingsError: nobody can listen there.
+    """
     if bind:
         host, _, port = bind.rpartition(":")
-        start_http_server(int(port), addr=host, registry=REGISTRY)
+        try:
+            start_http_server(int(port), addr=host, registry=REGISTRY)
+        except OSError as error:
+            raise SettingsError(
+                f"STREAMLINE_WORKER_METRICS: nobody can listen on {bind} ({error.strerror}); each worker of a machine "
+                "needs a port of its own."
+            ) from None
         log.info("metrics_served", bind=bind)

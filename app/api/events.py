@@ -103,7 +103,7 @@ async def _stream(request: Request, parts: Services, job_id: str, who: Caller, a
     """The events behind `after` until the job is final; a comment now and then keeps proxies from hanging up.
 
     Ends early for a caller who would not be let in again: the key was revoked, they have logged out, or a repository of
-    the job was hidden from them. Who connects again is told why.
+    the job was hidden from them. Who connects again is told why. It ends with the service too, which starts again.
     """
     yield format_sse_event(retry=RECONNECT_MILLISECONDS)
     admitted_at = time.monotonic()
@@ -123,5 +123,8 @@ async def _stream(request: Request, parts: Services, job_id: str, who: Caller, a
             continue
         if mark.final:
             return
-        if not await parts.watcher.wait(job_id, mark, KEEP_ALIVE_SECONDS):
+        changed = await parts.watcher.wait(job_id, mark, KEEP_ALIVE_SECONDS)
+        if parts.watcher.closed:
+            return
+        if not changed:
             yield KEEPALIVE_COMMENT

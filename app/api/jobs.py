@@ -214,7 +214,8 @@ async def get_job(
     """The job as it stands.
 
     With `wait`, the answer comes as soon as the job differs from what `If-None-Match` names (or, without it, from what
-    it is now), and at the latest after that many seconds. A final job is answered at once.
+    it is now), and at the latest after that many seconds. A final job is answered at once, and a service that stops
+    answers everybody who waits.
     """
     # Nearly every poll finds nothing new, and then the whole job is not read.
     caller, mark = polled

@@ -1,5 +1,6 @@
 """One log line per request, one id that is in every line and every problem, and no stack trace for anybody outside."""
 
+import asyncio
 import re
 import time
 import uuid
@@ -10,8 +11,8 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.metrics import observe
-from app.api.problems import problem_response
-from app.errors import InternalError
+from app.api.problems import RETRY_AFTER_SECONDS, problem_response
+from app.errors import InternalError, Unavailable
 from app.tracing import NO_SPAN, Span, request_span
 from app.version import VERSION, VERSION_HEADER
 
@@ -48,6 +49,15 @@ class RequestLogMiddleware:
         with structlog.contextvars.bound_contextvars(request_id=request_id), _span(scope) as span:
             try:
                 await self._app(scope, receive, named)
+            except asyncio.CancelledError:
+                # A stopping server gives its requests a grace, and then it cuts them off.
+                if status:
+                    raise  # as below
+                stopping = Unavailable(
+                    "The service stops; send the request again in a moment.",
+                    headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
+                )
+                await problem_response(stopping)(scope, receive, named)
             except Exception:
                 log.exception("fault", method=scope["method"], path=scope["path"])
                 if status:

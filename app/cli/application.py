@@ -75,6 +75,7 @@ def _known_failure(error: Exception) -> int:
     from sqlalchemy.exc import OperationalError
 
     from app.client import ProblemError, UnreachableError
+    from app.db.faults import no_answer
     from app.settings import SettingsError
     from app.storage.blobs import StorageError
 
@@ -87,7 +88,7 @@ def _known_failure(error: Exception) -> int:
         case ProblemError() | UnreachableError() | SettingsError() | StorageError():
             return _say(str(error), exits.BAD_USAGE)
         case OperationalError():
-            return _say("The database does not answer; look at STREAMLINE_DATABASE_URL.", exits.BAD_USAGE)
+            return _say(no_answer(error), exits.BAD_USAGE)
     raise error
 
 

@@ -4,7 +4,6 @@ import contextlib
 import fcntl
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -15,8 +14,9 @@ from pathlib import Path
 
 from app.cli import exits
 from app.cli.exits import UsageError
-from app.cli.serve import free_port, refuse_open_bind
+from app.cli.serve import free_port, refuse_open_bind, refuse_taken_port
 from app.client import Streamline
+from app.environment import need_data_dir, need_model_roots, unknown_variables
 from app.settings import EMBEDDED_BROKER, Settings, load_settings
 
 _READY_SECONDS = 60
@@ -56,14 +56,17 @@ def run_embedded(*, host: str, port: int, data_dir: Path | None, workers: int) -
         UsageError: the data directory is in use, the port is taken, or the address is not this machine's own.
     """
     settings = load_settings(data_dir=data_dir)
+    need_data_dir(settings)
+    need_model_roots(settings)
     refuse_open_bind(host, settings)
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    for sentence in unknown_variables(os.environ):
+        _say(sentence)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())
     port = port or free_port(host)
     with _sole_owner(settings.data_dir, f"http://{host}:{port}"):
-        _refuse_taken_port(host, port)
+        refuse_taken_port(host, port)
         _prepare(settings)
         children = _children(settings, host, port, workers)
         try:
@@ -90,17 +93,6 @@ def _sole_owner(data_dir: Path, url: str) -> Iterator[None]:
         lock.write(url)
         lock.flush()
         yield
-
-
-def _refuse_taken_port(host: str, port: int) -> None:
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError:
-            raise UsageError(
-                f"Port {port} of {host} is taken; choose another with --port (0 takes a free one)."
-            ) from None
 
 
 def _prepare(settings: Settings) -> None:

@@ -1,6 +1,7 @@
 """Commands that run a service, or look after its database and its store."""
 
 import json
+import os
 import sys
 from typing import Annotated
 
@@ -42,8 +43,6 @@ def api(
 @commands.command()
 def worker() -> None:
     """Start one worker; start as many as there are GPUs."""
-    import os
-
     os.execv(sys.executable, [sys.executable, "-m", "worker"])  # noqa: S606 - becomes the worker, no shell
 
 
@@ -51,10 +50,13 @@ def worker() -> None:
 def migrate(as_json: JsonOption = False) -> None:
     """Bring the database to this version's schema."""
     from app.db.migrate import migrate as run_migrations
+    from app.environment import make_data_dir, unknown_variables
     from app.settings import load_settings
 
     settings = load_settings()
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    for sentence in unknown_variables(os.environ):
+        typer.echo(f"streamline: {sentence}", err=True)
+    make_data_dir(settings)
     run_migrations(settings.database)
     typer.echo(json.dumps({"up_to_date": True}) if as_json else "The database is up to date.")
 

@@ -26,10 +26,11 @@ _PROGRESS_SECONDS = 2.0
 def _service(data: Path | None) -> "Iterator[tuple[Settings, sessionmaker[Session]]]":
     from app.db.migrate import migrate
     from app.db.session import connect, session_factory
+    from app.environment import make_data_dir
     from app.settings import load_settings
 
     settings = load_settings(data_dir=data)
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    make_data_dir(settings)
     migrate(settings.database)
     engine = connect(settings.database)
     try:

@@ -289,7 +289,8 @@ class AsyncStreamline:
         Given `patience`, also to a service that has never answered: who waits for a job knows that there is one.
         """
         wait = self._patience if patience is None else patience
-        retries = Retries(wait if call.repeatable else 0, reachable=self._answered or patience is not None)
+        waits = patience is not None
+        retries = Retries(wait if call.repeatable else 0, reachable=self._answered or waits, waits=waits)
         request = self._http.build_request(call.method, call.path, **call.arguments)
         while True:
             outcome: httpx.Response | httpx.TransportError

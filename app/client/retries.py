@@ -21,11 +21,13 @@ class Retries:
     Args:
         patience: seconds after which the request is given up; 0 for one that must not be sent twice.
         reachable: whether the service is known to be there, so that no answer at all is a fault that passes.
+        waits: whether somebody waits for what is to come, so that a failure in between (500) passes too.
     """
 
-    def __init__(self, patience: float, *, reachable: bool) -> None:
+    def __init__(self, patience: float, *, reachable: bool, waits: bool = False) -> None:
         self._end = time.monotonic() + patience
         self._reachable = reachable
+        self._passing = _PASSING_STATUSES | ({httpx.codes.INTERNAL_SERVER_ERROR} if waits else set())
         self._pause = FIRST_PAUSE_SECONDS
         self.tries = 0
 
@@ -34,7 +36,7 @@ class Retries:
         self.tries += 1
         wanted = 0.0
         if isinstance(outcome, httpx.Response):
-            if not _passes(outcome):
+            if not self._passes(outcome):
                 return None
             wanted = _seconds(outcome.headers.get("Retry-After"))
         elif isinstance(outcome, _NEVER_SENT):
@@ -46,17 +48,16 @@ class Retries:
         self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
         return seconds if time.monotonic() + seconds <= self._end else None
 
+    def _passes(self, answer: httpx.Response) -> bool:
+        """Whether a later try may end otherwise: 409 with `Retry-After` is a request of the same key still at work."""
+        at_work = answer.status_code == httpx.codes.CONFLICT and "Retry-After" in answer.headers
+        return at_work or answer.status_code in self._passing
+
 
 def reason_of(fault: httpx.TransportError) -> httpx.TransportError | None:
     """What is worth telling of a fault: nothing where simply nobody listens or the connection broke off."""
     told = isinstance(fault, _NEVER_SENT) or "ssl" in str(fault).lower() or "certificate" in str(fault).lower()
     return fault if told else None
-
-
-def _passes(answer: httpx.Response) -> bool:
-    """Whether a later try may end otherwise: 409 with `Retry-After` is a request of the same key still at work."""
-    waits = answer.status_code == httpx.codes.CONFLICT and "Retry-After" in answer.headers
-    return waits or answer.status_code in _PASSING_STATUSES
 
 
 def _seconds(retry_after: str | None) -> float:

@@ -26,7 +26,9 @@ def make_celery(settings: Settings) -> Celery:
     acknowledgement (a late one is delivered again by Redis after its visibility timeout, while the job still runs).
     """
     embedded = settings.broker == EMBEDDED_BROKER
-    celery = Celery("streamline", broker=f"{folder.SCHEME}://" if embedded else settings.broker, set_as_current=False)
+    celery = Celery(
+        "streamline", broker=f"{folder.SCHEME}://localhost" if embedded else settings.broker, set_as_current=False
+    )
     celery.conf.update(
         task_default_queue=QUEUE,
         task_acks_late=False,

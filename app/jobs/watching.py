@@ -38,9 +38,13 @@ class Watcher:
         self._every = every_seconds
         self._waiters: set[_Waiter] = set()
         self._round: asyncio.Task[None] | None = None
+        self.closed = False
+        """The service stops: nobody waits here any more."""
 
     async def wait(self, job_id: str, seen: Mark, timeout: float) -> bool:
-        """Return True as soon as the job differs from `seen`, False after `timeout` seconds."""
+        """Return True as soon as the job differs from `seen`, False after `timeout` seconds or once this is closed."""
+        if self.closed:
+            return False
         waiter = _Waiter(job_id, seen, asyncio.get_running_loop().create_future())
         self._waiters.add(waiter)
         if self._round is None or self._round.done():
@@ -52,7 +56,14 @@ class Watcher:
             return False
         finally:
             self._waiters.discard(waiter)
-        return True
+        return not self.closed
+
+    def close(self) -> None:
+        """Let everybody who waits go on now: a stopping service answers them, and they ask the next one."""
+        self.closed = True
+        for waiter in self._waiters:
+            if not waiter.changed.done():
+                waiter.changed.set_result(None)
 
     async def _poll(self) -> None:
         while self._waiters:

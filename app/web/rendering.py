@@ -1,5 +1,6 @@
 """How pages are rendered: the one set of templates, and the filters that they use."""
 
+import re
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import HTMLResponse
 from fastapi.templating import Jinja2Templates
+from markupsafe import Markup, escape
 
 from app.api.deps import Caller
 from app.auth.logins import cookie_in
@@ -21,10 +23,15 @@ def _moment(time: datetime) -> str:
     return time.strftime("%Y-%m-%d %H:%M")
 
 
+def _commands(sentence: str) -> Markup:
+    """A sentence of ours with its commands, which stand between backticks, as code."""
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(sentence))))  # noqa: S704 - escaped
+
+
 _templates.env.filters |= {
     name: getattr(quantities, name) for name in ("count", "size", "ratio", "percent", "digits", "seconds")
 }
-_templates.env.filters["moment"] = _moment
+_templates.env.filters |= {"commands": _commands, "moment": _moment}
 _templates.env.globals["static"] = assets.address
 
 

@@ -89,6 +89,13 @@ def test_every_variable_of_the_units_and_of_compose_is_a_setting() -> None:
     for service in ("api", "worker", "worker-cpu", "migrate"):
         fields = {name.removeprefix("STREAMLINE_").lower() for name in COMPOSE["services"][service]["environment"]}
         assert {name for name in fields if not name.startswith("aws_")} <= set(Settings.model_fields)
+        assert COMPOSE["services"][service]["env_file"] == [{"path": ".env", "required": False}], "all others"
+
+
+def test_units_that_may_write_to_one_directory_say_where_to_name_another() -> None:
+    assert all(directives(unit)["ProtectSystem"] == ["strict"] for unit in UNITS.values())
+    for page in ("README.md", "systemd/environment.example"):
+        assert "ReadWritePaths=" in (DEPLOY / page).read_text()
 
 
 def test_everybody_is_given_the_time_to_stop_in_order() -> None:

@@ -29,6 +29,11 @@ def live_of(text: str) -> dict[str, Any]:
     return live
 
 
+def test_the_page_of_a_job_without_a_worker_says_which_command_starts_one(service: Service) -> None:
+    page = service.http.get(f"/jobs/{service.submit()['id']}", headers=PAGE).text
+    assert "start one with <code>streamline worker</code>." in page
+
+
 def test_the_list_is_filtered_by_state_model_and_labels_and_counts_what_it_leaves_out(service: Service) -> None:
     waiting = service.submit(labels={"team": "red", "run": "1"})["id"]
     failed = service.submit(labels={"team": "red"})["id"]

@@ -190,5 +190,5 @@ def test_a_bar_needs_a_task_that_can_be_measured(mirrored: Service) -> None:
 def test_a_mirror_that_is_not_there_fails_at_boot(tmp_path: Path) -> None:
     from app.settings import SettingsError, load_settings
 
-    with pytest.raises(SettingsError, match="STREAMLINE_.*task_data must name a directory"):
+    with pytest.raises(SettingsError, match="STREAMLINE_TASK_DATA must name a directory"):
         load_settings(task_data=tmp_path / "absent")

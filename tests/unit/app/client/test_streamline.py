@@ -99,6 +99,15 @@ def test_a_busy_service_is_asked_again_after_as_long_as_it_wants(use: Use) -> No
 
 
 @both
+def test_who_waits_for_a_job_is_not_sent_away_by_a_failure_in_between(use: Use) -> None:
+    done = (200, {"ETag": '"2"'}, json.dumps({"id": "j", "state": "succeeded"}).encode())
+    script = Script(OK, (500, {}, b"Internal Server Error"), done)
+    with served(script) as url:
+        assert use(url, "wait", "j")["state"] == "succeeded"
+    assert len(script.requests) == 3
+
+
+@both
 def test_a_submission_whose_answer_is_lost_is_sent_again_with_the_same_key(use: Use) -> None:
     still_at_work = json.dumps({"code": "idempotency_key_in_flight"}).encode()
     script = Script(HANG_UP, (409, {"Retry-After": "1"}, still_at_work), (503, {}, b""), OK)

@@ -63,6 +63,17 @@ def test_a_database_that_is_away_for_a_moment_ends_no_wait() -> None:
     assert asyncio.run(scene())
 
 
+def test_a_stopping_service_lets_everybody_go_at_once_and_keeps_nobody_who_comes_later() -> None:
+    async def scene() -> tuple[bool, bool]:
+        watcher = Watcher(lambda ids: dict.fromkeys(ids, OLD), every_seconds=0.01)
+        waiting = asyncio.create_task(watcher.wait("a", OLD, 60))
+        await asyncio.sleep(0.05)
+        watcher.close()
+        return await waiting, await watcher.wait("a", OLD, 60)
+
+    assert asyncio.run(asyncio.wait_for(scene(), 5)) == (False, False)
+
+
 def test_many_who_wait_cost_one_query_a_round() -> None:
     rounds: list[set[str]] = []
 

@@ -1,0 +1,46 @@
+"""The worker as a process: what it says when it cannot work as it was told to."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.conftest import REPOSITORY
+
+
+def worker(place: Path, **variables: str) -> "subprocess.Popen[str]":
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("STREAMLINE_")}
+    return subprocess.Popen(
+        [sys.executable, "-m", "worker"],
+        env=kept | {"PYTHONPATH": str(REPOSITORY), "STREAMLINE_DATA_DIR": str(place)} | variables,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=place,
+    )
+
+
+def test_a_port_for_metrics_that_is_taken_is_a_wrong_setting(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        refused = worker(tmp_path, STREAMLINE_WORKER_METRICS=f"127.0.0.1:{taken.getsockname()[1]}")
+        _, said = refused.communicate(timeout=60)
+    assert refused.returncode == 64, "which systemd does not try again"
+    assert said.startswith("STREAMLINE_WORKER_METRICS: nobody can listen on 127.0.0.1:")
+    assert said.count("\n") == 1
+
+
+def test_every_line_of_the_log_is_json_and_tells_no_password_also_what_celery_says(tmp_path: Path) -> None:
+    lines = []
+    with worker(tmp_path, STREAMLINE_BROKER_URL="redis://:hush@127.0.0.1:1/0") as running:
+        assert running.stderr is not None
+        for line in running.stderr:
+            lines.append(json.loads(line))
+            if "Cannot connect" in lines[-1]["event"]:
+                break
+        running.kill()
+    assert lines[-1]["logger"].startswith("celery.")
+    assert lines[-1]["level"] == "error"
+    assert "hush" not in json.dumps(lines)
