@@ -11,6 +11,7 @@ from fastapi.templating import Jinja2Templates
 from app.api.deps import Caller
 from app.auth.logins import cookie_in
 from app.auth.scopes import Scope
+from app.core.speedup import in_words as speedup_in_words
 from app.report import quantities
 from app.web import assets
 
@@ -24,7 +25,7 @@ def _moment(time: datetime) -> str:
 _templates.env.filters |= {
     name: getattr(quantities, name) for name in ("count", "size", "ratio", "percent", "digits", "seconds")
 }
-_templates.env.filters["moment"] = _moment
+_templates.env.filters |= {"moment": _moment, "speedup_in_words": speedup_in_words}
 _templates.env.globals["static"] = assets.address
 
 

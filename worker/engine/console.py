@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from app.core.speedup import in_words as speedup_in_words
 from app.core.windows import in_words
 from worker.engine.events import Event
 
@@ -77,6 +78,10 @@ def print_summary(report: Mapping[str, Any], console: Console | None = None) -> 
         if values := metrics.get(key):
             table.add_row(label, _number(values.get("dense")), "", _number(values.get("pruned")))
     console.print(table)
+    if (speedup := metrics.get("speedup")) is not None:
+        rounds = (report.get("benchmark") or {}).get("repeats")
+        said = speedup_in_words((metrics.get("intervals") or {}).get("speedup"), rounds)
+        console.print(f"decoding speed ×{speedup:.2f}: {said}", highlight=False)
 
 
 def _number(value: float | None) -> str:
