@@ -28,6 +28,7 @@ class ConsoleSink:
             transient=True,
         )
         self._task: TaskID | None = None
+        self._done = ""
 
     def write(self, event: Event) -> None:
         """Show one event."""
@@ -47,12 +48,19 @@ class ConsoleSink:
                 if self._task is not None:
                     self._progress.remove_task(self._task)
                     self._task = None
+                self._done = event["stage"]
                 how = "done before" if event["skipped"] else f"{event['seconds']:.1f} s"
                 say(f"[green]✓[/green] {event['stage']:<10} {how}", highlight=False)
             case "log":
                 say(f"  {event['message']}", highlight=False, markup=False)
             case "failed" | "finished":
                 self.close()
+
+    def stopped(self) -> str:
+        """What to say to who has stopped the run."""
+        if not self._done:
+            return "stopped before a stage was done; the same command begins anew."
+        return f"stopped; the same command goes on after `{self._done}`."
 
     def close(self) -> None:
         """Take the bar away."""
