@@ -6,7 +6,7 @@ from typing import NamedTuple
 from markupsafe import Markup
 
 from app.report.comparison import Comparison, Entry
-from app.report.labels import RADIUS, place
+from app.report.labels import RADIUS, Box, place
 from app.report.quantities import count, ratio
 from app.report.svg import WIDTH, Plot, Scale, Table, line, picture, shortened, tag, words, x_axis, y_axis
 
@@ -133,7 +133,9 @@ def _drawing(
         parts.append(tag("circle", hint, cx=right(x), cy=up(y), r=RADIUS, class_=f"dot {kind}"))
     names = (["dense"] if dense else []) + [shortened(point.called, 150) for point in ordered]
     places = ([dense] if dense else []) + [(x, y) for x, y, *_ in ordered]
-    labels = place(names, [(right(x), up(y)) for x, y in places], top=TOP - 14, bottom=BOTTOM)
+    whiskers = [Box(right(p.interval[0]), up(p.y) - 2, right(p.interval[1]), up(p.y) + 2) for p in points if p.interval]
+    dots = [(right(x), up(y)) for x, y in places]
+    labels = place(names, dots, top=TOP - 14, bottom=BOTTOM, others=whiskers)
     named = zip(names, labels, strict=True)
     parts += [words(label.x, label.baseline, called, kind="halo") for called, label in named if label]
     said = "; ".join(f"{p.called}: {across} {p.x:.3g}, perplexity {ratio(p.y)}" for p in points)
