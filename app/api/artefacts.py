@@ -12,6 +12,7 @@ from app.api.deps import Parts, Reader, Services, hub_caller
 from app.api.jobs import AUTH_ERRORS
 from app.api.negotiation import preferred
 from app.api.problems import documented
+from app.core import tasks
 from app.datasets import repository as datasets
 from app.hub.access import Caller
 from app.hub.byte_range import etag_matches
@@ -67,7 +68,9 @@ def _page(parts: Services, job_id: str, who: Caller, if_none_match: str | None) 
     with parts.read_sessions() as session:
         job = Job.of(service.find(session, job_id, who)).model_dump(mode="json")
         spec = job["spec"]
-        used = [spec["calibration"]["dataset"], *(spec["evaluation"]["perplexity"] or ())]
+        evaluation = spec["evaluation"]
+        own = [task for task in evaluation.get("tasks") or () if tasks.find(task) is None]
+        used = [spec["calibration"]["dataset"], *(evaluation["perplexity"] or ()), *own]
         names = {row.id: row.name for id_ in used if id_ and (row := datasets.get(session, id_)) is not None}
     try:
         page = render(json.loads(path.read_text(encoding="utf-8")), job, names)

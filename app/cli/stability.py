@@ -102,7 +102,11 @@ def _start_token(directory: Path) -> str | None:
 
 def show(found: dict[str, Any], console: Console | None = None) -> None:
     """Print a table: a row per task, and the mean."""
-    table = Table("task", *(("stability", "dense", "pruned", "retained", "right→wrong", "wrong→right", "KL")))
+    table = Table(box=None, padding=(0, 1, 0, 0))  # all of it at 80 columns, headings too
+    table.add_column("task", overflow="fold")
+    table.add_column("stability", no_wrap=True)
+    for name in ("dense", "pruned", "retained", "right→\nwrong", "wrong→\nright", "KL"):
+        table.add_column(name, justify="right", no_wrap=True)
     for name, task in found["tasks"].items():
         accuracy, flips = task["accuracy"], task["flips"]
         retained = accuracy["pruned"] / accuracy["dense"] if accuracy["dense"] else None

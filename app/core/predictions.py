@@ -55,7 +55,12 @@ def read_samples(path: Path, count_tokens: CountTokens | None) -> Questions:
         except (KeyError, TypeError, ValueError, IndexError) as error:
             if isinstance(error, PredictionsError):
                 raise
-            raise PredictionsError(f"{where} is no sample of lm-evaluation-harness: {error!r}") from None
+            if isinstance(error, KeyError):
+                there = ", ".join(map(str, sample)) or "nothing"
+                why = f"it has no field {error}; found: {there}. Give a file that lm_eval --log_samples wrote"
+            else:
+                why = f"{type(error).__name__}: {error}"
+            raise PredictionsError(f"{where} is no sample of lm-evaluation-harness: {why}") from None
         if identity in found:
             raise PredictionsError(
                 f"{where}: question {identity} is there twice; give a file of one run and one filter"

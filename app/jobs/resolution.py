@@ -11,6 +11,7 @@ from app.core.plan import Plan, make_plan
 from app.core.selection import ParameterCounts, SelectionError
 from app.core.starts import init_refusal
 from app.core.tasks import Task
+from app.core.training_fields import idle_field
 from app.errors import (
     BadRepoName,
     BadTarget,
@@ -253,6 +254,8 @@ def check_target(request: JobRequest | PlanRequest, facts: ModelFacts) -> None:
             raise ConflictingFields(f"{reason}.", pointer="/benchmark/backend")
         if reason := init_refusal(facts.config, kind, init):
             raise ReplacementRefused(f"{reason}.", pointer="/replacement/init")
+        if idle := idle_field(kind, request.replacement.model_dump(), facts.config):
+            raise ConflictingFields(f"{idle[1]}.", pointer=f"/replacement/{idle[0]}")
     except SelectionError as error:
         kind_of_error = BadTarget if error.pointer.startswith("/target") else ConflictingFields
         raise kind_of_error(f"{error}.", pointer=error.pointer) from None

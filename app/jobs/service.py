@@ -165,4 +165,8 @@ def _check_queue(session: Session, owner: str) -> None:
 
 
 def _unknown(job_id: str) -> JobNotFound:
-    return JobNotFound(f"There is no job {job_id[:64]!r}; GET /v1/jobs lists those that are.", parameter="job_id")
+    return JobNotFound(
+        f"There is no job {job_id[:64]!r}; a job's id is named in full, as `streamline status --json` and GET /v1/jobs "
+        "list them.",
+        parameter="job_id",
+    )

@@ -222,7 +222,8 @@ class Replacement(Section):
         None,
         ge=1,
         le=1_000_000_000,
-        description=f"Distinct training tokens, an upper bound. Default {defaults.TRAINING_TOKENS:,}, or "
+        description=f"Distinct tokens of the calibration text, an upper bound: of those to train on, and of those to "
+        f"score on, which are the first of them. Default {defaults.TRAINING_TOKENS:,}, or "
         f"{defaults.SELF_TEXT_TOKENS:,} for `{defaults.SELF_TEXT}`, because sampling is slow.",
     )
     batch_size: int | None = Field(

@@ -40,15 +40,18 @@ class Label:
     box: Box
 
 
-def place(names: Sequence[str], dots: Sequence[Dot], *, top: float, bottom: float) -> list[Label | None]:
+def place(
+    names: Sequence[str], dots: Sequence[Dot], *, top: float, bottom: float, others: Sequence[Box] = ()
+) -> list[Label | None]:
     """A place near each dot for its name, the first ones first; None where everything around is taken.
 
     Args:
         names: as they are to be drawn.
         dots: one for each name.
         top, bottom: what no label leaves; sideways it is the picture.
+        others: what else no label covers.
     """
-    taken = [Box(x - RADIUS, y - RADIUS, x + RADIUS, y + RADIUS) for x, y in dots]
+    taken = [*others, *(Box(x - RADIUS, y - RADIUS, x + RADIUS, y + RADIUS) for x, y in dots)]
     found: list[Label | None] = []
     for name, (x, y) in zip(names, dots, strict=True):
         label = next(

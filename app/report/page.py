@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from jinja2 import ChainableUndefined, Environment, FileSystemLoader, select_autoescape
 
+from app.core.speedup import in_words as speedup_in_words
 from app.core.windows import runs
 from app.report import quantities
 from app.report.comparison import mean_stability
@@ -107,7 +108,8 @@ def _with_names(report: dict[str, Any], names: Mapping[str, str]) -> dict[str, A
 
     found = dict(report)
     if evaluation := report.get("evaluation"):
-        found["evaluation"] = {**evaluation, "perplexity": renamed(evaluation["perplexity"])}
+        texts, tasks = renamed(evaluation["perplexity"]), renamed(evaluation.get("tasks") or {})
+        found["evaluation"] = {**evaluation, "perplexity": texts, "tasks": tasks}
     if lineage := report.get("lineage"):
         found["lineage"] = {**lineage, "data": renamed(lineage["data"])}
     return found
@@ -158,10 +160,14 @@ def _measures(report: Mapping[str, Any]) -> list[Measure]:
     if (stability := mean_stability(metrics)) is not None:
         found.append(Measure("stability", quantities.digits(stability), "mean over the tasks"))
     if decode := metrics.get("decode_tokens_per_second"):
+        # The rates' own medians may say another thing than the median of the rounds' ratios, on a machine that is busy.
         rates = " → ".join(quantities.digits(decode.get(side), "?") for side in ("dense", "pruned"))
         speedup = metrics.get("speedup")
         value = quantities.UNKNOWN if speedup is None else quantities.ratio(speedup)
-        found.append(Measure("decoding speed", value, f"{rates} tokens/s"))
+        interval = (metrics.get("intervals") or {}).get("speedup")
+        rounds = (report.get("benchmark") or {}).get("repeats")
+        paired = "" if speedup is None else f"{speedup_in_words(interval, rounds)}; each by itself: "
+        found.append(Measure("decoding speed", value, f"{paired}{rates} tokens/s"))
     if (memory := metrics.get("peak_memory_bytes")) and memory.get("dense"):
         both = " → ".join(quantities.size(memory.get(side)) for side in ("dense", "pruned"))
         found.append(Measure("peak memory", quantities.change(quantities.between(memory)), both))

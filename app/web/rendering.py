@@ -13,6 +13,7 @@ from markupsafe import Markup, escape
 from app.api.deps import Caller
 from app.auth.logins import cookie_in
 from app.auth.scopes import Scope
+from app.core.speedup import in_words as speedup_in_words
 from app.report import quantities
 from app.web import assets
 
@@ -31,7 +32,7 @@ def _commands(sentence: str) -> Markup:
 _templates.env.filters |= {
     name: getattr(quantities, name) for name in ("count", "size", "ratio", "percent", "digits", "seconds")
 }
-_templates.env.filters |= {"commands": _commands, "moment": _moment}
+_templates.env.filters |= {"commands": _commands, "moment": _moment, "speedup_in_words": speedup_in_words}
 _templates.env.globals["static"] = assets.address
 
 

@@ -13,6 +13,7 @@ from app.db.models import JobEventRow, JobRow
 from app.jobs import repository
 from tests.browser.conftest import at_work, finished_job, scores, visit
 from tests.integration.api.conftest import Service
+from tests.unit.app.report.reports import full
 
 pytestmark = pytest.mark.chromium
 
@@ -67,6 +68,27 @@ def test_a_curve_that_goes_on_after_a_kill_has_each_step_once_and_each_phase_its
         )
         assert drawn == [6, 3]
         assert found.said == []
+
+
+def test_the_scores_of_a_later_round_say_whose_they_are(browser: Browser, service: Service) -> None:
+    job_id, tell = at_work(service)
+    tell(("stage_started", {"round": 1, "rounds": 2}), ("scores", scores()), stage="score")
+    with visit(browser, service, f"/jobs/{job_id}") as found:
+        caption = found.page.locator("#scores-figure figcaption")
+        expect(caption).to_contain_text("higher score.")
+        expect(caption).not_to_contain_text("round")
+        tell(("stage_started", {"round": 2, "rounds": 2}), ("scores", scores(18)), stage="score")
+        expect(caption).to_contain_text("Of round 2 of 2: layers are numbered in what the rounds before left.")
+        assert found.said == []
+
+
+def test_the_speed_of_a_finished_job_says_whether_it_tells_anything(
+    browser: Browser, service: Service, tmp_path: Path
+) -> None:
+    metrics = full()["metrics"] | {"intervals": {"speedup": [0.9, 1.6]}}
+    with visit(browser, service, f"/jobs/{finished_job(service, tmp_path, metrics=metrics)}") as found:
+        told = "median of paired rounds, 95 % 0.90 to 1.60: too noisy to tell"
+        expect(found.page.locator(".measures")).to_contain_text(told)
 
 
 def test_the_end_is_shown_where_it_comes(browser: Browser, service: Service) -> None:

@@ -239,6 +239,23 @@ def test_a_receivers_code_takes_a_signed_message(page: str, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
+    ("better", "best"), [("higher", "best window of 2 layers: 0 to 1"), ("lower", "best window of 2 layers: 2 to 3")]
+)
+def test_the_notebook_picks_by_the_metrics_direction_among_what_was_scored(
+    better: str, best: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (block,) = (b for b in written_blocks() if b.page == "docs/how-to/research.md" and b.language == "python")
+    table = [[0.1, 0.9, None], [0.1, None, None], [0.1, 0.2, None], [0.1, None, None]]
+    scores = {"metric": "made up", "better": better, "table": table}
+    report = {"scores": scores, "removed_layers": [1, 2], "metrics": {"perplexity": {}, "speedup": None}}
+    exec(block.text[block.text.index("scores, size =") :], {"report": report})
+    assert best in capsys.readouterr().out
+    report["removed_layers"] = [0, 1, 2]  # in several rounds: none was scored at once
+    exec(block.text[block.text.index("scores, size =") :], {"report": report})
+    assert "best window" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
     "block", [b for b in written_blocks() if b.language not in (*RUN, "text")], ids=lambda b: b.place
 )
 def test_what_is_shown_as_data_is_what_its_reader_takes(block: Block, tmp_path: Path) -> None:

@@ -8,21 +8,21 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
-import json
 import os
 import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import NoReturn, TextIO
 
 from app.core.leash import follow_parent
 from worker.engine.console import ConsoleSink, print_summary
 from worker.engine.errors import EngineError, Stopped
 from worker.engine.events import Emitter, JsonLines
+from worker.engine.finished_run import refuse_other_run
 from worker.engine.recipe import Recipe
-from worker.engine.request import add_arguments, check, check_texts, recipe_from
+from worker.engine.recipe_file import recipe_of_file
+from worker.engine.request import add_arguments, check, check_flags, check_texts, recipe_from
 
 EXIT_FAILED = 1
 EXIT_USAGE = 64  # EX_USAGE of sysexits.h
@@ -42,6 +42,9 @@ examples:
 
   # Run a fully resolved recipe, as a previous run left it in OUT/recipe.json.
   python -m worker.engine --recipe ./run/recipe.json --out ./again
+
+  # Repeat a job of a service: its recipe does not tell where model and texts lay.
+  python -m worker.engine --recipe ./recipe.json --out ./again --model ./llama --calibration train.jsonl
 
 The result is a Hugging Face directory in OUT/checkpoint, with the measurements in OUT/report.json. A run that was
 stopped goes on from its last finished stage when it is started again with the same arguments.
@@ -77,13 +80,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     stream = _own_stdout() if options.json else sys.stdout
     signal.signal(signal.SIGTERM, _stop)
     try:
-        recipe = Recipe.from_json(_read_recipe(options.recipe)) if options.recipe else recipe_from(options)
+        recipe = recipe_of_file(options) if options.recipe else recipe_from(options)
         check(recipe)
+        if not (options.overwrite or options.json or options.leashed):  # a program knows what its directories hold
+            refuse_other_run(recipe, options.out)
         if options.processes is not None and options.processes < 1:
             raise EngineError("bad_usage", f"--processes is {options.processes} but must be at least 1")
         if options.activation_bytes is not None and options.activation_bytes < 0:
             raise EngineError("bad_usage", f"--activation-bytes is {options.activation_bytes} but must be at least 0")
         if not options.recipe:
+            check_flags(options)
             check_texts(recipe)
     except EngineError as error:
         sys.stderr.write(f"python -m worker.engine: {error.detail}\n")
@@ -130,6 +136,7 @@ def _run(recipe: Recipe, options: argparse.Namespace, stream: TextIO) -> int:
     except (Stopped, KeyboardInterrupt) as stop:
         if isinstance(sink, ConsoleSink):
             sink.close()
+            sys.stderr.write(f"{sink.stopped()}\n")
         return EXIT_STOPPED if isinstance(stop, Stopped) else 128 + signal.SIGINT
     if not options.json:
         print_summary(report)
@@ -147,13 +154,6 @@ def _own_stdout() -> TextIO:
     stream = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     return stream
-
-
-def _read_recipe(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise EngineError("bad_recipe", f"recipe {path} cannot be read: {error}") from error
 
 
 def _leave(code: int) -> NoReturn:

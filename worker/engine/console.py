@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from app.core.speedup import in_words as speedup_in_words
 from app.core.windows import in_words
 from worker.engine.events import Event
 
@@ -27,6 +28,7 @@ class ConsoleSink:
             transient=True,
         )
         self._task: TaskID | None = None
+        self._done = ""
 
     def write(self, event: Event) -> None:
         """Show one event."""
@@ -46,12 +48,19 @@ class ConsoleSink:
                 if self._task is not None:
                     self._progress.remove_task(self._task)
                     self._task = None
+                self._done = event["stage"]
                 how = "done before" if event["skipped"] else f"{event['seconds']:.1f} s"
                 say(f"[green]✓[/green] {event['stage']:<10} {how}", highlight=False)
             case "log":
                 say(f"  {event['message']}", highlight=False, markup=False)
             case "failed" | "finished":
                 self.close()
+
+    def stopped(self) -> str:
+        """What to say to who has stopped the run."""
+        if not self._done:
+            return "stopped before a stage was done; the same command begins anew."
+        return f"stopped; the same command goes on after `{self._done}`."
 
     def close(self) -> None:
         """Take the bar away."""
@@ -77,6 +86,10 @@ def print_summary(report: Mapping[str, Any], console: Console | None = None) -> 
         if values := metrics.get(key):
             table.add_row(label, _number(values.get("dense")), "", _number(values.get("pruned")))
     console.print(table)
+    if (speedup := metrics.get("speedup")) is not None:
+        rounds = (report.get("benchmark") or {}).get("repeats")
+        said = speedup_in_words((metrics.get("intervals") or {}).get("speedup"), rounds)
+        console.print(f"decoding speed ×{speedup:.2f}: {said}", highlight=False)
 
 
 def _number(value: float | None) -> str:

@@ -63,7 +63,7 @@ class Replacement:
         learning_rate: peak of the schedule.
         second_epochs: passes of the second step.
         second_learning_rate: peak of its schedule.
-        tokens: distinct training tokens, an upper bound.
+        tokens: distinct tokens of the calibration text, an upper bound; scoring looks at the first of them.
         batch_size: sequences per optimiser step.
     """
 

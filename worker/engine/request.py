@@ -23,6 +23,7 @@ from app.core.conflicts import backend_refusal, check_selection
 from app.core.selection import Selection, SelectionError, Target, window_size
 from app.core.starts import init_refusal
 from app.core.task_rows import read_questions
+from app.core.training_fields import idle_field
 from worker.engine import fetch
 from worker.engine.errors import EngineError
 from worker.engine.recipe import (
@@ -61,8 +62,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     run = parser.add_argument_group("the run")
     run.add_argument("--out", type=Path, required=True, metavar="DIR", help="workspace: stages, checkpoint and report")
     run.add_argument(
-        "--cache", type=Path, default=default_cache(), metavar="DIR", help="kept between runs: sampled text"
+        "--cache",
+        type=Path,
+        default=default_cache(),
+        metavar="DIR",
+        help="kept between runs: sampled text (%(default)s)",
     )
+    run.add_argument("--overwrite", action="store_true", help="also where DIR holds a finished run of another recipe")
     run.add_argument("--json", action="store_true", help="print events as JSON lines on stdout")
     run.add_argument("--leashed", action="store_true", help="end when standard input ends: with the parent")
     run.add_argument(
@@ -73,7 +79,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--processes", type=int, metavar="N", help="train with N processes (default: one per CUDA device, else 1)"
     )
     run.add_argument(
-        "--recipe", type=Path, metavar="FILE", help="a resolved recipe; no other flag but these then counts"
+        "--recipe",
+        type=Path,
+        metavar="FILE",
+        help="a resolved recipe; only these flags count then, and --model, --calibration, --evaluate, --task-data and "
+        "--rival, which say where its files are here",
     )
     model = parser.add_argument_group("what to compress")
     model.add_argument("--model", type=Path, metavar="DIR", help="a Hugging Face directory with safetensors")
@@ -103,7 +113,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--second-epochs", type=int, default=defaults.SECOND_EPOCHS, help="of the second step of a+b (%(default)s)"
     )
     block.add_argument("--second-learning-rate", type=float, metavar="F", help="its peak (by hidden size)")
-    block.add_argument("--tokens", type=int, metavar="N", help="distinct training tokens at most")
+    block.add_argument("--tokens", type=int, metavar="N", help="distinct tokens to score and train on at most")
     block.add_argument("--batch-size", type=int, metavar="N", help="sequences per training step")
     healing = parser.add_argument_group("further training of the whole (needs it in memory)")
     healing.add_argument("--healing", choices=("lora",), help="adapters, merged before writing (default: none)")
@@ -265,6 +275,16 @@ def _text(path: Path | None, column: str, name: str) -> Text:
     return Text(None if path is None else str(path.resolve()), column, name if path is None else path.stem)
 
 
+def check_flags(options: argparse.Namespace) -> None:
+    """Refuse flags that tell how to train, beside a kind that is not trained.
+
+    Raises:
+        EngineError: `bad_usage`, naming the field.
+    """
+    if found := idle_field(options.kind, vars(options), fetch.read_config(options.model)):
+        raise EngineError("bad_usage", f"replacement.{found[0]}: {found[1]}")
+
+
 def check(recipe: Recipe) -> None:
     """Refuse what config and file names alone show to be impossible.
 
@@ -347,13 +367,16 @@ def check_texts(recipe: Recipe) -> None:
         return
     from transformers import AutoTokenizer  # takes seconds to import, and only texts need it
 
-    from worker.engine.text import text_windows
+    from worker.engine.text import read_documents, token_windows
 
     tokenizer = AutoTokenizer.from_pretrained(
         recipe.model.path, local_files_only=True, trust_remote_code=recipe.trust_remote_code
     )
     for text in texts:
-        text_windows(text, tokenizer, recipe.scoring.sequence_length, limit=1)
+        path = Path(text.path or "")
+        documents = read_documents(path, text.column)
+        length, flag = recipe.scoring.sequence_length, "--sequence-length"
+        token_windows(documents, tokenizer, length, limit=1, name=path.name, to_lower=flag)
 
 
 def _check_numbers(recipe: Recipe, config: Config) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,10 @@ HELD_OUT_SHARE = 10
 """One window in ten is held out of the calibration text where no evaluation text is named."""
 
 _DOCUMENTS_PER_CALL = 256
+_KINDS: Mapping[type, str] = {
+    bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object", type(None): "null",
+    str: "a text",
+}  # fmt: skip
 
 
 def read_documents(path: Path, column: str) -> Iterator[str]:
@@ -49,8 +53,15 @@ def _document(path: Path, number: int, line: str, column: str) -> str:
         row = json.loads(line)
     except json.JSONDecodeError as error:
         raise EngineError("bad_text", f"{path.name} line {number} is not JSON: {error.msg}") from error
-    if not isinstance(row, dict) or not isinstance(row.get(column), str):
-        found = ", ".join(row) if isinstance(row, dict) else type(row).__name__
+    if isinstance(row, dict) and column in row and not isinstance(row[column], str):
+        found = _KINDS.get(type(row[column]), type(row[column]).__name__)
+        raise EngineError(
+            "bad_text",
+            f"{path.name} line {number}: column {column!r} holds {found}, not text; mend the row or name another "
+            "column",
+        )
+    if not isinstance(row, dict) or column not in row:
+        found = ", ".join(row) if isinstance(row, dict) else _KINDS.get(type(row), type(row).__name__)
         raise EngineError("bad_text", f"{path.name} line {number} has no text in column {column!r}; found: {found}")
     text: str = row[column]
     return text
@@ -71,6 +82,7 @@ def token_windows(
     *,
     limit: int | None = None,
     name: str = "the text",
+    to_lower: str = "scoring.sequence_length",
     stride: int | None = None,
 ) -> Tensor:
     """Return windows of token ids [windows, length], int32; the remainder of less than a stride is dropped.
@@ -81,6 +93,7 @@ def token_windows(
         length: tokens per window.
         limit: windows at most; reading stops there.
         name: what errors call the text.
+        to_lower: what errors call the length.
         stride: tokens from the start of a window to that of the next; None: `length`, so that windows do not overlap.
 
     Raises:
@@ -103,8 +116,7 @@ def token_windows(
     if windows == 0:
         raise EngineError(
             "text_too_short",
-            f"{name} has {count} tokens, too few for one sequence of {length}; give more text or lower "
-            "scoring.sequence_length",
+            f"{name} has {count} tokens, too few for one sequence of {length}; give more text or lower {to_lower}",
         )
     return torch.cat(parts).unfold(0, length, step)[:limit]
 

@@ -41,8 +41,13 @@ def draw(report: Mapping[str, Any]) -> Plot | None:
     cut = " and ".join(named(run) for run in removed) or "no layers"
     caption = (
         f"{metric.capitalize()} of all windows of layers: brighter is more redundant. Outlined: what was cut, {cut}. "
-        f"Dots: the best window of each size. {scores.get('stopped', '')}"
+        f"Dots: the best window of each size.{_sentence(scores.get('stopped') or '')}"
     )
+    if rounds := len(report.get("rounds") or []):
+        caption += (
+            f" This is what the first of {rounds} rounds scored, the dense model; each later one scored what the round "
+            "before had left, and what it cut is outlined by the dense model's numbers."
+        )
     drawing = picture(
         "heatmap",
         "Score of every window of layers",
@@ -50,7 +55,11 @@ def draw(report: Mapping[str, Any]) -> Plot | None:
         bottom + 58,
         *parts,
     )
-    return Plot("heatmap", "Window scores", caption.strip(), drawing, _table(cells, higher))
+    return Plot("heatmap", "Window scores", caption, drawing, _table(cells, higher))
+
+
+def _sentence(said: str) -> str:
+    return f" {said[0].upper()}{said[1:].rstrip('.')}." if said else ""
 
 
 def _shades(cells: Cells, higher: bool) -> dict[tuple[int, int], float]:

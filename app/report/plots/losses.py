@@ -9,6 +9,7 @@ from app.report.quantities import digits
 from app.report.svg import WIDTH, Plot, Scale, Table, legend, line, picture, tag, words, x_axis, y_axis
 
 LEFT, TOP, RIGHT, HEIGHT, BELOW = 52, 50, WIDTH - 12, 190, 60
+_MOST_TOLD = 3  # phases whose course is told in words
 _LOG_FROM = 4.0  # a loss that falls by this factor is drawn by ratios
 
 Points = list[tuple[float, float]]
@@ -25,11 +26,13 @@ def draw(report: Mapping[str, Any]) -> Plot | None:
     rows = [
         [name, f"{point['step']}", digits(point["loss"])] for name, phase, _ in phases for point in phase["held_out"]
     ]
-    _, last, _ = phases[-1]
-    said = f"held-out {last['loss']} fell from {digits(last['held_out'][0]['loss'])} to {digits(last.get('best'))}"
-    caption = f"Loss over the steps of training; {said} on sequences that were not trained on."
+    told = phases if len(phases) <= _MOST_TOLD else phases[-1:]
+    said = "; ".join(
+        f"{name} from {digits(phase['held_out'][0]['loss'])} to {digits(phase.get('best'))}" for name, phase, _ in told
+    )
+    caption = f"Loss over the steps of training, on sequences that were not trained on: {said}."
     if relative := training.get("relative_error"):
-        caption += f" What is left of the cut's error: {relative:.0%}."
+        caption += f" What is left of the cut's error in the hidden states (mse) at the end: {relative:.0%}."
     drawing = picture("losses", "Training and held-out loss", caption, panel * len(phases) - 16, *parts)
     table = Table(("loss", "step", "held out"), rows)
     return Plot("losses", "Training", caption, drawing, table)
@@ -74,7 +77,7 @@ def _panel(name: str, phase: Mapping[str, Any], cut: float | None, offset: float
     for (x, y), (step, loss) in zip(placed(held_out), held_out, strict=True):
         hint = tag("title", f"step {step:.0f}: held-out loss {digits(loss)}")
         parts.append(tag("circle", hint, cx=x, cy=y, r=3.5, class_="dot pruned"))
-    keys = (("soft", name), ("pruned", "held out"))
+    keys = (("soft", f"{name}, training"), ("pruned", "held out"))
     parts.append(legend(keys, LEFT, offset + 14))
     return Markup("").join(parts)
 

@@ -1,30 +1,52 @@
 """Quality against speed and against size, a dot per job; the front joins those that no other job beats."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from markupsafe import Markup
 
 from app.report.comparison import Comparison, Entry
-from app.report.labels import RADIUS, place
+from app.report.labels import RADIUS, Box, place
 from app.report.quantities import count, ratio
 from app.report.svg import WIDTH, Plot, Scale, Table, line, picture, shortened, tag, words, x_axis, y_axis
 
 LEFT, TOP, RIGHT, BOTTOM = 52, 40, WIDTH - 20, 270
 
-Point = tuple[float, float, bool, str]
-"""Across, up, whether it is on the front, and what it is called."""
+_LONGEST = 20
+"""Characters of a field's value that still names a dot."""
+_SELF_EVIDENT = frozenset({"replacement.kind", "target.sparsity"})
+"""Fields whose values need no name beside them."""
+
+
+class Point(NamedTuple):
+    """A dot: across, up, whether it is on the front, what it is called, and the ends of its interval across."""
+
+    x: float
+    y: float
+    chosen: bool
+    called: str
+    interval: Sequence[float] | None = None
 
 
 def speed(comparison: Comparison) -> Plot | None:
     """Perplexity over the dense model's against the speed-up of decoding; the dense model itself is the cross."""
+    called = labels(comparison)
     points = [
-        (entry.speedup, entry.perplexity_ratio, entry.fastest_for_its_quality, label(entry))
+        Point(
+            entry.speedup, entry.perplexity_ratio, entry.fastest_for_its_quality, called[entry.id],
+            entry.speedup_interval,
+        )
         for entry in comparison.entries
         if entry.speedup is not None and entry.perplexity_ratio is not None
-    ]
+    ]  # fmt: skip
     caption = "To the lower right is better: faster, and closer to the dense model. The line joins what nothing beats."
-    head = ("job", "speed-up", "perplexity ratio", "on the front")
-    rows = [[name, ratio(x), ratio(y), "yes" if best else ""] for x, y, best, name in points]
+    if any(point.interval for point in points):
+        caption += " Whiskers: 95 % of the speed-up; one that reaches over 1 is too noisy to tell."
+    head = ("job", "speed-up", "95 %", "perplexity ratio", "on the front")
+    rows = [
+        [p.called, ratio(p.x), " to ".join(map(ratio, p.interval or ())), ratio(p.y), "yes" if p.chosen else ""]
+        for p in points
+    ]
     drawing = _drawing("pareto-speed", "Quality against speed", "speed-up of decoding", points, (1.0, 1.0))
     return (
         None if drawing is None else Plot("pareto-speed", "Quality against speed", caption, drawing, Table(head, rows))
@@ -33,14 +55,15 @@ def speed(comparison: Comparison) -> Plot | None:
 
 def size(comparison: Comparison) -> Plot | None:
     """Perplexity over the dense model's against the parameters that are left, in millions; dense is the cross."""
+    called = labels(comparison)
     points = [
-        (entry.parameters / 1e6, entry.perplexity_ratio, entry.smallest_for_its_quality, label(entry))
+        Point(entry.parameters / 1e6, entry.perplexity_ratio, entry.smallest_for_its_quality, called[entry.id])
         for entry in comparison.entries
         if entry.parameters is not None and entry.perplexity_ratio is not None
     ]
     caption = "To the lower left is better: smaller, and closer to the dense model. The line joins what nothing beats."
     head = ("job", "parameters", "perplexity ratio", "on the front")
-    rows = [[name, count(x * 1e6), ratio(y), "yes" if best else ""] for x, y, best, name in points]
+    rows = [[p.called, count(p.x * 1e6), ratio(p.y), "yes" if p.chosen else ""] for p in points]
     dense = _dense_size(comparison)
     cross = None if dense is None else (dense, 1.0)
     drawing = _drawing("pareto-size", "Quality against size", "million parameters", points, cross)
@@ -57,10 +80,25 @@ def _dense_size(comparison: Comparison) -> float | None:
     return sizes[0] if sizes and len({entry.model for entry in comparison.entries}) == 1 else None
 
 
-def label(entry: Entry) -> str:
-    """A job as a dot is called: by what it did differently, at best, else by its id."""
-    told = [entry.recipe[name] for name in ("replacement.kind", "target.sparsity") if entry.recipe.get(name)]
-    return " ".join(told) or entry.id[:8]
+def labels(comparison: Comparison) -> dict[str, str]:
+    """What each job's dot is called, by the job's id; two that would be called the same have their ids too."""
+    names = {entry.id: _label(entry) for entry in comparison.entries}
+    several = {name for name in names.values() if list(names.values()).count(name) > 1}
+    return {
+        id_: (f"{name} {id_[:8]}" if name else id_[:8]) if not name or name in several else name
+        for id_, name in names.items()
+    }
+
+
+def _label(entry: Entry) -> str:
+    """A job by its user's labels, or by what it did differently, as far as that is short."""
+    if entry.labels:
+        return " ".join(entry.labels.values())
+    told = {name: value for name, value in entry.recipe.items() if value and len(value) <= _LONGEST}
+    first = sorted(told, key=lambda name: name not in _SELF_EVIDENT)
+    return ", ".join(
+        told[name] if name in _SELF_EVIDENT else f"{name.rpartition('.')[2]} {told[name]}" for name in first
+    )
 
 
 def _drawing(
@@ -68,10 +106,11 @@ def _drawing(
 ) -> Markup | None:
     if not points:
         return None
-    xs = [x for x, *_ in points] + ([dense[0]] if dense else [])
+    xs = [x for x, *_ in points] + [end for point in points for end in point.interval or ()]
+    xs += [dense[0]] if dense else []
     ys = [y for _, y, *_ in points] + [1.0]
     right, up = _padded(xs, LEFT, RIGHT), _padded(ys, BOTTOM, TOP)
-    best = sorted((x, y) for x, y, chosen, _ in points if chosen)
+    best = sorted((point.x, point.y) for point in points if point.chosen)
     parts = [
         words(0, TOP - 22, "perplexity, of the dense model's", kind="axis"),
         y_axis(up, LEFT, RIGHT, form="{:.4g}"),
@@ -85,16 +124,21 @@ def _drawing(
         parts.append(tag("path", tag("title", "dense"), d=cross, class_="line dense"))
     # Those on the front are named first, then whoever has room; a dot without a name has it in its hint and the table.
     ordered = sorted(points, key=lambda point: not point[2])
-    for x, y, chosen, called in ordered:
+    for x, y, chosen, called, interval in ordered:
         hint = tag("title", f"{called}: {across} {x:.3g}, perplexity {ratio(y)}")
         kind = "pruned" if chosen else "dense"
+        if interval:
+            low, high = map(right, interval)
+            parts.append(tag("line", x1=low, x2=high, y1=up(y), y2=up(y), class_=f"interval {kind}"))
         parts.append(tag("circle", hint, cx=right(x), cy=up(y), r=RADIUS, class_=f"dot {kind}"))
-    names = (["dense"] if dense else []) + [shortened(called, 150) for *_, called in ordered]
+    names = (["dense"] if dense else []) + [shortened(point.called, 150) for point in ordered]
     places = ([dense] if dense else []) + [(x, y) for x, y, *_ in ordered]
-    labels = place(names, [(right(x), up(y)) for x, y in places], top=TOP - 14, bottom=BOTTOM)
+    whiskers = [Box(right(p.interval[0]), up(p.y) - 2, right(p.interval[1]), up(p.y) + 2) for p in points if p.interval]
+    dots = [(right(x), up(y)) for x, y in places]
+    labels = place(names, dots, top=TOP - 14, bottom=BOTTOM, others=whiskers)
     named = zip(names, labels, strict=True)
     parts += [words(label.x, label.baseline, called, kind="halo") for called, label in named if label]
-    said = "; ".join(f"{called}: {across} {x:.3g}, perplexity {ratio(y)}" for x, y, _, called in points)
+    said = "; ".join(f"{p.called}: {across} {p.x:.3g}, perplexity {ratio(p.y)}" for p in points)
     return picture(name, title, said, BOTTOM + 44, *parts)
 
 

@@ -12,6 +12,7 @@ from app.report.svg import WIDTH, Plot, Scale, Table, legend, picture, tag, word
 LEFT, TOP, RIGHT, BOTTOM = 46, 46, WIDTH - 8, 230
 
 
+_TITLES = {"cosine": "Similarity", "dot": "Similarity", "angular": "Distance", "euclidean": "Distance"}
 _STUB = 5.0  # height of a bar that ends below the picture
 _FENCES = 3.0  # Tukey's outer fences: quartile ranges beyond the quartile
 
@@ -74,7 +75,8 @@ def draw(report: Mapping[str, Any]) -> Plot | None:
     rows = [
         [str(layer), digits(value), "cut" if layer in removed else "kept"] for layer, value in sorted(values.items())
     ]
-    return Plot("similarity", "Similarity by layer", caption, drawing, Table(("layer", metric, ""), rows))
+    title = f"{_TITLES.get(metric, 'Score')} by layer"
+    return Plot("similarity", title, caption, drawing, Table(("layer", metric, ""), rows))
 
 
 def _range(values: list[float]) -> tuple[float, float]:

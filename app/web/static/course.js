@@ -4,7 +4,7 @@ const PACE_SAMPLES = 24;
 
 export function newCourse(names) {
   return {
-    state: "", attempt: 0, last: 0, stage: null, part: "", pace: null, scores: null, windows: [], curves: new Map(),
+    state: "", attempt: 0, last: 0, stage: null, part: "", pace: null, scores: null, scored: "", windows: [], curves: new Map(),
     stages: new Map(names.map(name => [name, {state: "ahead", seconds: 0, skipped: false}])),
   };
 }
@@ -59,6 +59,7 @@ const HANDLERS = {
   },
   scores(course, data) {
     course.scores = data;
+    course.scored = course.part;
     course.windows = [];
   },
   selected(course, data) {

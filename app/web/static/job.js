@@ -49,7 +49,8 @@ function paintFigure(id, drawing, captionOf) {
 function scoresCaption() {
   const better = course.scores.better === "higher" ? "higher" : "lower";
   const gone = course.windows.length ? " Outlined: what goes." : "";
-  return `${course.scores.metric} of all windows of layers: brighter is more redundant, the ${better} score.${gone}`;
+  const later = /^round (?!1 )/.test(course.scored) ? ` Of ${course.scored}: layers are numbered in what the rounds before left.` : "";
+  return `${course.scores.metric} of all windows of layers: brighter is more redundant, the ${better} score.${gone}${later}`;
 }
 
 function paintStages() {

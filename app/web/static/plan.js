@@ -15,7 +15,7 @@ export function sentences(plan, request) {
     `${whole(parameters.dense)} → ${whole(parameters.pruned)} parameters: ${(100 * plan.sparsity).toFixed(1)} % smaller.`,
     `Needs about ${bytes(plan.estimated.memory_bytes)} of memory and ${bytes(plan.estimated.disk_bytes)} of disk beside the dense model's own files.`,
   ];
-  if (cost.count > 1) said.splice(2, 0, `${cost.count} replacements give ${(100 * cost.share_given_back).toFixed(1)} % of what goes back.`);
+  if (cost.count > 1 && cost.parameters_each > 0) said.splice(2, 0, `${cost.count} replacements give ${(100 * cost.share_given_back).toFixed(1)} % of what goes back.`);
   return said;
 }
 

@@ -73,6 +73,16 @@ def test_counts_in_the_file_need_no_tokenizer(tmp_path: Path, capsys: pytest.Cap
     assert "1.000" in out
 
 
+def test_every_heading_is_there_at_80_columns(
+    files: tuple[Path, Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    _, out, _ = run(capsys, *files, "--tokenizer", MODEL)
+    assert "…" not in out
+    assert {"task", "stability", "dense", "pruned", "retained", "right→", "wrong→", "KL"} <= set(out.split())
+    assert max(map(len, out.splitlines())) <= 80
+
+
 @pytest.mark.parametrize("label", [0, "A"])
 def test_opencompass_folders_need_nothing_else(
     label: int | str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -106,6 +116,7 @@ def test_opencompass_folders_need_nothing_else(
     [
         ([sample(0, (-2.0, -16.0), True)], "questions are in one file only"),
         ([sample(0, (-2.0, -16.0), True, doc_hash="x"), sample(1, (-3.0, -1.0), True)], "question 0 is not the same"),
+        ([{"text": "hello"}], "it has no field 'doc_id'; found: text. Give a file that lm_eval --log_samples wrote."),
         ([{"doc_id": 0, "metrics": ["exact_match"]}], "has no accuracy `acc` (metrics: exact_match)"),
         ([sample(0, (math.nan, -16.0), True)], "log-likelihood of question 0 is not a finite number"),
         ([sample(0, (-1.0, -16.0), True)] * 2, "question 0 is there twice"),

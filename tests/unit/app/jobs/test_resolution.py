@@ -97,6 +97,9 @@ def test_resolving_a_resolved_request_changes_nothing(
         ({"kind": "ffn", "layers": 2}, ConflictingFields, "/replacement/layers"),
         ({"kind": "linear_merged", "init": "first"}, ReplacementRefused, "/replacement/init"),
         ({"kind": "none", "init": "closed_form"}, ReplacementRefused, "/replacement/init"),
+        ({"kind": "none", "loss": "kd"}, ConflictingFields, "/replacement/loss"),
+        ({"kind": "linear_merged", "epochs": 9}, ConflictingFields, "/replacement/epochs"),
+        ({"kind": "none", "learning_rate": 0.5}, ConflictingFields, "/replacement/learning_rate"),
     ],
 )
 def test_replacements_that_mean_nothing_are_refused_by_the_field(

@@ -33,6 +33,54 @@ def test_only_what_differs_is_told_and_names_and_labels_are_no_difference() -> N
     assert found.entries[2].recipe == {"target.sparsity": "", "seed": "0", "target.layers": "12"}
 
 
+def of(name: str, kind: str, **replacement: Any) -> dict[str, Any]:
+    trained = {"loss": "mse", "epochs": 4, "divergence": "forward", "second_epochs": 1, "layers": 1}
+    return job(name, 1.0, 1.1, 75, replacement={"kind": kind, **trained, **replacement})
+
+
+@pytest.mark.parametrize(
+    ("jobs", "fields"),
+    [
+        ([of("a", "none", loss="kd", epochs=9), of("b", "none")], []),
+        ([of("a", "none", loss="kd"), of("b", "linear_merged", epochs=9)], ["replacement.kind"]),
+        ([of("a", "none", epochs=9), of("b", "ffn", epochs=8)], ["replacement.kind"]),
+        ([of("a", "ffn", epochs=9), of("b", "ffn", layers=2)], ["replacement.epochs"]),
+        ([of("a", "ffn", divergence="reverse"), of("b", "ffn", second_epochs=3)], []),
+        ([of("a", "ffn", loss="mse+kd"), of("b", "ffn")], ["replacement.loss"]),
+        ([of("a", "layer", layers=2), of("b", "layer"), of("c", "none")], ["replacement.kind", "replacement.layers"]),
+    ],
+)
+def test_what_a_kind_or_a_loss_makes_no_use_of_is_no_difference(jobs: list[dict[str, Any]], fields: list[str]) -> None:
+    assert compare(jobs).fields == fields
+
+
+def test_the_data_of_a_task_differ_only_between_jobs_that_ask_it() -> None:
+    def asks(name: str, **data: str) -> dict[str, Any]:
+        return job(name, 1.0, 1.1, 75, evaluation={"tasks": list(data), "task_data": data})
+
+    assert compare([asks("a"), asks("b", piqa="ds-1")]).fields == ["evaluation.tasks"]
+    assert compare([asks("a", piqa="ds-2"), asks("b", piqa="ds-1")]).fields == ["evaluation.task_data.piqa"]
+
+
+def test_dots_are_called_by_what_tells_the_jobs_apart() -> None:
+    layers = [of("a", "layer", loss="mse"), of("b", "layer", loss="lm"), of("c", "layer", loss="lm")]
+    assert pareto.labels(compare(layers)) == {"a": "loss mse", "b": "loss lm b", "c": "loss lm c"}
+    named = [each | {"spec": each["spec"] | {"labels": {"try": each["id"] * 2, "team": "x"}}} for each in layers]
+    assert pareto.labels(compare(named)) == {"a": "aa", "b": "bb", "c": "cc"}
+    assert pareto.labels(compare([layers[0], layers[0] | {"id": "d"}])) == {"a": "a", "d": "d"}
+
+
+def test_an_interval_of_the_speed_is_drawn_where_there_is_one() -> None:
+    known = job("a", 1.0, 1.1, 75, seed=3)
+    known["result"]["metrics"]["intervals"] = {"speedup": [0.9, 1.2]}
+    plot = pareto.speed(compare([known, JOBS[1]]))
+    assert plot is not None
+    assert plot.picture.count('class="interval') == 1
+    assert "too noisy to tell" in plot.caption
+    assert plot.table is not None
+    assert [row[2] for row in plot.table.rows] == ["×0.900 to ×1.20", ""]
+
+
 def test_what_another_job_beats_is_not_on_the_front() -> None:
     entries = compare(JOBS).entries
     assert [entry.fastest_for_its_quality for entry in entries] == [True, False, True]

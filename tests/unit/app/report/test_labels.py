@@ -31,3 +31,10 @@ def test_where_a_dozen_dots_are_one_the_first_ones_keep_their_names() -> None:
     named = [label is not None for label in labels]
     assert named == sorted(named, reverse=True)
     assert 4 <= sum(named) < 12
+
+
+def test_a_name_leaves_free_what_else_is_drawn() -> None:
+    whisker = Box(150, 148, 260, 152)
+    (label,) = place(["loss kd"], [(200.0, 150.0)], top=26, bottom=270, others=[whisker])
+    assert label is not None
+    assert not label.box.meets(whisker)

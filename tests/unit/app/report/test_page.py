@@ -56,6 +56,45 @@ def test_every_plot_is_drawn_named_and_described_with_its_numbers_beside_it() ->
     assert "it does not fit beside the others" in page.words
 
 
+def test_the_speed_says_what_it_is_the_median_of_and_whether_that_tells_anything() -> None:
+    found = full()
+    found["metrics"]["intervals"] = {"speedup": [0.9, 1.6]}
+    said = " ".join(_Reader(render(found, JOB)).words.split())
+    assert "median of 5 paired rounds, 95 % 0.90 to 1.60: too noisy to tell; each by itself:" in said
+    assert "median of 5 paired rounds; each by itself:" in _Reader(render(full(), JOB)).words
+
+
+def _captions(report: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    return {plot.name: (plot.title, plot.caption) for _, plots in drawn(report) for plot in plots}
+
+
+def test_captions_say_what_was_drawn() -> None:
+    found = full()
+    found["scores"] |= {"metric": "angular", "better": "lower", "stopped": "all 64 sequences were scored"}
+    (phase,) = found["training"]["phases"]
+    found["training"]["phases"] = [phase, phase | {"loss": "kd", "best": 0.5}]
+    captions = _captions(found)
+    assert captions["similarity"][0] == "Distance by layer"
+    assert captions["heatmap"][1].endswith("best window of each size. All 64 sequences were scored.")
+    assert re.search(r"not trained on: mse from [\d.]+ to 0.188; kd from [\d.]+ to 0.500\.", captions["losses"][1])
+    assert "cut's error in the hidden states (mse) at the end" in captions["losses"][1]
+    assert _captions(full())["similarity"][0] == "Similarity by layer"
+
+
+def test_scores_of_several_rounds_say_whose_they_are() -> None:
+    found = full()
+    found["rounds"] = [{"scores": found["scores"], "training": found["training"]}] * 2
+    assert "the first of 2 rounds scored" in _captions(found)["heatmap"][1]
+
+
+def test_a_task_of_ones_own_is_called_by_its_files_name() -> None:
+    found = full()
+    found["evaluation"]["tasks"] = {"ds-1": found["evaluation"]["tasks"]["piqa"]}
+    page = _Reader(render(found, JOB, {"ds-1": "riddles.jsonl"})).words
+    assert "riddles.jsonl" in page
+    assert "ds-1" not in page
+
+
 def test_the_first_version_of_a_report_still_has_its_page() -> None:
     page = _Reader(render(version_0(), JOB))
     assert page.of("id") >= PLOTS - {"accuracy", "stability", "agreement", "flips", "latency"}

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from app.core import defaults
 from tests.unit.worker.engine.recipes import recipe_json, write_text
 from worker.engine.__main__ import make_parser
+from worker.engine.console import ConsoleSink, print_summary
+from worker.engine.errors import EngineError
+from worker.engine.finished_run import refuse_other_run
 from worker.engine.recipe import Recipe
-from worker.engine.request import check, recipe_from
+from worker.engine.recipe_file import recipe_of_file
+from worker.engine.request import check, check_flags, default_cache, recipe_from
 
 ROOT = Path(__file__).parents[4]
 
@@ -95,6 +103,9 @@ def test_flags_of_scoring_and_of_kinds_without_training_are_taken(model: Path, t
         (["--layers", "1", "--replacement-layers", "0"], "replacement.layers is 0 but must be at least 1"),
         (["--layers", "1", "--replacement-layers", "2", "--kind", "ffn"], "one block at most"),
         (["--layers", "1", "--init", "closed_form", "--kind", "none"], "replacement.init: none puts nothing in"),
+        (["--layers", "1", "--loss", "kd", "--kind", "none"], "loss is kd, but none puts nothing in to be trained"),
+        (["--layers", "1", "--epochs", "9", "--kind", "linear_merged"], "leave epochs out, or use replacement.kind"),
+        (["--layers", "1", "--learning-rate", "0.1", "--kind", "linear_residual"], "fitted in closed form and not"),
         (["--layers", "1", "--metric", "magic"], "invalid choice"),
         (["--layers", "1", "--windows", "0"], "selection.windows is 0 but must be at least 1"),
         (["--layers", "2", "--windows", "2", "--rounds", "2"], "use rounds or windows"),
@@ -138,12 +149,97 @@ def test_text_too_short_for_one_sequence_is_bad_usage_with_the_counts(
     text = tmp_path / "short.txt"
     text.write_text("w2 w3")
     assert main(["--model", str(model), "--out", str(tmp_path / "out"), "--layers", "1", flag, str(text)]) == 64
-    assert "short has 3 tokens, too few for one sequence of 64" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "short.txt has 3 tokens, too few for one sequence of 64" in said
+    assert "lower --sequence-length" in said
     assert not (tmp_path / "out").exists()
+
+
+def test_flags_of_training_that_name_their_defaults_are_let_through(model: Path, tmp_path: Path) -> None:
+    flags = ["--kind", "none", "--loss", "mse", "--epochs", defaults.EPOCHS, "--learning-rate", str(rate_of(model))]
+    check_flags(options_of("--model", model, "--out", tmp_path, "--layers", 1, *flags))
+
+
+def rate_of(model: Path) -> float:
+    return defaults.learning_rate(json.loads((model / "config.json").read_text()))
+
+
+def options_of(*arguments: object) -> argparse.Namespace:
+    return make_parser().parse_args(list(map(str, arguments)))
+
+
+@pytest.fixture
+def from_a_service(model: Path, tmp_path: Path) -> Path:
+    """A recipe as a service hands it out, and the texts that it was made with."""
+    recipe = recipe_json(model, tmp_path / "train.jsonl")
+    recipe["calibration"] |= {"path": "<workspace>/data/ds-1.jsonl", "name": "ds-1"}
+    recipe["evaluation"] = [recipe["calibration"] | {"path": "<workspace>/data/ds-2.jsonl", "name": "ds-2"}]
+    recipe["model"]["path"] = "<workspace>/source"
+    for name in ("train", "test"):
+        write_text(tmp_path / f"{name}.jsonl")
+    (path := tmp_path / "recipe.json").write_text(json.dumps(recipe))
+    return path
+
+
+def test_a_services_recipe_says_which_places_to_name(from_a_service: Path, tmp_path: Path) -> None:
+    with pytest.raises(EngineError) as caught:
+        recipe_of_file(options_of("--recipe", from_a_service, "--out", tmp_path / "out"))
+    said = caught.value.detail
+    assert said.endswith("with --model DIR (tiny), --calibration FILE (ds-1), --evaluate FILE ... (ds-2)")
+
+
+def test_a_services_recipe_runs_on_the_places_that_are_named(model: Path, from_a_service: Path, tmp_path: Path) -> None:
+    texts = ["--calibration", tmp_path / "train.jsonl", "--evaluate", tmp_path / "test.jsonl"]
+    flags = ["--recipe", from_a_service, "--out", tmp_path / "out", "--model", model, *texts]
+    recipe = recipe_of_file(options_of(*flags))
+    check(recipe)
+    assert (recipe.calibration.name, recipe.calibration.path) == ("ds-1", str(tmp_path / "train.jsonl"))
+    assert [(text.name, text.path) for text in recipe.evaluation] == [("ds-2", str(tmp_path / "test.jsonl"))]
+    with pytest.raises(EngineError, match="--evaluate names 2, but the recipe has 1; name 1, in this order: ds-2"):
+        recipe_of_file(options_of(*flags, tmp_path / "train.jsonl"))
+
+
+def test_a_finished_run_of_another_recipe_is_not_written_over_unasked(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from worker.engine.__main__ import main
+
+    (out := tmp_path / "out").mkdir()
+    flags = ["--model", str(model), "--out", str(out), "--layers", "1", "--kind", "none"]
+    recipe = recipe_from(options_of(*flags))
+    (out / "recipe.json").write_text(json.dumps(recipe.to_json()))
+    refuse_other_run(replace(recipe, seed=1), out)  # not finished: it goes on with what it can use
+    (out / "report.json").write_text("{}")
+    refuse_other_run(replace(recipe, device="cuda", execution="streamed"), out)
+    assert main([*flags, "--seed", "3"]) == 64
+    said = capsys.readouterr().err
+    assert "holds a finished run of another recipe (seed); choose another directory with --out" in said
+    assert "--overwrite" in said
+    (out / "recipe.json").write_text("{")
+    with pytest.raises(EngineError, match="nobody can tell which"):
+        refuse_other_run(recipe, out)
+
+
+def test_a_run_that_is_stopped_says_after_what_it_goes_on() -> None:
+    sink = ConsoleSink()
+    assert sink.stopped() == "stopped before a stage was done; the same command begins anew."
+    for stage in ("fetch", "select"):
+        sink.write({"event": "stage_finished", "stage": stage, "seconds": 1.0, "skipped": False})
+    sink.write({"event": "stage_started", "stage": "train"})
+    sink.close()
+    assert sink.stopped() == "stopped; the same command goes on after `select`."
+
+
+def test_the_summary_says_what_the_speed_is_the_median_of(capsys: pytest.CaptureFixture[str]) -> None:
+    metrics = {"speedup": 1.04, "intervals": {"speedup": [0.98, 1.1]}}
+    print_summary({"removed_layers": [1], "metrics": metrics, "benchmark": {"repeats": 5}}, Console(width=100))
+    said = capsys.readouterr().out
+    assert "decoding speed ×1.04: median of 5 paired rounds, 95 % 0.98 to 1.10: too noisy to tell" in said
 
 
 def test_help_teaches_by_examples() -> None:
     text = make_parser().format_help()
+    assert str(default_cache().name) in text
     assert text.count("python -m worker.engine --model") >= 3
     assert "report.json" in text
 

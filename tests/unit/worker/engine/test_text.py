@@ -73,8 +73,10 @@ def test_jsonl_rows_give_their_column_and_plain_text_is_one_document(tmp_path: P
     [
         (b"not json\n", "line 1 is not JSON"),
         (b'{"other": 1, "more": 2}\n', "line 1 has no text in column 'text'; found: other, more"),
-        (b'{"text": "a"}\n{"text": 7}\n', "line 2 has no text"),
-        (b"[1]\n", "found: list"),
+        (b'{"text": 5}\n', "line 1: column 'text' holds a number, not text; mend the row or name another column"),
+        (b'{"text": null}\n', "line 1: column 'text' holds null, not text"),
+        (b'["a"]\n', "line 1 has no text in column 'text'; found: a list"),
+        (b'{"text": "a"}\n{"text": 7}\n', "line 2: column 'text' holds a number"),
         (b'{"text": "\xff"}\n', "not UTF-8"),
     ],
 )

@@ -1,0 +1,45 @@
+"""What a directory holds before a run begins in it: another recipe's results are not written over unasked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from worker.engine.errors import EngineError
+from worker.engine.recipe import Recipe
+
+_WHERE_ALONE = frozenset({"device", "execution", "trust_remote_code"})
+"""Fields that say where and not what: the same run may go on elsewhere."""
+
+
+def refuse_other_run(recipe: Recipe, directory: Path) -> None:
+    """Refuse a directory with the report of a run of another recipe.
+
+    Raises:
+        EngineError: `bad_usage`, naming the fields that differ.
+    """
+    if not (directory / "report.json").is_file():
+        return
+    try:
+        before = Recipe.from_json(json.loads((directory / "recipe.json").read_text(encoding="utf-8"))).to_json()
+    except (OSError, ValueError, EngineError):
+        before = {}  # of another version, or damaged: not this recipe at any rate
+    differing = [name for name in _differing(before, recipe.to_json()) if name not in _WHERE_ALONE]
+    if differing:
+        names = ", ".join(differing) if before else "nobody can tell which"
+        raise EngineError(
+            "bad_usage",
+            f"{directory} holds a finished run of another recipe ({names}); choose another directory with --out, or "
+            "pass --overwrite to replace its checkpoint and report",
+        )
+
+
+def _differing(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for name in dict.fromkeys((*one, *other)):
+        a, b = one.get(name), other.get(name)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            yield from _differing(a, b, f"{prefix}{name}.")
+        elif a != b:
+            yield prefix + name
