@@ -18,7 +18,7 @@ from app.datasets import repository as datasets
 from app.db.models import RepoRow
 from app.hub import directory
 from app.hub.access import Caller, check_as_closed, check_may_publish
-from app.hub.card import CARD_FILE, BadCard, model_tags, parse_card, read_card
+from app.hub.card import CARD_FILE, BadCard, model_tags, parse_card, read_card, recipe_tags
 from app.hub.publishing import JOB_TAG, StagedFile, commit_files, stage_directory
 from app.jobs import repository
 from app.jobs.repository import LeaseLostError
@@ -107,7 +107,7 @@ def publish(
             private=source is None or source.private,  # what comes out of a private model is private
             gated=source.gated if source else None,
             owner=job.owner if job else "",
-            tags=model_tags(staged, card, _recipe_tags(spec)),
+            tags=model_tags(staged, card, recipe_tags(spec)),
         )
         check_access(session, job.owner if job else "", source, commit.repo)
         result = {
@@ -206,13 +206,6 @@ def checkpoint_hash(files: Iterable[StagedFile]) -> str:
     """
     lines = sorted(f"{file.sha256}  {file.path}\n" for file in files if file.path not in _BESIDE)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-def _recipe_tags(spec: Mapping[str, Any]) -> list[str]:
-    """What a list of models finds the result by, besides what its card says."""
-    model = spec["model"]["repo"]
-    tags = ["streamline", f"base_model:{model}", f"replacement:{spec['replacement']['kind']}"]
-    return [*tags, f"scoring:{spec['scoring']['metric']}", f"dataset:{spec['calibration']['dataset']}"]
 
 
 def _message(spec: Mapping[str, Any], report: Mapping[str, Any], verdict: str) -> str:
