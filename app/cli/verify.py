@@ -16,6 +16,10 @@ from app.provenance.manifest import Verification, verify
 from app.provenance.signing import BadPublicKeyError, parse_public_key
 
 KEY_PATH = "/v1/signing-key"
+_GATES = {
+    "pass": "It has passed its gates.",
+    "fail": "It MISSED its gates: a job made it, and did not put it on `main`.",
+}
 
 
 def verify_directory(directory: Path, key: str | None, *, as_json: bool) -> int:
@@ -61,5 +65,7 @@ def _show(found: Verification, directory: Path) -> None:
     if found.passed:
         made = f", made from {found.base.get('repo')} at {found.base.get('commit')}"
         typer.echo(f"{directory} is as it was published: {found.files} files, {found.bytes:,} bytes{made}.")
+        if found.verdict is not None:
+            typer.echo(_GATES.get(found.verdict, f"Its gates said {found.verdict[:20]!r}."))
     else:
         typer.echo(f"{directory} is NOT as it was published ({len(found.flaws)} differences).")
