@@ -77,9 +77,12 @@ class RevisionNotFound(HubError):  # noqa: N818
     """The repository has no such branch, tag or commit."""
 
     def __init__(self, repo: str, revision: str) -> None:
-        super().__init__(
-            f"{repo} has no branch, tag or commit {revision!r}; `GET /api/models/{repo}/refs` lists what it has."
+        missing = (
+            f"{repo} has nothing at `main`: no job has passed its gates yet"
+            if revision == "main"
+            else f"{repo} has no branch, tag or commit {revision!r}"
         )
+        super().__init__(f"{missing}; `GET /api/models/{repo}/refs` lists what it has.")
         self.repo = repo
         self.revision = revision
 
