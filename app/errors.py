@@ -74,7 +74,7 @@ class InsufficientScope(ServiceError):  # noqa: N818
 
 
 class QuotaExceeded(ServiceError):  # noqa: N818
-    """The API key has used up what it may use for now; `Retry-After` says when to come back."""
+    """The API key has used up what it may use for now; `Retry-After` says when to come back, if that helps."""
 
     code = "quota_exceeded"
     title = "The API key's quota is used up"

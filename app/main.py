@@ -60,6 +60,7 @@ from app.web import login as login_page
 from app.web import models as model_pages
 from app.web import new as new_page
 from app.web import webhooks as webhooks_page
+from app.web.nothing_here import install_nothing_here
 from app.webhooks.addresses import AllowList
 from app.webhooks.dispatcher import Post
 from app.webhooks.sending import Sender
@@ -112,6 +113,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     routers = [module.router for module in modules]
     install_problems(app, routers)
+    install_nothing_here(app)
     for router in routers:
         app.include_router(router)
     patch_fastapi(

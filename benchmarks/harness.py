@@ -28,6 +28,7 @@ import yaml
 
 import app.bundled
 from app.cli.download import download_repo
+from app.cli.hub_address import HubAddress
 from app.client import Streamline
 from benchmarks.embedded import embedded_service
 from worker.engine.evaluation.definitions import DEFINITIONS
@@ -100,7 +101,8 @@ def _from_the_service(mirror: Path, tasks: list[str], limit: int, place: Path) -
         job = service.wait(job["id"])
         if job["state"] != "succeeded":
             sys.exit(f"{job['id']} {job['state']}: {job['error']}")
-        download_repo(service, f"compared/pruned@{job['result']['revision']}", place / "pruned")
+        hub = HubAddress(service.connection, "STREAMLINE_API_KEY")
+        download_repo(hub, f"compared/pruned@{job['result']['revision']}", place / "pruned")
         files = f"{url}/v1/jobs/{job['id']}/files/samples"
         return {
             variant: {

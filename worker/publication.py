@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.auth import keys
+from app.core.defaults import SELF_TEXT
 from app.core.gates import judge
 from app.core.redaction import Redaction
 from app.core.windows import in_words
@@ -18,7 +19,7 @@ from app.datasets import repository as datasets
 from app.db.models import RepoRow
 from app.hub import directory
 from app.hub.access import Caller, check_as_closed, check_may_publish
-from app.hub.card import CARD_FILE, BadCard, model_tags, parse_card, read_card
+from app.hub.card import CARD_FILE, BadCard, model_tags, parse_card, read_card, recipe_tags
 from app.hub.publishing import JOB_TAG, StagedFile, commit_files, stage_directory
 from app.jobs import repository
 from app.jobs.repository import LeaseLostError
@@ -81,7 +82,7 @@ def publish(
     beside.mkdir(exist_ok=True)
     (beside / CARD_FILE).write_text(_card(sessions, workspace, spec, report, gates), encoding="utf-8")
     staged = [*stage_directory(store, workspace / "checkpoint"), *stage_directory(store, beside)]
-    staged += stage_directory(store, _provenance(sessions, signer, workspace, spec, staged))
+    staged += stage_directory(store, _provenance(sessions, signer, workspace, spec, report, verdict, staged))
     card = read_card(store, staged)
     answers = [f"{path.parent.name}/{path.name}" for path in sorted(workspace.glob("samples/*.jsonl"))]
     if lease.lost():  # whoever has the job now may have written its artefacts already
@@ -107,7 +108,7 @@ def publish(
             private=source is None or source.private,  # what comes out of a private model is private
             gated=source.gated if source else None,
             owner=job.owner if job else "",
-            tags=model_tags(staged, card, _recipe_tags(spec)),
+            tags=model_tags(staged, card, recipe_tags(spec)),
         )
         check_access(session, job.owner if job else "", source, commit.repo)
         result = {
@@ -178,21 +179,30 @@ def _provenance(
     signer: Signer,
     workspace: Path,
     spec: Mapping[str, Any],
+    report: Mapping[str, Any],
+    verdict: str,
     files: Iterable[StagedFile],
 ) -> Path:
     """A directory with the signed manifest of these files."""
     with sessions() as session:
         used = dict.fromkeys([spec["calibration"]["dataset"], *(spec["evaluation"]["perplexity"] or ())])
         data = {id_: row.sha256 for id_ in used if (row := datasets.get(session, id_)) is not None}
+    data |= own_text(report)
     model = spec["model"]
     recipe = {name: value for name, value in spec.items() if name not in {"model", "labels"}}
     base = {"repo": model["repo"], "commit": model["revision"]}
-    manifest = make_manifest(files, base=base, recipe=recipe, data=data)
+    manifest = make_manifest(files, base=base, recipe=recipe, data=data, verdict=verdict)
     directory = workspace / "provenance"
     directory.mkdir(exist_ok=True)
     (directory / MANIFEST_FILE).write_bytes(manifest)
     (directory / SIGNATURE_FILE).write_bytes(signer.sign(manifest))
     return directory
+
+
+def own_text(report: Mapping[str, Any]) -> dict[str, str]:
+    """The sha256 of the text that the model wrote itself, if the job used one: only the engine knows it."""
+    digest = ((report.get("lineage") or {}).get("data") or {}).get(SELF_TEXT)
+    return {SELF_TEXT: digest} if digest else {}
 
 
 _BESIDE = frozenset({CARD_FILE, MANIFEST_FILE, SIGNATURE_FILE})
@@ -206,13 +216,6 @@ def checkpoint_hash(files: Iterable[StagedFile]) -> str:
     """
     lines = sorted(f"{file.sha256}  {file.path}\n" for file in files if file.path not in _BESIDE)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-def _recipe_tags(spec: Mapping[str, Any]) -> list[str]:
-    """What a list of models finds the result by, besides what its card says."""
-    model = spec["model"]["repo"]
-    tags = ["streamline", f"base_model:{model}", f"replacement:{spec['replacement']['kind']}"]
-    return [*tags, f"scoring:{spec['scoring']['metric']}", f"dataset:{spec['calibration']['dataset']}"]
 
 
 def _message(spec: Mapping[str, Any], report: Mapping[str, Any], verdict: str) -> str:

@@ -5,15 +5,23 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.auth import audit
-from app.auth.holders import Holders
+from app.auth.holders import Holder, Holders
 from app.core.redaction import without_keys
+from app.db.models import ApiKeyRow
 
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
+_BODYS_HOLDER = "bodys_holder"
 
 log = structlog.get_logger(__name__)
+
+
+def note_holder(request: Request, key: ApiKeyRow) -> None:
+    """Name the key of a request that carries it in its body, as a login does: no header tells it."""
+    setattr(request.state, _BODYS_HOLDER, Holder(key.id, key.name))
 
 
 class AuditMiddleware:
@@ -47,7 +55,8 @@ class AuditMiddleware:
         }
         try:
             headers = Headers(scope=scope)
-            holder = self._holders.remembered(headers) or self._holders.find(headers)
+            holder = scope.get("state", {}).get(_BODYS_HOLDER)
+            holder = holder or self._holders.remembered(headers) or self._holders.find(headers)
             with self._sessions.begin() as session:
                 audit.record(session, key_id=holder.key_id, key_name=holder.name, **entry)
         except SQLAlchemyError as error:

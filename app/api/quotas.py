@@ -86,7 +86,7 @@ class QuotaMiddleware:
                 if limit is None or (kind is Usage.BYTES and amount == 0):
                     continue
                 if (seconds := charge(session, holder.key_id, kind, amount, limit)) is not None:
-                    return _exceeded(limit, unit, seconds)
+                    return _exceeded(limit, unit, seconds, amount)
         return None
 
     def _add_bytes(self, holder: Holder, amount: int) -> None:
@@ -97,12 +97,18 @@ class QuotaMiddleware:
             log.warning("bytes_not_counted", key=holder.key_id, amount=amount, error=type(error).__name__)
 
 
-def bytes_exceeded(limit: int, seconds: int) -> QuotaExceeded:
-    """What to answer a key that has sent its bytes of the day; `seconds` until it may send more."""
-    return _exceeded(limit, _BYTES_UNIT, seconds)
+def bytes_exceeded(limit: int, seconds: int, amount: int) -> QuotaExceeded:
+    """What to answer a key that has sent its bytes of the day and wants to send `amount`, or never could."""
+    return _exceeded(limit, _BYTES_UNIT, seconds, amount)
 
 
-def _exceeded(limit: int, unit: str, seconds: int) -> QuotaExceeded:
+def _exceeded(limit: int, unit: str, seconds: int, amount: int) -> QuotaExceeded:
+    if amount > limit:  # no waiting helps
+        detail = (
+            f"This key may use {limit:,} {unit}, and this request alone has {amount:,}: send less at a time, or ask "
+            "the operator for a key with a higher limit."
+        )
+        return QuotaExceeded(detail, headers={"X-Error-Message": detail})
     detail = f"This key may use {limit:,} {unit}; send the request again in {seconds} s."
     # The hub's clients read the header, everybody else the problem document.
     return QuotaExceeded(detail, headers={"Retry-After": str(seconds), "X-Error-Message": detail})

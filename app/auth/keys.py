@@ -93,9 +93,10 @@ def exist(session: Session) -> bool:
     return session.scalar(_ANY) is not None
 
 
-def listing(session: Session) -> Sequence[ApiKeyRow]:
-    """All keys, oldest first."""
-    return session.scalars(select(ApiKeyRow).order_by(ApiKeyRow.created_at)).all()
+def listing(session: Session) -> Sequence[tuple[ApiKeyRow, KeyState]]:
+    """All keys, oldest first, each with what it is good for now."""
+    query = select(ApiKeyRow, _state()).order_by(ApiKeyRow.created_at)
+    return [(row, KeyState(found)) for row, found in session.execute(query)]
 
 
 def get(session: Session, key_id: str) -> tuple[ApiKeyRow, KeyState] | None:

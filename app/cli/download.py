@@ -2,35 +2,53 @@
 
 import hashlib
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 
 from app.cli.exits import UsageError
-from app.client import Streamline, UnreachableError
+from app.cli.hub_address import HubAddress
+from app.client import ProblemError, UnreachableError
 
 _CHUNK_BYTES = 1 << 20
 
 
-def download_repo(service: Streamline, repo: str, directory: Path) -> list[str]:
+def download_repo(hub: HubAddress, repo: str, directory: Path) -> list[str]:
     """Fetch every file of a revision; a file that is there already with the right sha256 is kept.
 
     Raises:
         UsageError: no such repo or revision, or a file that arrived damaged.
+        ProblemError: the key is not valid, or may not read the files.
+        UnreachableError: no hub answers, or it hung up; the next call goes on from there.
     """
     name, _, revision = repo.partition("@")
     try:
-        with httpx.Client(**service.connection) as http:
-            return _fetch_all(http, name, revision or "main", directory)
+        with httpx.Client(**hub.connection) as http:
+            return _fetch_all(hub, http, name, revision or "main", directory)
     except httpx.HTTPStatusError as error:
-        raise UsageError(f"The hub answered {error.response.status_code} for {error.request.url.path}.") from None
+        told = error.response.headers.get("X-Error-Message", f"it answered {error.response.status_code}")
+        said = f"{hub.url} does not give {error.request.url.path}: {told.rstrip('.')}."
+        if error.response.status_code == httpx.codes.FORBIDDEN:
+            raise ProblemError(error.response.status_code, {"detail": said}) from None
+        raise UsageError(said) from None
     except httpx.TransportError:
-        raise UnreachableError(service.url) from None
+        raise UnreachableError(hub.url) from None
 
 
-def _fetch_all(http: httpx.Client, name: str, revision: str, directory: Path) -> list[str]:
-    answer = http.get(f"/api/models/{name}/revision/{revision}", params={"blobs": "true"})
-    if answer.status_code in {httpx.codes.NOT_FOUND, httpx.codes.UNAUTHORIZED}:
-        raise UsageError(f"The hub has no {name} at {revision} (or you may not read it).")
+def _fetch_all(hub: HubAddress, http: httpx.Client, name: str, revision: str, directory: Path) -> list[str]:
+    answer = http.get(f"/api/models/{name}/revision/{quote(revision, safe='')}", params={"blobs": "true"})
+    if answer.status_code == httpx.codes.UNAUTHORIZED:
+        said = (
+            f"The key in {hub.key_variable} is not known to {hub.url}, was revoked or has expired; set a valid one."
+            if hub.keyed
+            else f"{hub.url} shows no {name} without a key; set {hub.key_variable}."
+        )
+        raise ProblemError(answer.status_code, {"detail": said})
+    if answer.status_code == httpx.codes.NOT_FOUND:
+        raise UsageError(
+            f"The hub at {hub.url} has no {name} at {revision} (or you may not read it); another hub is asked where "
+            "STREAMLINE_URL names it."
+        )
     info = answer.raise_for_status().json()
     names = [file["rfilename"] for file in info["siblings"]]
     for path in names:
@@ -46,11 +64,15 @@ def _fetch(http: httpx.Client, url: str, target: Path, digest: str | None) -> No
     if digest and target.is_file() and _sha256(target) == digest:
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    staged = target.with_name(target.name + ".part")
-    with http.stream("GET", url) as stream, staged.open("wb") as out:
-        stream.raise_for_status()
-        for chunk in stream.iter_bytes(_CHUNK_BYTES):
-            out.write(chunk)
+    # Named by its content: what another revision has left here is not gone on with.
+    staged = target.with_name(f"{target.name}.{digest[:12]}.part" if digest else f"{target.name}.part")
+    there = staged.stat().st_size if digest and staged.is_file() else 0
+    with http.stream("GET", url, headers={"Range": f"bytes={there}-"} if there else {}) as stream:
+        if stream.status_code != httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:  # else it is whole, or damaged
+            stream.raise_for_status()
+            with staged.open("ab" if stream.status_code == httpx.codes.PARTIAL_CONTENT else "wb") as out:
+                for chunk in stream.iter_bytes(_CHUNK_BYTES):
+                    out.write(chunk)
     if digest and _sha256(staged) != digest:
         staged.unlink()
         raise UsageError(f"{target.name} arrived damaged; run the same command again.")

@@ -18,19 +18,36 @@ from app.cli.options import DataOption, JsonOption
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
+    from app.auth.keys import Limits
+    from app.db.models import ApiKeyRow
+    from app.settings import Settings
+
 commands = typer.Typer(
     help="API keys. From the first key on, every call needs one. Run this where the service runs.", no_args_is_help=True
 )
 
 
 @contextlib.contextmanager
-def _session(data: Path | None) -> "Iterator[Session]":
+def _session(data: Path | None, *, may_be_new: bool = False) -> "Iterator[Session]":
+    """A transaction on the service's database.
+
+    `may_be_new` lets a key be made before the service's first start, in a directory that somebody has named.
+
+    Raises:
+        UsageError: no service keeps its data there; going on would found a second one beside that which was meant.
+    """
     from app.db.migrate import migrate
     from app.db.session import connect, session_factory
+    from app.environment import make_data_dir
     from app.settings import load_settings
 
     settings = load_settings(data_dir=data)
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    if _is_new(settings) and not (may_be_new and "data_dir" in settings.model_fields_set):
+        raise UsageError(
+            f"No service has run with the directory {settings.data_dir.absolute()}; name the service's own with --data "
+            "or STREAMLINE_DATA_DIR."
+        )
+    make_data_dir(settings)
     migrate(settings.database)
     engine = connect(settings.database)
     try:
@@ -38,6 +55,10 @@ def _session(data: Path | None) -> "Iterator[Session]":
             yield session
     finally:
         engine.dispose()
+
+
+def _is_new(settings: "Settings") -> bool:
+    return settings.database_url is None and not (settings.data_dir / "streamline.db").exists()
 
 
 @commands.command()
@@ -65,15 +86,16 @@ def create(
     if days is not None and not (math.isfinite(days) and 0 < days <= LONGEST_DAYS):
         raise UsageError(f"--days must be more than 0 and at most {LONGEST_DAYS:,}, not {days:g}.")
     limits = keys.Limits(max_queued_jobs, max_requests_per_minute, max_bytes_per_day)
-    with _session(data) as session:
+    where = load_settings(data_dir=data)
+    new = ", which no service has run with yet" if _is_new(where) else ""
+    with _session(data, may_be_new=True) as session:
         row, key = keys.create(session, name, scope, valid_days=days, limits=limits)
         _record(session, "keys create", row.id)
         made = {"id": row.id, "name": row.name, "scope": row.scope, "key": key}
     typer.echo(json.dumps(made) if as_json else key)
     # A key for another directory than the service's would protect nothing.
-    where = load_settings(data_dir=data)
     if where.database_url is None:
-        typer.echo(f"It is a key of the service that keeps its data in {where.data_dir.absolute()}.", err=True)
+        typer.echo(f"It is a key of the service that keeps its data in {where.data_dir.absolute()}{new}.", err=True)
 
 
 @commands.command("list")
@@ -82,16 +104,31 @@ def list_(data: DataOption = None, as_json: JsonOption = False) -> None:
     from app.auth import keys
 
     with _session(data) as session:
+        listed = [(row, state, keys.limits_of(row)) for row, state in keys.listing(session)]
         rows = [
             {"id": row.id, "name": row.name, "scope": row.scope, "revoked": row.revoked_at is not None}
-            | {"expires_at": row.expires_at.isoformat() if row.expires_at else None}
-            | asdict(keys.limits_of(row))
-            for row in keys.listing(session)
+            | {"state": state.value, "expires_at": row.expires_at.isoformat() if row.expires_at else None}
+            | asdict(limits)
+            for row, state, limits in listed
         ]
+        lines = [f"hf_{row.id}...  {row.scope:<7} {state:<8} {_more(row, limits)}" for row, state, limits in listed]
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
-    for row in [] if as_json else rows:
-        typer.echo(f"hf_{row['id']}...  {row['scope']:<7} {'revoked' if row['revoked'] else 'valid':<8} {row['name']}")
+        return
+    for line in lines or ["There is no key yet; `streamline keys create NAME` makes one."]:
+        typer.echo(line)
+
+
+def _more(row: "ApiKeyRow", limits: "Limits") -> str:
+    """The key's name, and in brackets until when it is good and what it may use at most, where that has an end."""
+    known = (
+        (limits.max_queued_jobs, "jobs in the queue"),
+        (limits.max_requests_per_minute, "requests a minute"),
+        (limits.max_bytes_per_day, "bytes a day"),
+    )
+    ends = [f"until {row.expires_at:%Y-%m-%d %H:%M} UTC"] if row.expires_at else []
+    told = ends + [f"{most:,} {what}" for most, what in known if most is not None]
+    return f"{row.name}  ({', '.join(told)})" if told else row.name
 
 
 @commands.command()
@@ -129,9 +166,13 @@ def audit(
         ]
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
-    for row in [] if as_json else rows:
+        return
+    if not rows:
+        typer.echo("Nothing has been changed or refused yet." if key_id is None else f"Nothing was done with {key_id}.")
+    for row in rows:
         who = f"hf_{row['key']}... {row['name']}" if row["key"] else row["name"] or "no key"
-        typer.echo(f"{row['time']}  {row['status'] or '':<4} {row['action']:<12} {row['target']}  ({who})")
+        request = f"  request {row['request_id']}" if row["request_id"] else ""
+        typer.echo(f"{row['time']}  {row['status'] or '':<4} {row['action']:<12} {row['target']}  ({who}){request}")
 
 
 def _bare(key_id: str) -> str:

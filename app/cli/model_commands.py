@@ -17,12 +17,11 @@ def download(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where to put the files.")],
     as_json: JsonOption = False,
 ) -> int:
-    """Download a checkpoint from the hub (the same as `hf download` with HF_ENDPOINT set)."""
+    """Download a checkpoint from the hub at STREAMLINE_URL, or without it at HF_ENDPOINT (then with HF_TOKEN)."""
     from app.cli.download import download_repo
-    from app.client import Streamline
+    from app.cli.hub_address import hub_address
 
-    with Streamline() as service:
-        files = download_repo(service, repo, directory)
+    files = download_repo(hub_address(), repo, directory)
     print_json({"directory": str(directory), "files": files}) if as_json else typer.echo(
         f"{len(files)} files in {directory}"
     )
@@ -34,7 +33,10 @@ def verify(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A downloaded model.")],
     key: Annotated[
         str | None,
-        typer.Option(metavar="FILE|URL", help="The service's public key [STREAMLINE_URL/v1/signing-key]."),
+        typer.Option(
+            metavar="FILE|URL",
+            help="Public key of the service that made the model [/v1/signing-key at STREAMLINE_URL or HF_ENDPOINT].",
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> int:

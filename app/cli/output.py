@@ -1,5 +1,7 @@
 """Standard output: drawn for a terminal, plain and on whole lines for logs and other programs."""
 
+import os
+
 from rich.console import Console
 from rich.table import Table
 
@@ -7,13 +9,14 @@ _NOBODY_WRAPS = 1000  # columns: a line of a log is as long as what it says, and
 
 
 def standard_output() -> Console:
-    """As wide as the terminal; where there is none, wide enough for every line."""
+    """As wide as the terminal, or as COLUMNS says; where nothing says, wide enough for every line."""
     console = Console(highlight=False)
-    return console if console.file.isatty() else Console(highlight=False, width=_NOBODY_WRAPS)
+    told = console.file.isatty() or "COLUMNS" in os.environ
+    return console if told else Console(highlight=False, width=_NOBODY_WRAPS)
 
 
 def print_table(table: Table, console: Console) -> None:
     """With lines around it in a terminal; elsewhere a row is a line of words."""
     if not console.file.isatty():
-        table.box, table.title_justify, table.padding = None, "left", (0, 2, 0, 0)
+        table.box, table.title_justify, table.pad_edge = None, "left", False
     console.print(table)

@@ -4,7 +4,7 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from app.storage.integrity import Findings
 
 _PROGRESS_SECONDS = 2.0
+_PLACES_SHOWN = 3
 
 
 @contextlib.contextmanager
@@ -74,17 +75,31 @@ def check_integrity(data: Path | None, *, repair: bool, as_json: bool) -> int:
         if repair:  # whoever uploads these again is asked to send them, not told that they are here
             with sessions.begin() as session:
                 register.mark_absent(session, [*findings.damaged, *findings.missing])
+        with sessions() as session:
+            of_blobs = register.places(session, [name for name in _bad(findings) if "/" not in name])
+    named_by = {name: of_blobs.get(name, []) if "/" not in name else [_of_job(name)] for name in _bad(findings)}
     if as_json:
-        typer.echo(json.dumps(asdict(findings) | {"clean": findings.clean}, indent=2))
+        typer.echo(json.dumps(asdict(findings) | {"named_by": named_by, "clean": findings.clean}, indent=2))
     else:
-        _show(findings)
+        _show(findings, named_by)
     return exits.PASSED if findings.clean else exits.FAILED_OR_GATE_MISSED
 
 
-def _show(findings: "Findings") -> None:
+def _bad(findings: "Findings") -> list[str]:
+    return [*findings.missing, *findings.corrupt]
+
+
+def _of_job(artefact: str) -> str:
+    job_id, _, file = artefact.partition("/")
+    return f"job {job_id}: {file}"
+
+
+def _show(findings: "Findings", named_by: Mapping[str, Sequence[str]]) -> None:
     for kind, names in (("missing", findings.missing), ("corrupt", findings.corrupt)):
         for name in names:
-            typer.echo(f"{kind:<8} {name}")
+            places = named_by[name]
+            more = f" and {len(places) - _PLACES_SHOWN} more" if len(places) > _PLACES_SHOWN else ""
+            typer.echo(f"{kind:<8} {name}  {', '.join(places[:_PLACES_SHOWN]) or 'nothing names it'}{more}")
     for where in findings.set_aside:
         typer.echo(f"moved to {where}")
     typer.echo(

@@ -10,12 +10,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from app.cli import exits
 from app.cli.exits import UsageError
+from app.cli.hub_address import hub_address
 from app.cli.storage import Progress
-from app.client import Streamline
 from app.provenance.manifest import Verification, verify
 from app.provenance.signing import BadPublicKeyError, parse_public_key
 
 KEY_PATH = "/v1/signing-key"
+_GATES = {
+    "pass": "It has passed its gates.",
+    "fail": "It MISSED its gates: a job made it, and did not put it on `main`.",
+}
 
 
 def verify_directory(directory: Path, key: str | None, *, as_json: bool) -> int:
@@ -36,8 +40,7 @@ def verify_directory(directory: Path, key: str | None, *, as_json: bool) -> int:
 
 def _public_key(key: str | None) -> Ed25519PublicKey:
     if key is None:
-        with Streamline() as service:
-            key = f"{service.url}{KEY_PATH}"
+        key = f"{hub_address().url}{KEY_PATH}"
     try:
         return parse_public_key(_fetch(key) if key.startswith(("http://", "https://")) else Path(key).read_bytes())
     except BadPublicKeyError as error:
@@ -51,7 +54,8 @@ def _fetch(url: str) -> bytes:
         return httpx.get(url, timeout=30, follow_redirects=True).raise_for_status().content
     except httpx.HTTPError as error:
         raise UsageError(
-            f"There is no key at {url} ({type(error).__name__}); offline, name a file with --key."
+            f"There is no key at {url} ({type(error).__name__}); set STREAMLINE_URL to the service that made the "
+            "model, or name a file that holds its key with --key."
         ) from None
 
 
@@ -61,5 +65,7 @@ def _show(found: Verification, directory: Path) -> None:
     if found.passed:
         made = f", made from {found.base.get('repo')} at {found.base.get('commit')}"
         typer.echo(f"{directory} is as it was published: {found.files} files, {found.bytes:,} bytes{made}.")
+        if found.verdict is not None:
+            typer.echo(_GATES.get(found.verdict, f"Its gates said {found.verdict[:20]!r}."))
     else:
         typer.echo(f"{directory} is NOT as it was published ({len(found.flaws)} differences).")

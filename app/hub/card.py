@@ -120,6 +120,13 @@ def model_tags(files: Iterable[TreeFile], card: Card, more: Iterable[str] = ()) 
     return [tag for tag in tags if 0 < len(tag) <= _MAX_TAG_LENGTH and "\0" not in tag][:_MAX_TAGS]
 
 
+def recipe_tags(spec: Mapping[str, Any]) -> list[str]:
+    """What a list of models finds the result of a job by, besides what its card says."""
+    model = spec["model"]["repo"]
+    tags = ["streamline", f"base_model:{model}", f"replacement:{spec['replacement']['kind']}"]
+    return [*tags, f"scoring:{spec['scoring']['metric']}", f"dataset:{spec['calibration']['dataset']}"]
+
+
 def _texts(value: Any) -> list[str]:
     values = value if isinstance(value, list) else [value]
     return [text for text in values if isinstance(text, str)]

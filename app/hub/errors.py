@@ -77,9 +77,12 @@ class RevisionNotFound(HubError):  # noqa: N818
     """The repository has no such branch, tag or commit."""
 
     def __init__(self, repo: str, revision: str) -> None:
-        super().__init__(
-            f"{repo} has no branch, tag or commit {revision!r}; `GET /api/models/{repo}/refs` lists what it has."
+        missing = (
+            f"{repo} has nothing at `main`: no job has passed its gates yet"
+            if revision == "main"
+            else f"{repo} has no branch, tag or commit {revision!r}"
         )
+        super().__init__(f"{missing}; `GET /api/models/{repo}/refs` lists what it has.")
         self.repo = repo
         self.revision = revision
 
@@ -135,7 +138,18 @@ class ProtectedBranch(NotAllowed):
 
     def __init__(self, repo: str) -> None:
         super().__init__(
-            f"`main` of {repo} holds what jobs publish and moves only when one passes its gates; use another branch."
+            f"`main` of {repo} holds what jobs publish and moves only when one passes its gates; use another branch. "
+            "To serve an older one, name its revision or make a branch of it."
+        )
+
+
+class JobsTag(NotAllowed):
+    """A name that tells which checkpoint a job made."""
+
+    def __init__(self, repo: str, tag: str) -> None:
+        super().__init__(
+            f"{tag[:300]!r} of {repo} tells for good which checkpoint a job made, and such names are made by jobs "
+            "alone and never removed; choose another name."
         )
 
 

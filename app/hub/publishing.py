@@ -15,7 +15,7 @@ from app.db.models import CommitRow, RepoRow
 from app.hub import directory, repository
 from app.hub.card import Card, model_tags
 from app.hub.directory import NewRepo
-from app.hub.errors import ProtectedBranch, ReadOnlyCopy
+from app.hub.errors import ProtectedBranch, ReadOnlyCopy, RepositoryNotFound, RevisionNotFound
 from app.hub.names import check_path, check_ref_name, check_repo_name
 from app.hub.objects import TreeFile, commit_oid, tree_oid
 from app.hub.revisions import DEFAULT_BRANCH
@@ -135,6 +135,39 @@ def check_unprotected(session: Session, repo: RepoRow) -> None:
     """
     if repository.has_commit_of_a_job(session, repo.id):
         raise ProtectedBranch(repo.name)
+
+
+def move_branch(
+    session: Session, repo_name: str, branch: str, oid: str, *, tags: Collection[str], by_admin: bool
+) -> None:
+    """Let a branch point to a commit that the repository has, such as an older one; made if it was missing.
+
+    `main` of a repository that jobs publish to goes to what has passed only, and by an administrator only. `tags` are
+    what lists find the model by if the branch is `main`.
+
+    Raises:
+        RepositoryNotFound, RevisionNotFound: removed meanwhile.
+        ProtectedBranch: it is such a `main`, and the commit has not passed or the caller is no administrator.
+    """
+    repo = directory.lock_repo(session, repo_name)
+    if repo is None:
+        raise RepositoryNotFound(repo_name)
+    commit = repository.find_commit(session, repo.id, oid)
+    if commit is None:
+        raise RevisionNotFound(repo_name, oid)
+    if branch == DEFAULT_BRANCH and not (by_admin and _has_passed(session, repo, commit)):
+        check_unprotected(session, repo)
+    repository.move_ref(session, repo, "branch", branch, commit)
+    if branch == DEFAULT_BRANCH:
+        directory.main_moved(session, repo, tags)
+
+
+def _has_passed(session: Session, repo: RepoRow, commit: CommitRow) -> bool:
+    """Whether the commit's job passed its gates, or `main` has come by it."""
+    if repository.verdicts(session, [commit]).get(commit.id) == "pass":
+        return True
+    head = repository.commit_of_ref(session, repo.id, "branch", DEFAULT_BRANCH)
+    return head is not None and repository.descends_from(session, head, commit)
 
 
 def _already_published(

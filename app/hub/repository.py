@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased
 
 from app.db.clock import db_now
-from app.db.models import BlobRow, CommitFileRow, CommitRemovalRow, CommitRow, RefRow, RepoRow, UploadRow
+from app.db.models import BlobRow, CommitFileRow, CommitRemovalRow, CommitRow, JobRow, RefRow, RepoRow, UploadRow
 from app.hub.objects import TreeFile
 from app.storage.blobs import Blob
 from app.storage.register import name_blobs
@@ -78,6 +78,22 @@ def history(session: Session, commit: CommitRow, *, limit: int) -> Sequence[Comm
     # A parent is written before its children, so ids run along the chain.
     query = select(CommitRow).where(CommitRow.id.in_(_chain(commit))).order_by(CommitRow.id.desc()).limit(limit)
     return session.scalars(query).all()
+
+
+def descends_from(session: Session, commit: CommitRow, ancestor: CommitRow) -> bool:
+    """Whether `ancestor` is the commit itself or one of its ancestors."""
+    found = select(CommitRow.id).where(CommitRow.id.in_(_chain(commit)), CommitRow.id == ancestor.id)
+    return session.scalar(found) is not None
+
+
+def verdicts(session: Session, commits: Iterable[CommitRow]) -> dict[int, str]:
+    """What the gates said of each of these commits, by its id; without those that no job has made."""
+    rows = session.execute(
+        select(CommitRow.id, JobRow.verdict)
+        .join(JobRow, JobRow.id == CommitRow.job_id)
+        .where(CommitRow.id.in_([commit.id for commit in commits]), JobRow.verdict.is_not(None))
+    )
+    return {commit_id: verdict for commit_id, verdict in rows if verdict}
 
 
 def _chain(commit: CommitRow) -> Select[tuple[int]]:

@@ -34,7 +34,7 @@ def state_counts(session: Session, who: Caller, wanted: Wanted) -> dict[str, int
 
 def owners(session: Session) -> dict[str, str]:
     """The names of all keys that jobs may have been submitted with, by their ids."""
-    return {row.id: row.name for row in keys.listing(session)}
+    return {row.id: row.name for row, _ in keys.listing(session)}
 
 
 def meets(wanted: Wanted) -> ColumnElement[bool]:

@@ -29,6 +29,7 @@ def make_manifest(
     base: Mapping[str, str],
     recipe: Mapping[str, Any],
     data: Mapping[str, str],
+    verdict: str,
 ) -> bytes:
     """The manifest of a revision. It names no job and no time: the same work gives the same bytes.
 
@@ -36,7 +37,8 @@ def make_manifest(
         files: every file of the revision but the manifest and its signature.
         base: `repo` and `commit` of the dense model.
         recipe: the resolved request.
-        data: sha256 of each data set that the recipe names, by its id.
+        data: sha256 of each text that the recipe names, by its id.
+        verdict: what the gates said, `pass` or `fail`.
     """
     content = {
         "format": FORMAT,
@@ -44,6 +46,7 @@ def make_manifest(
         "base": dict(base),
         "recipe": dict(recipe),
         "data": dict(data),
+        "verdict": verdict,
         "code": {"name": "streamline-compress", "version": version("streamline-compress")},
     }
     return (json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
@@ -68,6 +71,8 @@ class Verification:
     flaws: list[Flaw] = field(default_factory=list)
     base: dict[str, str] = field(default_factory=dict)
     """The dense model that it was made from, as the manifest says."""
+    verdict: str | None = None
+    """What the gates said of it; None where the manifest is older than that."""
 
     @property
     def passed(self) -> bool:
@@ -96,12 +101,15 @@ def verify(
     else:
         found.signed = is_signed(content, signature, key)
         if not found.signed:
-            found.flaws.append(Flaw(SIGNATURE_FILE, f"is not this key's signature of {MANIFEST_FILE}"))
+            told = f"is not this key's signature of {MANIFEST_FILE}"
+            mine = "another service may have made the model: give that service's key with --key"
+            found.flaws.append(Flaw(SIGNATURE_FILE, f"{told}; {mine}"))
     try:
         manifest = json.loads(content)
         files = {
             check_path(name): (int(entry["size"]), str(entry["sha256"])) for name, entry in manifest["files"].items()
         }
+        found.verdict = str(manifest["verdict"]) if "verdict" in manifest else None
         found.base = {name: str(value) for name, value in manifest["base"].items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, BadName):
         found.flaws.append(Flaw(MANIFEST_FILE, "is no manifest that this version understands"))

@@ -192,6 +192,27 @@ def named(session: Session) -> Iterator[tuple[str, int]]:
             yield row.sha256, row.size
 
 
+def places(session: Session, sha256s: Collection[str]) -> dict[str, list[str]]:
+    """What names each of these blobs, in words for people: `repo@commit:file`, the newest first, or a data set."""
+    found: dict[str, list[str]] = {}
+    wanted = sorted(set(sha256s))
+    for start in range(0, len(wanted), _BATCH):
+        batch = wanted[start : start + _BATCH]
+        of_commits = (
+            select(CommitFileRow.sha256, RepoRow.name, CommitRow.oid, CommitFileRow.path)
+            .join(CommitRow, CommitRow.id == CommitFileRow.commit_id)
+            .join(RepoRow, RepoRow.id == CommitRow.repo_id)
+            .where(CommitFileRow.sha256.in_(batch))
+            .order_by(CommitRow.id.desc())
+        )
+        for sha256, repo, oid, path in session.execute(of_commits):
+            found.setdefault(sha256, []).append(f"{repo}@{oid}:{path}")
+        of_data = select(DatasetRow.sha256, DatasetRow.id, DatasetRow.name).where(DatasetRow.sha256.in_(batch))
+        for sha256, id_, name in session.execute(of_data):
+            found.setdefault(sha256, []).append(f"data set {id_} ({name})")
+    return found
+
+
 def _references(sha256s: Collection[str]) -> Select[tuple[str]]:
     columns = (*_NAMED_IN, BlobHoldRow.sha256)
     found = union_all(*(select(column).where(column.in_(sha256s)) for column in columns)).subquery()

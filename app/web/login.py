@@ -7,6 +7,7 @@ from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from fastapi.routing import APIRoute
 
+from app.api.audit import note_holder
 from app.api.deps import Parts, Reader, Services
 from app.auth import ended_logins, keys
 from app.auth.logins import COOKIE, SECONDS
@@ -43,6 +44,7 @@ def log_in(
         row = keys.find(session, key.strip())
     if row is None:
         return render(request, "login.html", status=HTTPStatus.FORBIDDEN, next=local_path(address), wrong=True)
+    note_holder(request, row)
     return _logged_in(request, parts, row.id, address)
 
 

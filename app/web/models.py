@@ -2,13 +2,13 @@
 
 import re
 from typing import Any
+from urllib.parse import quote
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
 from app.api.deps import Reader, hub_caller, services
 from app.db.models import CommitRow
-from app.errors import NotFound
 from app.hub import directory, repository
 from app.hub.access import readable
 from app.hub.card import Card, model_tags, read_card
@@ -17,7 +17,7 @@ from app.hub.revisions import DEFAULT_BRANCH, resolve
 from app.jobs.lineage import lineage
 from app.web.markdown import render_markdown
 from app.web.rendering import render
-from app.web.routing import PageRoute
+from app.web.routing import NothingHere, PageRoute
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse, route_class=PageRoute)
 _MODELS_SHOWN = 1000
@@ -69,11 +69,16 @@ def _model(request: Request, reader: Reader, name: str, revision: str | None) ->
                 readable(session, who, name, files=True)
             except GatedRepository:
                 gated = True
-        except (RepositoryNotFound, RevisionNotFound) as error:
-            raise NotFound(str(error)) from None
+        except RepositoryNotFound:
+            unknown = f"There is no model {name!r} here, or this key may not know of it."
+            raise NothingHere(unknown, ("/models", "To the models")) from None
+        except RevisionNotFound:
+            unknown = f"{name} has no branch, tag or commit {revision!r}; its page lists what it has."
+            raise NothingHere(unknown, (f"/models/{quote(name)}", f"To {name}")) from None
         files = repository.files(session, commit) if commit and not gated else []
         history = repository.history(session, commit, limit=_COMMITS_SHOWN) if commit and not gated else []
         ancestors = lineage(session, who, commit.job_id) if commit else []
+        verdicts = repository.verdicts(session, [commit, *history]) if commit and not gated else {}
     card = read_card(parts.blobs, files) if files else Card()
     shown: dict[str, Any] = {
         "repo": repo,
@@ -83,6 +88,7 @@ def _model(request: Request, reader: Reader, name: str, revision: str | None) ->
         "gated": gated,
         "files": files,
         "history": history,
+        "verdicts": verdicts,
         "ancestors": ancestors,
         "tags": model_tags(files, card),
         "card": render_markdown(card.body),

@@ -13,7 +13,7 @@ from fastapi import Request, Response
 from fastapi.responses import RedirectResponse
 from fastapi.routing import APIRoute
 
-from app.errors import InvalidCredentials, ServiceError
+from app.errors import InvalidCredentials, NotFound, ServiceError
 from app.web.rendering import render
 
 _POLICY: Final = (
@@ -30,6 +30,15 @@ _HEADERS: Final = {
 }
 
 
+class NothingHere(NotFound):
+    """A page that is not there; its words are for people."""
+
+    def __init__(self, detail: str, *links: tuple[str, str]) -> None:
+        """`links` are addresses and words of pages that may be meant."""
+        super().__init__(detail)
+        self.links = links
+
+
 class PageRoute(APIRoute):
     """A route whose answers are pages."""
 
@@ -41,14 +50,19 @@ class PageRoute(APIRoute):
             try:
                 answer = await handle(request)
             except ServiceError as error:
-                if not _wants_page(request):
+                if not wants_page(request):
                     raise
-                answer = _refusal(request, error)
-            for name, value in _HEADERS.items():
-                answer.headers.setdefault(name, value)
-            return answer
+                answer = refusal(request, error)
+            return dressed(answer)
 
         return handle_page
+
+
+def dressed(answer: Response) -> Response:
+    """The answer with the headers that all pages have."""
+    for name, value in _HEADERS.items():
+        answer.headers.setdefault(name, value)
+    return answer
 
 
 def local_path(address: str | None) -> str:
@@ -58,11 +72,13 @@ def local_path(address: str | None) -> str:
     return "/" if any(ord(letter) <= ord(" ") or letter in "\\\x7f" for letter in address) else address
 
 
-def _wants_page(request: Request) -> bool:
+def wants_page(request: Request) -> bool:
+    """Whether a browser asks."""
     return "text/html" in request.headers.get("accept", "").lower()
 
 
-def _refusal(request: Request, error: ServiceError) -> Response:
+def refusal(request: Request, error: ServiceError) -> Response:
+    """The page in place of one that is refused, or the way to the login."""
     # A wrong key in `Authorization` came from the browser's own dialog, which only another challenge opens again.
     if isinstance(error, InvalidCredentials) and "authorization" not in request.headers:
         query = f"?{request.url.query}" if request.url.query else ""

@@ -10,19 +10,23 @@ from sqlalchemy.orm import Session
 from app.api.hub.routing import CallerOf, Context, RepoName, RepoRoutes, base_url, hub_router
 from app.db.models import RepoRow
 from app.hub import directory, repository, wire
-from app.hub.access import administered, writable
+from app.hub.access import Caller, administered, writable
+from app.hub.card import model_tags, read_card, recipe_tags
+from app.hub.context import HubContext
 from app.hub.errors import (
     AlreadyExists,
     BadRequest,
     InvalidCredentials,
+    JobsTag,
     NotAllowed,
     ReadOnlyCopy,
     RevisionNotFound,
 )
 from app.hub.names import check_ref_name, check_repo_name
-from app.hub.publishing import JOB_TAG, begin_repo, check_unprotected
+from app.hub.publishing import JOB_TAG, begin_repo, check_unprotected, move_branch
 from app.hub.raw_path import decode_segment
 from app.hub.revisions import DEFAULT_BRANCH, resolve
+from app.jobs import repository as jobs
 
 Visibility = Literal["public", "private"]
 
@@ -141,10 +145,13 @@ def create_branch(
     who: CallerOf,
     name: RepoName,
     rev: str,
-    startingPoint: Annotated[str | None, Body(embed=True)] = None,  # noqa: N803 - the Hub's name
+    startingPoint: Annotated[str | None, Body()] = None,  # noqa: N803 - the Hub's name
+    overwrite: Annotated[bool, Body()] = False,
 ) -> Response:
-    """Make a branch at a revision (default: `main`)."""
+    """Make a branch at a revision (default: `main`); with `overwrite`, one that is there goes to that revision."""
     branch = check_ref_name(decode_segment(rev))
+    if overwrite:
+        return _move_branch(context, who, name, branch, startingPoint or DEFAULT_BRANCH)
     with context.sessions.begin() as session:
         repo = writable(session, who, name)
         commit = resolve(session, repo, startingPoint or DEFAULT_BRANCH)
@@ -153,6 +160,19 @@ def create_branch(
         _check_not_a_jobs(session, repo, branch)
         if not repository.create_ref(session, repo, "branch", branch, commit):
             raise AlreadyExists(f"The branch {branch!r} of {repo.name}")
+    return Response(status_code=201)
+
+
+def _move_branch(context: HubContext, who: Caller, name: str, branch: str, revision: str) -> Response:
+    with context.read_sessions() as session:
+        repo = writable(session, who, name)
+        _check_not_a_jobs(session, repo, branch)
+        commit = resolve(session, repo, revision)
+        files = repository.files(session, commit)
+        job = jobs.get(session, commit.job_id) if commit.job_id else None
+    tags = model_tags(files, read_card(context.store, files), recipe_tags(job.spec) if job else ())
+    with context.sessions.begin() as session:
+        move_branch(session, name, branch, commit.oid, tags=tags, by_admin=who.sees_all)
     return Response(status_code=201)
 
 
@@ -194,10 +214,10 @@ def _check_not_a_jobs(session: Session, repo: RepoRow, ref: str) -> None:
     """Let pass a name that no job's tag has: those tell for good which checkpoint a job made.
 
     Raises:
-        ProtectedBranch: the name is of that form, and jobs publish to the repository.
+        JobsTag: the name is of that form, and jobs publish to the repository.
     """
-    if ref.startswith(JOB_TAG):
-        check_unprotected(session, repo)
+    if ref.startswith(JOB_TAG) and repository.has_commit_of_a_job(session, repo.id):
+        raise JobsTag(repo.name, ref)
 
 
 def _delete_ref(context: Context, who: CallerOf, name: str, kind: repository.RefKind, ref: str) -> Response:
@@ -215,7 +235,7 @@ def grant_access(context: Context, who: CallerOf, name: RepoName, user: Annotate
     with context.sessions.begin() as session:
         repo = administered(session, who, name)
         directory.grant(session, repo, _keys(session, user))
-    return Response(status_code=200)
+    return JSONResponse({})  # the client reads JSON, and nothing in it
 
 
 @routes.route("/api/models/{repo}/user-access-request/handle", "POST")
@@ -231,7 +251,7 @@ def handle_access(
         repo = administered(session, who, name)
         change = directory.grant if status == "accepted" else directory.withdraw
         change(session, repo, _keys(session, user))
-    return Response(status_code=200)
+    return JSONResponse({})
 
 
 def _keys(session: Any, user: str) -> Any:

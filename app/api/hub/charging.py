@@ -26,4 +26,4 @@ def charge_upload(context: HubContext, key_id: str, size: int) -> None:
     with context.sessions.begin() as session:
         seconds = charge(session, key_id, Usage.BYTES, size, limit)
     if seconds is not None:
-        raise bytes_exceeded(limit, seconds)
+        raise bytes_exceeded(limit, seconds, size)

@@ -193,9 +193,11 @@ def who_am_i(who: CallerOf) -> Response:
     return JSONResponse(answer)
 
 
+@routes.route("/{repo}/blob/{rev}/{path:path}")
+@routes.route("/{repo}/commits/{rev}")
 @routes.route("/{repo}/commit/{rev}")
 @routes.route("/{repo}/tree/{rev}")
 @routes.route("/{repo}/tree/{rev}/{path:path}")
 def show_page(name: RepoName, rev: str, path: str = "") -> Response:
-    """The addresses that clients print after an upload lead to the model's page."""
+    """The addresses that clients print after an upload, and those of the Hub's own pages, lead to the model's page."""
     return RedirectResponse(f"/models/{quote(name)}?revision={quote(decode_segment(rev), safe='')}", 302)

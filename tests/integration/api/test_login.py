@@ -96,6 +96,15 @@ def test_the_cookie_is_out_of_reach_of_scripts_and_holds_no_key(person: Person) 
     assert person.http.get("/", headers=PAGE).text.count(person.key) == 0
 
 
+def test_the_audit_log_names_the_key_that_has_logged_in(person: Person) -> None:
+    person.log_in("hf_wrong")
+    person.log_in()
+    with person.service.sessions() as session:
+        refused, entered = audit.recent(session, limit=2)
+    assert (refused.key_id, refused.target, refused.status) == ("", "/login", 403)
+    assert (entered.key_id, entered.key_name, entered.status) == (person.key_id, "person", 303)
+
+
 def test_a_wrong_key_is_no_login(person: Person) -> None:
     refused = person.log_in("hf_wrong")
     assert refused.status_code == 403

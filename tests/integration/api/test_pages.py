@@ -6,9 +6,10 @@ import time
 from typing import Any
 
 import pytest
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, update
 
 from app.db.models import JobEventRow, JobRow
+from app.hub.publishing import StagedFile, commit_files
 from app.jobs import repository
 from app.jobs.event_log import Event
 from tests.integration.api.conftest import MODEL, Service, jsonl, problem_of
@@ -164,6 +165,47 @@ def test_what_goes_wrong_is_a_page_for_people_and_a_problem_for_programs(service
     assert problem_of(service.http.get("/jobs/none"), 404)["code"] == "job_not_found"
     assert service.http.get("/static/old/app.css").headers["cache-control"] == "no-cache"
     assert problem_of(service.http.get("/static/old/none.js"), 404)["code"] == "file_not_found"
+
+
+def test_where_nothing_is_a_browser_finds_a_page_and_a_model_at_its_name(service: Service) -> None:
+    for path in (MODEL, f"{MODEL}/blob/main/config.json", f"{MODEL}/commits/main"):
+        found = service.http.get(f"/{path}", headers=PAGE, follow_redirects=True)
+        assert (found.status_code, found.url.path) == (200, f"/models/{MODEL}")
+    for path, link in (
+        ("/jobs/a/b/c", "/"),
+        ("/jobs/a/b", "/"),
+        ("/team/absent", "/models"),
+        (f"/models/{MODEL}?revision=absent", f"/models/{MODEL}"),
+    ):
+        page = service.http.get(path, headers=PAGE, follow_redirects=True)
+        assert page.status_code == 404
+        assert "<h1>Nothing here</h1>" in page.text
+        assert f'<a href="{link}">' in page.text
+        assert "`" not in page.text
+        assert page.headers["content-security-policy"].startswith("default-src 'none'")
+    assert problem_of(service.http.get("/team/absent"), 404)["code"] == "not_found"
+    assert problem_of(service.http.post("/team/absent", headers=PAGE), 404)["code"] == "not_found"
+    assert problem_of(service.http.get(f"/models/{MODEL}?revision=absent"), 404)["code"] == "not_found"
+
+
+def test_a_models_page_says_of_each_revision_whether_it_missed_its_gates(service: Service) -> None:
+    pages, commits, told = {}, {}, []
+    for verdict, ref in (("fail", None), ("pass", "main")):
+        blob = service.parts.blobs.put_bytes(verdict.encode())
+        staged = [StagedFile("model.bin", blob.size, blob.sha256, blob.git_oid)]
+        job = service.submit(labels={"verdict": verdict})["id"]
+        with service.sessions.begin() as session:
+            session.execute(update(JobRow).where(JobRow.id == job).values(verdict=verdict))
+            commits[verdict] = commit_files(session, "team/judged", staged, "m", ref=ref, tag=job, job_id=job).oid
+        pages[verdict] = service.http.get("/models/team/judged", headers=PAGE).text
+        told.append(service.http.head("/team/judged/resolve/main/model.bin").headers.get("x-error-message", ""))
+    assert "no job has passed its gates" in pages["fail"]
+    assert 'aria-label="Revisions"' not in pages["fail"], "no table without a row"
+    assert "no job has passed its gates yet" in told[0]
+    missed = service.http.get(f"/models/team/judged?revision={commits['fail']}", headers=PAGE).text
+    assert "missed its gate; not on main" in missed
+    assert "passed its gates" in pages["pass"]
+    assert "missed its gate" not in pages["pass"]
 
 
 def test_a_new_job_begins_as_another_was(service: Service) -> None:

@@ -71,6 +71,10 @@ def test_bytes_per_day_are_counted_with_and_without_a_content_length(service: Se
         assert answer.status_code == 201, answer.text
         refused(upload("c.jsonl"), "8,000 bytes")
         assert service.http.get("/v1/datasets", headers=headers).status_code == 200, "reading needs no body"
+        too_large = service.http.post("/v1/datasets", files={"file": ("d.jsonl", bytes(9000))}, headers=headers)
+        assert problem_of(too_large, 429)["code"] == "quota_exceeded"
+        assert "this request alone has" in too_large.json()["detail"]
+        assert "retry-after" not in too_large.headers, "it would never fit"
 
 
 @pytest.fixture

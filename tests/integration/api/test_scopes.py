@@ -29,7 +29,7 @@ OPEN = {
 """What needs no key: probes, which carry none, the form of reports, the public key, and the login with its looks."""
 TICKETED = ("/api/uploads/", "/xet/")
 """Their addresses hold a ticket that says what may be sent, and are worthless without it."""
-REDIRECTED = re.compile(r"(/\{namespace\})?/\{name\}/(tree|commit)/")
+REDIRECTED = re.compile(r"(/\{namespace\})?/\{name\}/(tree|commits?|blob)/")
 """The website's addresses: redirected to the model's page, which asks."""
 
 Keys = dict[Scope | None, dict[str, str]]

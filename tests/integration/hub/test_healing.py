@@ -1,5 +1,6 @@
 """A damaged blob that fsck has moved aside is sent again by whoever uploads the same file, over disk and bucket."""
 
+import json
 import os
 import subprocess
 import sys
@@ -65,7 +66,7 @@ def fetched(service: Service, path: str) -> httpx.Response:
 
 @pytest.mark.parametrize("environment", [{}, {"HF_HUB_DISABLE_XET": "1"}], ids=["xet", "lfs"])
 def test_uploading_the_same_file_again_heals_what_was_damaged(
-    service: Service, tmp_path: Path, environment: dict[str, str]
+    service: Service, tmp_path: Path, environment: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
@@ -79,7 +80,14 @@ def test_uploading_the_same_file_again_heals_what_was_damaged(
     for sha256 in (*sha256s, small):
         damage(service, sha256)
     data = service.parts.settings.data_dir
+    capsys.readouterr()
+    assert check_integrity(data, repair=False, as_json=False) == 1
+    assert f"corrupt  {small}  {REPO}@{listed['sha']}:config.json" in capsys.readouterr().out
     assert check_integrity(data, repair=True, as_json=True) == 1
+    named_by = json.loads(capsys.readouterr().out)["named_by"]
+    assert {place for sha256 in sha256s for place in named_by[sha256]} == {
+        f"{REPO}@{listed['sha']}:weights.safetensors"
+    }
     for name in contents:
         assert fetched(service, name).status_code == 410, "it is named, and it is not there"
     upload(service, folder, tmp_path / "home", **environment)

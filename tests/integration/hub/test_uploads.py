@@ -6,15 +6,18 @@ import os
 import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from threading import Barrier
 from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
+from huggingface_hub import HfApi
 
 from app.auth import keys
 from app.auth.scopes import Scope
+from app.db.models import JobRow
 from app.hub import directory
 from app.hub.publishing import StagedFile, commit_files
 from app.hub.revisions import repo_named
@@ -363,7 +366,9 @@ def test_main_of_a_jobs_repository_moves_by_jobs_alone(keyed: Keyed) -> None:
     for tag in ("main", "job-j"):
         assert keyed.ask("owner", f"{where}/tag/{missed}", "POST", json={"tag": tag}).status_code == 403
     assert keyed.ask("owner", f"{where}/branch/job-j", "POST", json={"startingPoint": missed}).status_code == 403
-    assert keyed.ask("owner", f"{where}/tag/job-j", "DELETE").status_code == 403
+    kept = keyed.ask("owner", f"{where}/tag/job-j", "DELETE")
+    assert kept.status_code == 403
+    assert "which checkpoint a job made" in kept.headers["X-Error-Message"]
     assert keyed.ask("owner", f"{where}/branch/try", "POST", json={"startingPoint": missed}).status_code == 201
     assert keyed.commit("owner", name, inline("README.md"), branch="try").status_code == 200
     with keyed.service.sessions.begin() as session:
@@ -371,6 +376,36 @@ def test_main_of_a_jobs_repository_moves_by_jobs_alone(keyed: Keyed) -> None:
     preupload = {"files": [{"path": "a", "size": 1}]}
     assert keyed.ask("owner", f"{where}/preupload/main", "POST", json=preupload).status_code == 403
     assert keyed.commit("owner", name, inline("README.md")).status_code == 403
+
+
+def test_main_of_a_jobs_repository_goes_back_to_what_has_passed_and_by_an_administrator_alone(keyed: Keyed) -> None:
+    name, jobs = f"own/{uuid4().hex[:12]}", {verdict: uuid4().hex for verdict in ("pass", "fail")}
+    order = (jobs["pass"], jobs["fail"], "later")
+    blobs = {job: keyed.service.parts.blobs.put_bytes(job.encode()) for job in order}
+    made = {}
+    with keyed.service.sessions.begin() as session:
+        for job, blob in blobs.items():
+            files = [StagedFile("model.bin", blob.size, blob.sha256, blob.git_oid)]
+            ref = None if job == jobs["fail"] else "main"
+            made[job] = commit_files(session, name, files, job, ref=ref, job_id=job, owner=keyed.ids["owner"]).oid
+        spec = {"model": {"repo": "team/dense"}, "replacement": {"kind": "ffn"}, "scoring": {"metric": "cosine"}}
+        spec |= {"calibration": {"dataset": "ds"}}
+        for verdict, job in jobs.items():
+            session.add(JobRow(id=job, state="succeeded", spec=spec, model="team/dense", verdict=verdict))
+
+    def moved(who: str, job: str, branch: str = "main") -> int:
+        body = {"startingPoint": made[job], "overwrite": True}
+        return keyed.ask(who, f"/api/models/{name}/branch/{branch}", "POST", json=body).status_code
+
+    def head() -> str:
+        return str(keyed.ask("owner", f"/api/models/{name}").json()["sha"])
+
+    assert (moved("owner", jobs["pass"]), moved("reader", jobs["pass"]), head()) == (403, 403, made["later"])
+    assert (moved("admin", jobs["fail"]), head()) == (403, made["later"])
+    assert (moved("admin", jobs["pass"]), head()) == (201, made[jobs["pass"]])
+    assert name in keyed.listed("owner", filter="replacement:ffn")
+    assert moved("owner", "later", "served") == moved("owner", jobs["pass"], "served") == 201
+    assert keyed.ask("owner", f"/api/models/{name}/revision/served").json()["sha"] == made[jobs["pass"]]
 
 
 @pytest.mark.parametrize(
@@ -400,6 +435,19 @@ def test_access_is_granted_and_taken_back(keyed: Keyed, repo: str) -> None:
     taken = {"user": keyed.ids["reader"], "status": "rejected"}
     assert keyed.ask("owner", f"{access}/handle", "POST", json=taken).status_code == 200
     assert keyed.ask("reader", where).status_code == 404
+
+
+def test_the_stock_client_grants_access_and_takes_it_back(keyed: Keyed, repo: str) -> None:
+    api = HfApi(endpoint=keyed.service.url, token=keyed.keys["owner"])
+    for give, take in (
+        (api.grant_access, api.cancel_access_request),
+        (api.accept_access_request, partial(api.reject_access_request, rejection_reason="no longer")),
+    ):
+        give(repo, "reader")
+        assert [one.username for one in api.list_accepted_access_requests(repo)] == ["reader"]
+        assert keyed.ask("reader", f"/api/models/{repo}").status_code == 200
+        take(repo, "reader")
+        assert keyed.ask("reader", f"/api/models/{repo}").status_code == 404
 
 
 def test_a_cards_metadata_is_checked(keyed: Keyed) -> None:

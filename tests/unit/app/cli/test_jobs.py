@@ -36,7 +36,10 @@ def test_the_speed_up_has_a_row_because_the_rates_do_not_give_it() -> None:
     assert "x1.29 " in shown(METRICS | rates | {"intervals": {"speedup": None}})
 
 
-def test_what_a_log_gets_is_whole_lines_of_words(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_a_log_gets_is_whole_lines_of_words(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
     long_name = "perplexity_ratio/" + "text" * 30
     job = {
         "id": "0" * 32, "state": "succeeded", "verdict": "pass", "error": None, "progress": 1.0,

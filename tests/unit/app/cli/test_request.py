@@ -1,16 +1,23 @@
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from pydantic import BaseModel
+from sqlalchemy import update
 
+from app.auth import audit
 from app.cli import exits
 from app.cli.application import run
 from app.cli.exits import UsageError
 from app.cli.request import build
+from app.db.clock import db_now
+from app.db.migrate import migrate
+from app.db.models import ApiKeyRow
+from app.db.session import connect, session_factory
 from app.jobs.spec import Gates, TaskGates
 from app.version import VERSION
 
@@ -149,13 +156,43 @@ def test_a_key_is_made_for_the_data_directory_that_is_named(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("STREAMLINE_DATABASE_URL", raising=False)
+    for lost in (["create", "ci"], ["list"], ["audit"], ["list", "--data", str(tmp_path / "there")]):
+        assert run(["keys", *lost]) == exits.BAD_USAGE
+        assert "No service has run with the directory" in capsys.readouterr().err
     assert run(["keys", "create", "ci", "--data", str(tmp_path / "there")]) == exits.PASSED
     made = capsys.readouterr()
     assert made.out.startswith("hf_")
-    assert str(tmp_path / "there") in made.err
+    assert f"{tmp_path / 'there'}, which no service has run with yet." in made.err
     assert run(["keys", "list", "--data", str(tmp_path / "there"), "--json"]) == exits.PASSED
     assert [key["name"] for key in json.loads(capsys.readouterr().out)] == ["ci"]
     assert not (tmp_path / "streamline-data").exists()
+
+
+def test_keys_are_listed_with_what_they_are_good_for_and_changes_with_their_requests(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("STREAMLINE_DATABASE_URL", raising=False)
+    monkeypatch.setenv("STREAMLINE_DATA_DIR", str(tmp_path))
+    migrate(database := f"sqlite:///{tmp_path / 'streamline.db'}")
+
+    def printed(*arguments: str) -> str:
+        assert run(["keys", *arguments]) == exits.PASSED
+        return capsys.readouterr().out
+
+    assert "no key yet" in printed("list")
+    assert "Nothing has been changed" in printed("audit")
+    printed("create", "old", "--days", "1", "--max-queued-jobs", "3", "--max-bytes-per-day", "5000")
+    engine = connect(database)
+    with session_factory(engine).begin() as session:
+        session.execute(update(ApiKeyRow).values(expires_at=db_now(-60)))
+        audit.record(session, key_id="", key_name="", action="POST", target="/v1/jobs", status=401, request_id="r-1")
+    engine.dispose()
+    listed = printed("list")
+    assert "expired" in listed
+    assert re.search(r"old  \(until \S+ \S+ UTC, 3 jobs in the queue, 5,000 bytes a day\)", listed)
+    (key,) = json.loads(printed("list", "--json"))
+    assert (key["state"], key["revoked"]) == ("expired", False)
+    assert "request r-1" in printed("audit")
 
 
 def test_a_database_that_does_not_answer_is_one_sentence(

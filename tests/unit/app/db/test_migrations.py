@@ -81,10 +81,10 @@ def test_a_migration_keeps_every_job_and_every_key_of_an_older_release(url: str,
             assert job.required_memory_bytes == old.get("required_memory_bytes"), "of older ones any worker may take it"
         assert len(session.scalars(select(JobEventRow)).all()) == len(rows["job_events"])
         assert len(session.scalars(select(IdempotencyRow)).all()) == len(rows["idempotency_keys"])
-        assert {key.id: key.revoked_at is not None for key in keys.listing(session)} == {
+        assert {key.id: key.revoked_at is not None for key, _ in keys.listing(session)} == {
             key["id"]: key["revoked_at"] is not None for key in rows["api_keys"]
         }
-        assert all(keys.limits_of(key) == keys.Limits() for key in keys.listing(session))
+        assert all(keys.limits_of(key) == keys.Limits() for key, _ in keys.listing(session))
         assert {dataset.id: dataset.owner for dataset in session.scalars(select(DatasetRow))} == {
             dataset["id"]: dataset.get("owner", "") for dataset in rows["datasets"]
         }, "who uploaded the older ones is not known"

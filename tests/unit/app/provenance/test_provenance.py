@@ -27,9 +27,10 @@ def tree_file(path: str, content: bytes) -> TreeFile:
     return TreeFile(path, len(content), hashlib.sha256(content).hexdigest(), "0" * 40)
 
 
-def manifest(recipe: dict[str, object] | None = None) -> bytes:
+def manifest(recipe: dict[str, object] | None = None, verdict: str = "pass") -> bytes:
     files = [tree_file(path, content) for path, content in CONTENTS.items()]
-    return make_manifest(files, base={"repo": "team/m", "commit": "c" * 40}, recipe=recipe or {}, data={"ds": "d" * 64})
+    base = {"repo": "team/m", "commit": "c" * 40}
+    return make_manifest(files, base=base, recipe=recipe or {}, data={"ds": "d" * 64}, verdict=verdict)
 
 
 @pytest.fixture
@@ -95,7 +96,9 @@ def test_files_behind_a_link_to_a_directory_and_directories_in_place_of_files_ar
 
 def test_another_key_and_a_changed_manifest_are_told(model: Path, signer: Signer) -> None:
     other = Signer(Ed25519PrivateKey.generate())
-    assert [flaw.file for flaw in flaws(model, other)] == [SIGNATURE_FILE]
+    (flaw,) = flaws(model, other)
+    assert flaw.file == SIGNATURE_FILE
+    assert "give that service's key with --key" in flaw.reason
     changed = json.loads((model / MANIFEST_FILE).read_text()) | {"data": {}}
     (model / MANIFEST_FILE).write_text(json.dumps(changed))
     assert [flaw.file for flaw in flaws(model, signer)] == [SIGNATURE_FILE]
@@ -119,6 +122,24 @@ def test_a_manifest_of_any_bytes_is_refused_and_never_crashes(
 def test_the_manifest_depends_on_the_work_alone(signer: Signer) -> None:
     assert manifest({"seed": 0}) == manifest({"seed": 0}) != manifest({"seed": 1})
     assert signer.sign(b"x") == signer.sign(b"x")
+
+
+@pytest.mark.parametrize(
+    ("verdict", "said"), [("pass", "has passed"), ("fail", "MISSED its gates"), (None, "as it was published")]
+)
+def test_the_command_says_whether_the_gates_were_passed_where_the_manifest_knows(
+    verdict: str | None, said: str, model: Path, signer: Signer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    signed = manifest(verdict=verdict or "")
+    if verdict is None:  # as releases before this one wrote it
+        signed = json.dumps({name: value for name, value in json.loads(signed).items() if name != "verdict"}).encode()
+    (model / MANIFEST_FILE).write_bytes(signed)
+    (model / SIGNATURE_FILE).write_bytes(signer.sign(signed))
+    (tmp_path / "key.pem").write_text(signer.public_pem)
+    assert run(["verify", str(model), "--key", str(tmp_path / "key.pem")]) == exits.PASSED
+    told = capsys.readouterr().out
+    assert said in told
+    assert ("gates" in told) == (verdict is not None)
 
 
 def test_openssl_agrees_about_the_signature(model: Path, signer: Signer, tmp_path: Path) -> None:
