@@ -11,7 +11,7 @@ from app.settings import Settings, SettingsError
 _PREFIX: Final = "STREAMLINE_"
 _OF_OTHERS: Final = frozenset(
     {"URL", "API_KEY"}  # clients
-    | {"ARGUMENTS", "INSTALL", "RUN", "SPEC", "TIMEOUT"}  # recipes
+    | {"ARGUMENTS", "CANCEL_WITH_BUILD", "INSTALL", "RUN", "SPEC", "TIMEOUT"}  # recipes
 )
 _TESTS: Final = "TEST_"
 # Kubernetes tells every pod where the Service called streamline-api is, in variables of this form.

@@ -53,11 +53,7 @@ class RequestLogMiddleware:
                 # A stopping server gives its requests a grace, and then it cuts them off.
                 if status:
                     raise  # as below
-                stopping = Unavailable(
-                    "The service stops; send the request again in a moment.",
-                    headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
-                )
-                await problem_response(stopping)(scope, receive, named)
+                await problem_response(_stopping(scope))(scope, receive, named)
             except Exception:
                 log.exception("fault", method=scope["method"], path=scope["path"])
                 if status:
@@ -86,3 +82,12 @@ def _span(scope: Scope) -> AbstractContextManager[Span]:
 def _request_id(scope: Scope) -> str:
     given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
     return given if _GIVEN_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+def _stopping(scope: Scope) -> Unavailable:
+    """A thread goes on with what it has begun: only what may be done twice is to be sent again unseen."""
+    if scope["method"] in {"GET", "HEAD"} or any(name == b"idempotency-key" for name, _ in scope["headers"]):
+        return Unavailable(
+            "The service stops; send the request again in a moment.", headers={"Retry-After": str(RETRY_AFTER_SECONDS)}
+        )
+    return Unavailable("The service stops; look whether this was done before you send it again.")

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from app.cli import exits, job_commands, keys, model_commands, service_commands, webhooks
-from app.cli.exits import UsageError
+from app.cli.exits import NotAllowedError, UsageError
 
 application = typer.Typer(
     name="streamline",
@@ -58,6 +58,8 @@ def run(arguments: list[str]) -> int:
         return _say(_sentence(error), exits.BAD_USAGE)
     except UsageError as error:
         return _say(str(error), exits.BAD_USAGE)
+    except NotAllowedError as error:
+        return _say(str(error), exits.NOT_ALLOWED)
     except OSError as error:
         return _say(exits.sentence_of(error), exits.BAD_USAGE)
     except Exception as error:

@@ -1,14 +1,15 @@
 """Downloading a checkpoint with nothing but HTTP: for machines without the Hugging Face client."""
 
+import glob
 import hashlib
 from pathlib import Path
 from urllib.parse import quote
 
 import httpx
 
-from app.cli.exits import UsageError
+from app.cli.exits import NotAllowedError, UsageError
 from app.cli.hub_address import HubAddress
-from app.client import ProblemError, UnreachableError
+from app.client import UnreachableError
 
 _CHUNK_BYTES = 1 << 20
 
@@ -18,18 +19,18 @@ def download_repo(hub: HubAddress, repo: str, directory: Path) -> list[str]:
 
     Raises:
         UsageError: no such repo or revision, or a file that arrived damaged.
-        ProblemError: the key is not valid, or may not read the files.
+        NotAllowedError: the key is missing, not valid, or may not read the files.
         UnreachableError: no hub answers, or it hung up; the next call goes on from there.
     """
     name, _, revision = repo.partition("@")
     try:
-        with httpx.Client(**hub.connection) as http:
+        with httpx.Client(**hub.connection, follow_redirects=True) as http:  # other hubs send files from elsewhere
             return _fetch_all(hub, http, name, revision or "main", directory)
     except httpx.HTTPStatusError as error:
         told = error.response.headers.get("X-Error-Message", f"it answered {error.response.status_code}")
         said = f"{hub.url} does not give {error.request.url.path}: {told.rstrip('.')}."
-        if error.response.status_code == httpx.codes.FORBIDDEN:
-            raise ProblemError(error.response.status_code, {"detail": said}) from None
+        if error.response.status_code in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}:
+            raise NotAllowedError(said) from None
         raise UsageError(said) from None
     except httpx.TransportError:
         raise UnreachableError(hub.url) from None
@@ -43,7 +44,7 @@ def _fetch_all(hub: HubAddress, http: httpx.Client, name: str, revision: str, di
             if hub.keyed
             else f"{hub.url} shows no {name} without a key; set {hub.key_variable}."
         )
-        raise ProblemError(answer.status_code, {"detail": said})
+        raise NotAllowedError(said)
     if answer.status_code == httpx.codes.NOT_FOUND:
         raise UsageError(
             f"The hub at {hub.url} has no {name} at {revision} (or you may not read it); another hub is asked where "
@@ -77,6 +78,8 @@ def _fetch(http: httpx.Client, url: str, target: Path, digest: str | None) -> No
         staged.unlink()
         raise UsageError(f"{target.name} arrived damaged; run the same command again.")
     staged.replace(target)
+    for other in target.parent.glob(f"{glob.escape(target.name)}.{'[0-9a-f]' * 12}.part"):
+        other.unlink()  # begun of another revision
 
 
 def _sha256(path: Path) -> str:

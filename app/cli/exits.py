@@ -13,6 +13,10 @@ class UsageError(Exception):
     """What the user typed cannot be done; the message is one sentence that says what can."""
 
 
+class NotAllowedError(Exception):
+    """A key is missing, not valid, or may not do this; the message says which, and what to set."""
+
+
 def sentence_of(error: OSError) -> str:
     """What the system refused, without its number: the file and the reason."""
     return f"{error.filename}: {error.strerror}." if error.filename and error.strerror else str(error)

@@ -85,7 +85,8 @@ def run_api(*, host: str, port: int, leashed: bool) -> None:
         server_header=False,
     )
     server = _Server(config, app.state.services.watcher.close)
-    server.run()
+    with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it once more when all is done
+        server.run()
     if not server.started:
         raise SystemExit(_NOT_STARTED)
 

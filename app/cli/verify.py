@@ -17,7 +17,7 @@ from app.provenance.signing import BadPublicKeyError, parse_public_key
 
 KEY_PATH = "/v1/signing-key"
 _GATES = {
-    "pass": "It has passed its gates.",
+    "pass": "It has passed every gate that was set.",
     "fail": "It MISSED its gates: a job made it, and did not put it on `main`.",
 }
 

@@ -15,7 +15,7 @@ from app.cli.following import Follower, display
 from app.cli.jobs import show_job
 from app.cli.options import print_json
 from app.cli.pipeline import page_of, summary, unfinished, write_junit, write_summary, write_unknown_junit
-from app.client import Job, Streamline, WaitTimeoutError
+from app.client import Job, ProblemError, Streamline, UnreachableError, WaitTimeoutError
 
 _EXIT_OF_STATE = {"failed": exits.FAILED_OR_GATE_MISSED, "cancelled": exits.CANCELLED}
 
@@ -97,6 +97,10 @@ def follow(service: Streamline, job_id: str, *, timeout: float | None, outcome: 
         why = f"Not finished after {timeout:g} s; the job goes on."
         outcome.tell_unfinished(job, "timed_out", why, page, console)
         return exits.TIMED_OUT
+    except (UnreachableError, ProblemError):
+        if "state" in job:  # else there may be no such job
+            outcome.tell_unfinished(job, "unreachable", "The waiting broke off; the job goes on.", page, console)
+        raise
     outcome.tell(job, page, console)
     return exit_code(job)
 

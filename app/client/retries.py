@@ -7,8 +7,11 @@ from typing import Final
 
 import httpx
 
+from app.client.failures import ProblemError, UnreachableError
+
 TRIES_OF_A_RESTART: Final = 4  # a second or two; whoever waits is told only about more
 _PASSING_STATUSES: Final = frozenset({429, 502, 503, 504})
+_PASSING_WHILE_WAITING: Final = _PASSING_STATUSES | {500}
 _NOBODY_THERE: Final = (httpx.ConnectError, httpx.ConnectTimeout)
 _NEVER_SENT: Final = (httpx.LocalProtocolError, httpx.UnsupportedProtocol, httpx.ProxyError)
 FIRST_PAUSE_SECONDS: Final = 0.2
@@ -27,7 +30,7 @@ class Retries:
     def __init__(self, patience: float, *, reachable: bool, waits: bool = False) -> None:
         self._end = time.monotonic() + patience
         self._reachable = reachable
-        self._passing = _PASSING_STATUSES | ({httpx.codes.INTERNAL_SERVER_ERROR} if waits else set())
+        self._passing = _PASSING_WHILE_WAITING if waits else _PASSING_STATUSES
         self._pause = FIRST_PAUSE_SECONDS
         self.tries = 0
 
@@ -39,7 +42,7 @@ class Retries:
             if not self._passes(outcome):
                 return None
             wanted = _seconds(outcome.headers.get("Retry-After"))
-        elif isinstance(outcome, _NEVER_SENT):
+        elif reason_of(outcome):
             return None
         self._reachable |= not isinstance(outcome, _NOBODY_THERE)
         if not self._reachable:
@@ -50,8 +53,15 @@ class Retries:
 
     def _passes(self, answer: httpx.Response) -> bool:
         """Whether a later try may end otherwise: 409 with `Retry-After` is a request of the same key still at work."""
-        at_work = answer.status_code == httpx.codes.CONFLICT and "Retry-After" in answer.headers
-        return at_work or answer.status_code in self._passing
+        timed = "Retry-After" in answer.headers
+        if answer.status_code == httpx.codes.TOO_MANY_REQUESTS and "problem" in answer.headers.get("Content-Type", ""):
+            return timed  # without it, our own service says that no waiting helps
+        return answer.status_code in self._passing or (answer.status_code == httpx.codes.CONFLICT and timed)
+
+
+def passes(fault: UnreachableError | ProblemError) -> bool:
+    """Whether who waits for a job could go on after what a request of theirs came to."""
+    return isinstance(fault, UnreachableError) or fault.status in _PASSING_WHILE_WAITING
 
 
 def reason_of(fault: httpx.TransportError) -> httpx.TransportError | None:

@@ -12,8 +12,15 @@ from httpx_sse import EventSource, SSEError
 
 from app.client import calls
 from app.client.calls import FINAL_STATES, LONG_POLL_SECONDS, RESTART_SECONDS, Call, Event, Job
-from app.client.failures import UnreachableError, WaitTimeoutError, checked
-from app.client.retries import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, TRIES_OF_A_RESTART, Retries, reason_of
+from app.client.failures import ProblemError, UnreachableError, WaitTimeoutError, checked
+from app.client.retries import (
+    FIRST_PAUSE_SECONDS,
+    LONGEST_PAUSE_SECONDS,
+    TRIES_OF_A_RESTART,
+    Retries,
+    passes,
+    reason_of,
+)
 
 
 class Streamline:
@@ -77,8 +84,8 @@ class Streamline:
             seconds = int(min(LONG_POLL_SECONDS, left)) if looked else 0
             try:
                 answer = self._send(calls.poll(job_id, etag, seconds), patience=min(RESTART_SECONDS, left))
-            except UnreachableError:
-                if left < RESTART_SECONDS:  # it may well be back later, but nobody waits that long
+            except (UnreachableError, ProblemError) as fault:
+                if left < RESTART_SECONDS and passes(fault):  # it may be back later, but nobody waits that long
                     raise WaitTimeoutError(job_id) from None
                 raise
             if answer.status_code != httpx.codes.NOT_MODIFIED:

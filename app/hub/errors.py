@@ -78,7 +78,7 @@ class RevisionNotFound(HubError):  # noqa: N818
 
     def __init__(self, repo: str, revision: str) -> None:
         missing = (
-            f"{repo} has nothing at `main`: no job has passed its gates yet"
+            f"{repo} has nothing at `main`, where a job's model comes once it has passed its gates"
             if revision == "main"
             else f"{repo} has no branch, tag or commit {revision!r}"
         )

@@ -155,19 +155,12 @@ def move_branch(
     commit = repository.find_commit(session, repo.id, oid)
     if commit is None:
         raise RevisionNotFound(repo_name, oid)
-    if branch == DEFAULT_BRANCH and not (by_admin and _has_passed(session, repo, commit)):
+    passed = repository.verdicts(session, [commit]).get(commit.id) == "pass"
+    if branch == DEFAULT_BRANCH and not (by_admin and passed):
         check_unprotected(session, repo)
     repository.move_ref(session, repo, "branch", branch, commit)
     if branch == DEFAULT_BRANCH:
         directory.main_moved(session, repo, tags)
-
-
-def _has_passed(session: Session, repo: RepoRow, commit: CommitRow) -> bool:
-    """Whether the commit's job passed its gates, or `main` has come by it."""
-    if repository.verdicts(session, [commit]).get(commit.id) == "pass":
-        return True
-    head = repository.commit_of_ref(session, repo.id, "branch", DEFAULT_BRANCH)
-    return head is not None and repository.descends_from(session, head, commit)
 
 
 def _already_published(

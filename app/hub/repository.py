@@ -80,12 +80,6 @@ def history(session: Session, commit: CommitRow, *, limit: int) -> Sequence[Comm
     return session.scalars(query).all()
 
 
-def descends_from(session: Session, commit: CommitRow, ancestor: CommitRow) -> bool:
-    """Whether `ancestor` is the commit itself or one of its ancestors."""
-    found = select(CommitRow.id).where(CommitRow.id.in_(_chain(commit)), CommitRow.id == ancestor.id)
-    return session.scalar(found) is not None
-
-
 def verdicts(session: Session, commits: Iterable[CommitRow]) -> dict[int, str]:
     """What the gates said of each of these commits, by its id; without those that no job has made."""
     rows = session.execute(

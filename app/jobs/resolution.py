@@ -254,7 +254,7 @@ def check_target(request: JobRequest | PlanRequest, facts: ModelFacts) -> None:
             raise ConflictingFields(f"{reason}.", pointer="/benchmark/backend")
         if reason := init_refusal(facts.config, kind, init):
             raise ReplacementRefused(f"{reason}.", pointer="/replacement/init")
-        if idle := idle_field(kind, request.replacement.model_dump(), facts.config):
+        if idle := idle_field(kind, request.replacement.model_dump()):
             raise ConflictingFields(f"{idle[1]}.", pointer=f"/replacement/{idle[0]}")
     except SelectionError as error:
         kind_of_error = BadTarget if error.pointer.startswith("/target") else ConflictingFields

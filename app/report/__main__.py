@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from app.report.page import render
-from app.report.versions import UnknownVersion
+from app.report.versions import UnknownVersion, upgraded
 
 EXIT_USAGE = 64  # EX_USAGE of sysexits.h
 
@@ -30,14 +30,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         report = json.loads(options.report.read_text(encoding="utf-8"))
-        page = render(report, _without_a_job(report))
-        options.page.write_text(page, encoding="utf-8")
+        job = _without_a_job(upgraded(report))
     except OSError as error:
-        parser.error(f"{error.filename}: {error.strerror}")
+        parser.error(f"{options.report}: {error.strerror}")
     except UnknownVersion as error:
         parser.error(str(error))
     except (ValueError, KeyError, TypeError, AttributeError):
         parser.error(f"{options.report} is no report of a run; name the report.json in the directory of --out.")
+    try:
+        options.page.write_text(render(report, job), encoding="utf-8")
+    except OSError as error:
+        parser.error(f"{options.page}: {error.strerror}")
     sys.stderr.write(f"Written to {options.page}\n")
     return 0
 

@@ -8,12 +8,10 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from app.core.architectures import FITTED_KINDS
+from app.core.training_fields import OF_TRAINING
 
 MOST_JOBS: Final = 32
 _IGNORED: Final = frozenset({"output.repo", "labels", "gates"})  # what names or judges a run does not change it
-_OF_TRAINING: Final = frozenset(
-    {"loss", "divergence", "epochs", "learning_rate", "second_epochs", "second_learning_rate", "batch_size"}
-)
 _WHERE_THERE: Final = ("replacement.", "healing.", "evaluation.task_data.")
 """What belongs to a choice (a kind, a task) differs between the jobs that made it; the choice itself tells the rest."""
 _CHOICES: Final = frozenset({"replacement.kind", "healing.kind"})
@@ -126,7 +124,7 @@ def _effective(spec: Mapping[str, Any]) -> dict[str, Any]:
     kind, loss = replacement.get("kind"), str(replacement.get("loss"))
     idle = set() if kind == "layer" else {"layers"}
     if kind in ("none", *FITTED_KINDS):
-        idle |= {*_OF_TRAINING, "init"}
+        idle |= {*OF_TRAINING, "init"}
     if "+" not in loss:
         idle |= {"second_epochs", "second_learning_rate"}
     if "kd" not in loss:

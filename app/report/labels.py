@@ -41,14 +41,14 @@ class Label:
 
 
 def place(
-    names: Sequence[str], dots: Sequence[Dot], *, top: float, bottom: float, others: Sequence[Box] = ()
+    names: Sequence[str], dots: Sequence[Dot], *, left: float, top: float, bottom: float, others: Sequence[Box] = ()
 ) -> list[Label | None]:
     """A place near each dot for its name, the first ones first; None where everything around is taken.
 
     Args:
         names: as they are to be drawn.
         dots: one for each name.
-        top, bottom: what no label leaves; sideways it is the picture.
+        left, top, bottom: what no label leaves; on the right it is the picture.
         others: what else no label covers.
     """
     taken = [*others, *(Box(x - RADIUS, y - RADIUS, x + RADIUS, y + RADIUS) for x, y in dots)]
@@ -58,7 +58,7 @@ def place(
             (
                 one
                 for one in _around(x, y, width(name))
-                if one.box.left >= 0 and one.box.right <= WIDTH and top <= one.box.top and one.box.bottom <= bottom
+                if one.box.left >= left and one.box.right <= WIDTH and top <= one.box.top and one.box.bottom <= bottom
                 if not any(one.box.meets(other) for other in taken)
             ),
             None,

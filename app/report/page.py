@@ -104,7 +104,8 @@ def _with_names(report: dict[str, Any], names: Mapping[str, str]) -> dict[str, A
     unique = {id_: name for id_, name in names.items() if list(names.values()).count(name) == 1}
 
     def renamed(values: Mapping[str, Any]) -> dict[str, Any]:
-        return {unique.get(key, key): value for key, value in values.items()}
+        taken = values.keys()  # of two tasks of one name none may vanish
+        return {key if unique.get(key) in taken else unique.get(key, key): value for key, value in values.items()}
 
     found = dict(report)
     if evaluation := report.get("evaluation"):

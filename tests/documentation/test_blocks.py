@@ -245,14 +245,15 @@ def test_the_notebook_picks_by_the_metrics_direction_among_what_was_scored(
     better: str, best: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (block,) = (b for b in written_blocks() if b.page == "docs/how-to/research.md" and b.language == "python")
-    table = [[0.1, 0.9, None], [0.1, None, None], [0.1, 0.2, None], [0.1, None, None]]
+    table = [[0.1, 0.9, 0.5, 0.4], [0.1, None, 0.5], [0.1, 0.2], [0.1]]
     scores = {"metric": "made up", "better": better, "table": table}
     report = {"scores": scores, "removed_layers": [1, 2], "metrics": {"perplexity": {}, "speedup": None}}
-    exec(block.text[block.text.index("scores, size =") :], {"report": report})
+    code = block.text[block.text.index("scores, removed =") :]
+    exec(code, {"report": report})
     assert best in capsys.readouterr().out
-    report["removed_layers"] = [0, 1, 2]  # in several rounds: none was scored at once
-    exec(block.text[block.text.index("scores, size =") :], {"report": report})
-    assert "best window" not in capsys.readouterr().out
+    for name, value in (("removed_layers", [0, 2]), ("rounds", [{}, {}])):
+        exec(code, {"report": report | {name: value}})
+        assert "best window" not in capsys.readouterr().out, "it is not what was removed"
 
 
 @pytest.mark.parametrize(

@@ -34,11 +34,11 @@ examples:
   python -m worker.engine --model ./llama --out ./run --sparsity 0.25
 
   # Just cut six layers, chosen on your own text, and measure on a held-out file.
-  python -m worker.engine --model ./llama --out ./run --layers 6 --kind none \\
+  python -m worker.engine --model ./llama --out ./cut --layers 6 --kind none \\
       --calibration train.jsonl --evaluate test.jsonl
 
   # Replace exactly layers 20..27, and print events as JSON lines for a program.
-  python -m worker.engine --model ./llama --out ./run --window 20 28 --json
+  python -m worker.engine --model ./llama --out ./window --window 20 28 --json
 
   # Run a fully resolved recipe, as a previous run left it in OUT/recipe.json.
   python -m worker.engine --recipe ./run/recipe.json --out ./again
@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         recipe = recipe_of_file(options) if options.recipe else recipe_from(options)
         check(recipe)
-        if not (options.overwrite or options.json or options.leashed):  # a program knows what its directories hold
+        if not (options.overwrite or options.leashed):  # a worker knows what its directories hold
             refuse_other_run(recipe, options.out)
         if options.processes is not None and options.processes < 1:
             raise EngineError("bad_usage", f"--processes is {options.processes} but must be at least 1")

@@ -59,7 +59,7 @@ class ConsoleSink:
     def stopped(self) -> str:
         """What to say to who has stopped the run."""
         if not self._done:
-            return "stopped before a stage was done; the same command begins anew."
+            return "stopped; the same command goes on after the last finished stage, if one was."
         return f"stopped; the same command goes on after `{self._done}`."
 
     def close(self) -> None:

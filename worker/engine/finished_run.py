@@ -10,8 +10,8 @@ from typing import Any
 from worker.engine.errors import EngineError
 from worker.engine.recipe import Recipe
 
-_WHERE_ALONE = frozenset({"device", "execution", "trust_remote_code"})
-"""Fields that say where and not what: the same run may go on elsewhere."""
+_WHERE_ALONE = frozenset({"device", "execution", "trust_remote_code", "path", "tokenizer_path"})
+"""Fields that say where and not what: the same run may go on elsewhere, with its files moved."""
 
 
 def refuse_other_run(recipe: Recipe, directory: Path) -> None:
@@ -26,7 +26,7 @@ def refuse_other_run(recipe: Recipe, directory: Path) -> None:
         before = Recipe.from_json(json.loads((directory / "recipe.json").read_text(encoding="utf-8"))).to_json()
     except (OSError, ValueError, EngineError):
         before = {}  # of another version, or damaged: not this recipe at any rate
-    differing = [name for name in _differing(before, recipe.to_json()) if name not in _WHERE_ALONE]
+    differing = list(_differing(_what(before), _what(recipe.to_json())))
     if differing:
         names = ", ".join(differing) if before else "nobody can tell which"
         raise EngineError(
@@ -34,6 +34,12 @@ def refuse_other_run(recipe: Recipe, directory: Path) -> None:
             f"{directory} holds a finished run of another recipe ({names}); choose another directory with --out, or "
             "pass --overwrite to replace its checkpoint and report",
         )
+
+
+def _what(recipe: Any) -> Any:
+    if isinstance(recipe, Mapping):
+        return {name: _what(value) for name, value in recipe.items() if name not in _WHERE_ALONE}
+    return [_what(each) for each in recipe] if isinstance(recipe, list | tuple) else recipe
 
 
 def _differing(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import gc
+import json
 import os
 import shutil
 import time
@@ -201,6 +202,7 @@ def run_pipeline(context: StageContext, stages: tuple[Stage, ...] = STAGES) -> d
 
 
 def _run_all(context: StageContext, stages: tuple[Stage, ...]) -> dict[str, Any]:
+    _forget_other_report(context)
     context.write_json("recipe.json", context.recipe.to_json())
     run = _Run(context)
     first = first_step(context, stages)
@@ -209,6 +211,13 @@ def _run_all(context: StageContext, stages: tuple[Stage, ...]) -> dict[str, Any]
     report = write_report(context, run.seconds, _lineage(first.context))
     context.emit.finished(REPORT_FILE)
     return report
+
+
+def _forget_other_report(context: StageContext) -> None:
+    """A report lies beside the recipe that it is of, also where this run ends before it has its own."""
+    before = context.workspace / "recipe.json"
+    if before.is_file() and context.read_json("recipe.json") != json.loads(json.dumps(context.recipe.to_json())):
+        (context.workspace / REPORT_FILE).unlink(missing_ok=True)
 
 
 class _Run:

@@ -281,7 +281,7 @@ def check_flags(options: argparse.Namespace) -> None:
     Raises:
         EngineError: `bad_usage`, naming the field.
     """
-    if found := idle_field(options.kind, vars(options), fetch.read_config(options.model)):
+    if found := idle_field(options.kind, vars(options)):
         raise EngineError("bad_usage", f"replacement.{found[0]}: {found[1]}")
 
 

@@ -30,7 +30,7 @@ def draw(report: Mapping[str, Any]) -> Plot | None:
     said = "; ".join(
         f"{name} from {digits(phase['held_out'][0]['loss'])} to {digits(phase.get('best'))}" for name, phase, _ in told
     )
-    caption = f"Loss over the steps of training, on sequences that were not trained on: {said}."
+    caption = f"Loss over the steps, of training and on sequences that were not trained on; of the latter {said}."
     if relative := training.get("relative_error"):
         caption += f" What is left of the cut's error in the hidden states (mse) at the end: {relative:.0%}."
     drawing = picture("losses", "Training and held-out loss", caption, panel * len(phases) - 16, *parts)

@@ -41,7 +41,7 @@ def speed(comparison: Comparison) -> Plot | None:
     ]  # fmt: skip
     caption = "To the lower right is better: faster, and closer to the dense model. The line joins what nothing beats."
     if any(point.interval for point in points):
-        caption += " Whiskers: 95 % of the speed-up; one that reaches over 1 is too noisy to tell."
+        caption += " Whiskers: 95 % of the speed-up; one that reaches from below 1 to above it is too noisy to tell."
     head = ("job", "speed-up", "95 %", "perplexity ratio", "on the front")
     rows = [
         [p.called, ratio(p.x), " to ".join(map(ratio, p.interval or ())), ratio(p.y), "yes" if p.chosen else ""]
@@ -135,7 +135,7 @@ def _drawing(
     places = ([dense] if dense else []) + [(x, y) for x, y, *_ in ordered]
     whiskers = [Box(right(p.interval[0]), up(p.y) - 2, right(p.interval[1]), up(p.y) + 2) for p in points if p.interval]
     dots = [(right(x), up(y)) for x, y in places]
-    labels = place(names, dots, top=TOP - 14, bottom=BOTTOM, others=whiskers)
+    labels = place(names, dots, left=LEFT, top=TOP - 14, bottom=BOTTOM, others=whiskers)
     named = zip(names, labels, strict=True)
     parts += [words(label.x, label.baseline, called, kind="halo") for called, label in named if label]
     said = "; ".join(f"{p.called}: {across} {p.x:.3g}, perplexity {ratio(p.y)}" for p in points)

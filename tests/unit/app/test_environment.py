@@ -1,12 +1,14 @@
 """What a process finds wrong with the place that it was put at."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
 
 from app.environment import make_data_dir, need_data_dir, need_model_roots, unknown_variables
 from app.settings import Settings, SettingsError
+from tests.conftest import REPOSITORY
 
 
 def test_a_misspelt_setting_is_told_with_the_name_that_it_is_near() -> None:
@@ -19,7 +21,13 @@ def test_a_misspelt_setting_is_told_with_the_name_that_it_is_near() -> None:
 
 
 def test_variables_of_clients_recipes_tests_and_kubernetes_are_not_taken_for_misspelt_ones() -> None:
-    names = ("URL", "API_KEY", "SPEC", "TEST_DATABASE_URL", "API_SERVICE_HOST", "API_SERVICE_PORT_HTTP")
+    recipes = "".join(path.read_text() for path in (REPOSITORY / "recipes").rglob("*.*"))
+    names = (
+        *re.findall(r"STREAMLINE_(\w+)", recipes),
+        "TEST_DATABASE_URL",
+        "API_SERVICE_HOST",
+        "API_SERVICE_PORT_HTTP",
+    )
     kubernetes = ("API_PORT", "API_PORT_8000_TCP", "API_PORT_8000_TCP_ADDR")
     assert unknown_variables({f"STREAMLINE_{name}": "" for name in (*names, *kubernetes)}) == []
 

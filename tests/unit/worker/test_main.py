@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 from tests.conftest import REPOSITORY
@@ -36,11 +37,16 @@ def test_every_line_of_the_log_is_json_and_tells_no_password_also_what_celery_sa
     lines = []
     with worker(tmp_path, STREAMLINE_BROKER_URL="redis://:hush@127.0.0.1:1/0") as running:
         assert running.stderr is not None
-        for line in running.stderr:
-            lines.append(json.loads(line))
-            if "Cannot connect" in lines[-1]["event"]:
-                break
-        running.kill()
+        hang = threading.Timer(60, running.kill)
+        hang.start()
+        try:
+            for line in running.stderr:
+                lines.append(json.loads(line))
+                if "Cannot connect" in lines[-1]["event"]:
+                    break
+        finally:
+            hang.cancel()
+            running.kill()
     assert lines[-1]["logger"].startswith("celery.")
     assert lines[-1]["level"] == "error"
     assert "hush" not in json.dumps(lines)
