@@ -55,7 +55,7 @@ def show_comparison(comparison: Comparison) -> None:
         "*: no other of these jobs is both better and faster (at speed), or both better and smaller (at smaller)."
     )
     if any("?" in _speed(entry) for entry in comparison.entries):
-        console.print("?: the 95 % interval of the speed reaches from below 1 to above it: too noisy to tell.")
+        console.print("?: the 95 % interval of the speed includes 1: too noisy to tell.")
     if not comparison.same_texts:
         console.print("The perplexities were measured on different texts: they say little about each other.")
     _show_differences(comparison, console)

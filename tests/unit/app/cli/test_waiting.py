@@ -109,12 +109,21 @@ def test_a_wait_that_the_build_server_ends_says_that_the_job_goes_on(
 ) -> None:
     command = [sys.executable, "-m", "app.cli", "wait", "j1", "--junit", "junit.xml"]
     with subprocess.Popen(
-        command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=os.environ | {"STREAMLINE_URL": url}
+        command,
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"STREAMLINE_URL": url},
+        # A shell that runs the tests in the background has SIGINT ignored, by what it starts too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509 - no threads' locks
     ) as waiting:
-        assert waiting.stderr is not None
-        assert "train" in waiting.stderr.readline()
-        waiting.send_signal(number)
-        said = waiting.stderr.read()
+        try:
+            assert waiting.stderr is not None
+            assert "train" in waiting.stderr.readline()
+            waiting.send_signal(number)
+            _, said = waiting.communicate(timeout=60)
+        finally:
+            waiting.kill()
     assert waiting.returncode == exits.INTERRUPTED
     assert "the job goes on. Attach again with: streamline wait j1" in said
     assert error_in(tmp_path / "junit.xml")[0] == "interrupted"

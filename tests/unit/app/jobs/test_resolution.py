@@ -99,7 +99,7 @@ def test_resolving_a_resolved_request_changes_nothing(
         ({"kind": "none", "init": "closed_form"}, ReplacementRefused, "/replacement/init"),
         ({"kind": "none", "loss": "kd"}, ConflictingFields, "/replacement/loss"),
         ({"kind": "linear_merged", "epochs": 9}, ConflictingFields, "/replacement/epochs"),
-        ({"kind": "none", "learning_rate": 0.5}, ConflictingFields, "/replacement/learning_rate"),
+        ({"kind": "none", "second_epochs": 9}, ConflictingFields, "/replacement/second_epochs"),
     ],
 )
 def test_replacements_that_mean_nothing_are_refused_by_the_field(

@@ -105,7 +105,7 @@ def test_flags_of_scoring_and_of_kinds_without_training_are_taken(model: Path, t
         (["--layers", "1", "--init", "closed_form", "--kind", "none"], "replacement.init: none puts nothing in"),
         (["--layers", "1", "--loss", "kd", "--kind", "none"], "loss is kd, but none puts nothing in to be trained"),
         (["--layers", "1", "--epochs", "9", "--kind", "linear_merged"], "leave epochs out, or use replacement.kind"),
-        (["--layers", "1", "--learning-rate", "0.1", "--kind", "linear_residual"], "fitted in closed form and not"),
+        (["--layers", "1", "--loss", "kd", "--kind", "linear_residual"], "fitted in closed form and not"),
         (["--layers", "1", "--metric", "magic"], "invalid choice"),
         (["--layers", "1", "--windows", "0"], "selection.windows is 0 but must be at least 1"),
         (["--layers", "2", "--windows", "2", "--rounds", "2"], "use rounds or windows"),
@@ -222,7 +222,7 @@ def test_a_finished_run_of_another_recipe_is_not_written_over_unasked(
 
 def test_a_run_that_is_stopped_says_after_what_it_goes_on() -> None:
     sink = ConsoleSink()
-    assert sink.stopped() == "stopped before a stage was done; the same command begins anew."
+    assert sink.stopped() == "stopped; the same command goes on after the last finished stage, if one was."
     for stage in ("fetch", "select"):
         sink.write({"event": "stage_finished", "stage": stage, "seconds": 1.0, "skipped": False})
     sink.write({"event": "stage_started", "stage": "train"})
