@@ -104,5 +104,6 @@ def _table_of_kinds() -> tuple[list[float], dict[str, list[float]]]:
         cells = [cell.strip() for cell in row.strip("|").split("|")]
         name = re.fullmatch(r"`(\w+)`( \(default\))?", cells[0])  # rows with a number or a loss are other recipes
         if name:
-            rows[name[1]] = [float(cells[index]) for index in columns]
+            # "on the calibration's kind of text / on books": the plot is of the former.
+            rows[name[1]] = [float(cells[index].partition("/")[0]) for index in columns]
     return [float(head[index].removesuffix("%")) for index in columns], rows

@@ -245,7 +245,7 @@ def test_the_notebook_picks_by_the_metrics_direction_among_what_was_scored(
     better: str, best: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (block,) = (b for b in written_blocks() if b.page == "docs/how-to/research.md" and b.language == "python")
-    table = [[0.1, 0.9, 0.5, 0.4], [0.1, None, 0.5], [0.1, 0.2], [0.1]]
+    table = [[0.1, 0.9, 0.5, 0.4], [0.1, None, 0.5, None], [0.1, 0.2, None, None], [0.1, None, None, None]]
     scores = {"metric": "made up", "better": better, "table": table}
     report = {"scores": scores, "removed_layers": [1, 2], "metrics": {"perplexity": {}, "speedup": None}}
     code = block.text[block.text.index("scores, removed =") :]
