@@ -76,7 +76,9 @@ def test_captions_say_what_was_drawn() -> None:
     captions = _captions(found)
     assert captions["similarity"][0] == "Distance by layer"
     assert captions["heatmap"][1].endswith("best window of each size. All 64 sequences were scored.")
-    assert re.search(r"not trained on; of the latter mse from [\d.]+ to 0.188; kd from [\d.]+ to 0.500\.", captions["losses"][1])
+    assert re.search(
+        r"not trained on; of the latter mse from [\d.]+ to 0.188; kd from [\d.]+ to 0.500\.", captions["losses"][1]
+    )
     assert "cut's error in the hidden states (mse) at the end" in captions["losses"][1]
     assert _captions(full())["similarity"][0] == "Similarity by layer"
 
