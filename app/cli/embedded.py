@@ -16,6 +16,7 @@ from app.cli import exits
 from app.cli.exits import UsageError
 from app.cli.serve import free_port, refuse_open_bind, refuse_taken_port
 from app.client import Streamline
+from app.client.calls import DEFAULT_URL
 from app.environment import need_data_dir, need_model_roots, unknown_variables
 from app.settings import EMBEDDED_BROKER, Settings, load_settings
 
@@ -141,6 +142,8 @@ def _supervise(children: list[_Child], url: str, settings: Settings, stop: threa
             if not announced and service.ready():
                 announced = True
                 _say(f"Streamline is up at {url}  (data and logs: {settings.data_dir}; Ctrl-C stops it)")
+                if url != DEFAULT_URL:
+                    _say(f"Other commands find it with: export STREAMLINE_URL={url}")
             if not announced and time.monotonic() - began > _READY_SECONDS:
                 _say(f"The service is not ready after {_READY_SECONDS} s; its logs: {settings.data_dir / 'logs'}")
                 return exits.FAILED_OR_GATE_MISSED
