@@ -44,7 +44,8 @@ def show_job(job: Mapping[str, Any], workers: Sequence[int | None] | None = None
         console.print(told, markup=False, soft_wrap=True)
     if job["result"]:
         print_table(metrics_table(job["result"]["metrics"]), console)
-        where = f"checkpoint: {job['result']['repo']} at {job['result']['revision']}"
+        kept = "; `main` was not moved" if job["verdict"] == "fail" else ""
+        where = f"checkpoint: {job['result']['repo']} at {job['result']['revision']}{kept}"
         console.print(where, highlight=False, soft_wrap=True)
 
 

@@ -48,10 +48,13 @@ def test_what_a_log_gets_is_whole_lines_of_words(
         "result": {"metrics": METRICS, "repo": "team/out", "revision": "a" * 40},
     }  # fmt: skip
     show_job(job)
+    assert capsys.readouterr().out.rstrip().endswith("a" * 40)
+    show_job(job | {"verdict": "fail"})
     show_jobs([job, job])
     lines = capsys.readouterr().out.splitlines()
     assert any(line.startswith(f"gate {long_name}: passed") and line.endswith("1.2)") for line in lines)
     assert len([line for line in lines if line.startswith("0" * 32) and "llama" * 20 in line]) == 2
+    assert any(line.endswith(f"{'a' * 40}; `main` was not moved") for line in lines)
     assert not set("".join(lines)) & set("│┃━─└┏")
 
 
