@@ -139,7 +139,7 @@ def test_the_command_says_whether_the_gates_were_passed_where_the_manifest_knows
     assert run(["verify", str(model), "--key", str(tmp_path / "key.pem")]) == exits.PASSED
     told = capsys.readouterr().out
     assert said in told
-    assert ("gates" in told) == (verdict is not None)
+    assert ("gate" in told) == (verdict is not None)
 
 
 def test_openssl_agrees_about_the_signature(model: Path, signer: Signer, tmp_path: Path) -> None:
