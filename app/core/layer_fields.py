@@ -67,7 +67,7 @@ def _each(name: str, values: Any, config: Config, kept: Sequence[int]) -> Mappin
 def _leading(name: str, value: Any, config: Config, kept: Sequence[int]) -> Mapping[str, Any]:
     if not isinstance(value, int) or value < 0:
         raise ArchitectureError(f"config.json: {name} is {value!r} but must be a number of layers")
-    return {name: value if value >= layer_count(config) else sum(layer < value for layer in kept)}
+    return {name: value if value > layer_count(config) else sum(layer < value for layer in kept)}
 
 
 def _numbers(name: str, values: Any, _: Config, kept: Sequence[int]) -> Mapping[str, Any]:

@@ -34,6 +34,7 @@ def test_a_number_of_first_layers_counts_those_that_are_left(name: str) -> None:
     assert cut(1, 3, {name: 2}, inserted=1) == {name: 2}
     assert cut(0, 3, {name: 2}) == {name: 0}
     assert cut(4, 6, {name: 2}) == {name: 2}
+    assert cut(4, 6, {name: 8}) == {name: 6}, "all of them, before and after: two cuts end as one"
     assert cut(4, 6, {name: 28}) == {name: 28}, "more than there are stays more than there are"
 
 
