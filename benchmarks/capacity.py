@@ -11,6 +11,7 @@ first day fills the queues and is not counted. `--out` writes capacity.png, whic
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -192,6 +193,8 @@ def main() -> int:
     fleets = [tuple(int(number) for number in text.split(",")) for text in options.fleet or ()] or list(FLEETS)
     if options.days < 2 or any(len(fleet) != len(KINDS) or sum(fleet) == 0 for fleet in fleets):
         parser.error("at least 2 days, and a fleet is three numbers, not all of them 0")
+    if options.out and importlib.util.find_spec("matplotlib") is None:
+        parser.error("--out draws with matplotlib, which is not here: pip install -e '.[plots]'")
     print_service_times()
     jobs = arrivals(options.jobs, options.days, Mix(), options.seed)
     found = [run(jobs, fleet, options.days, smallest_idle=options.smallest_idle) for fleet in fleets]
