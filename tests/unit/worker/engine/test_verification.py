@@ -211,9 +211,11 @@ def test_the_benchmark_measures_both_models_at_every_batch_size_and_prompt_lengt
                 assert 0 < spread["min"] <= spread["lower_quartile"] <= spread["median"] <= spread["upper_quartile"]
             assert 0 < measured["token_latency_s"]["p50"] <= measured["token_latency_s"]["p99"]
         assert setting["speedup"]["median"] > 0
-        dense, pruned = setting["models"]["dense"], setting["models"]["pruned"]
-        assert dense["peak_memory_bytes"] > pruned["peak_memory_bytes"] * 0.5
+        for name, measured in setting["models"].items():
+            # What is on top of the weights of models this small is the allocator's mood.
+            assert measured["peak_memory_bytes"] >= found["models"][name]["parameters"] * 4
     dense, pruned = found["models"]["dense"], found["models"]["pruned"]
+    assert pruned["parameters"] < dense["parameters"]
     assert pruned["flops_per_token"] < dense["flops_per_token"]
     assert pruned["checkpoint_bytes"] == (finished.workspace / "checkpoint" / SINGLE_FILE).stat().st_size
 
