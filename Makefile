@@ -29,7 +29,7 @@ $(STAMP): pyproject.toml requirements.lock
 		--editable '.[worker,s3,otel,dev]' 2>$(VENV)/pip.log \
 		| sed -u -n -E 's/^ *(Downloading|Using cached|Processing) ([^ ]+).*/  \2/p; s/^Installing collected.*/  unpacking .../p' \
 		|| { cat $(VENV)/pip.log; exit 1; }
-	@$(BIN)/python -m compileall -q -j 0 -x '/tests?/' $(VENV)/lib >/dev/null 2>&1 || true
+	@$(BIN)/python -m compileall -q -j 0 -x '/tests?/' $(VENV)/lib app worker >/dev/null 2>&1 || true
 	@touch $@
 
 demo: $(STAMP) ## compress the bundled model through the HTTP API and show dense against pruned
