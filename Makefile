@@ -13,7 +13,7 @@ STAMP := $(VENV)/.installed
 SOURCES := app worker migrations benchmarks documentation tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test lint audit chaos fuzz soak bench capacity quality openapi docs clean
+.PHONY: help setup demo up test lint audit chaos fuzz soak bench capacity quality openapi client docs clean
 
 help: ## what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -83,6 +83,9 @@ quality: $(STAMP) ## recipes beside the published procedure: DATA=directory of t
 
 openapi: $(STAMP) ## write docs/openapi.json, which generated clients are made from
 	@$(BIN)/python -m app.openapi > docs/openapi.json
+
+client: $(STAMP) ## write app/client/streamline.py, which is made from asynchronous.py beside it
+	@$(BIN)/python -m app.synchronous_client > app/client/streamline.py
 
 docs: $(STAMP) ## build the documentation as a site into site/; any warning fails it
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs --quiet build --strict

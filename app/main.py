@@ -40,9 +40,9 @@ from app.dispatch.queue import make_celery
 from app.hub.context import HubContext
 from app.hub.uploads import Uploads
 from app.hub.upstream.opening import open_upstream
-from app.jobs import repository
+from app.jobs import marks
 from app.jobs.door import Door
-from app.jobs.repository import Mark
+from app.jobs.marks import Mark
 from app.jobs.watching import Watcher
 from app.logs import configure_logging
 from app.provenance.signing import load_signer
@@ -157,7 +157,7 @@ def _services(settings: Settings, sessions: Any, read_sessions: Any) -> Services
 
     def read_marks(job_ids: Iterable[str]) -> dict[str, Mark]:
         with read_sessions() as session:
-            return repository.marks(session, job_ids)
+            return marks.read_all(session, job_ids)
 
     signer = load_signer(settings)
     post = Post(

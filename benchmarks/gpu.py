@@ -74,7 +74,8 @@ def run_stages(arguments: Sequence[str], stages: Sequence[str] = (), gigabytes: 
     from worker.engine.__main__ import make_parser
     from worker.engine.context import StageContext
     from worker.engine.events import Collected, Emitter
-    from worker.engine.request import check, recipe_from
+    from worker.engine.request import recipe_from
+    from worker.engine.request_checks import check
 
     if gigabytes is not None:
         torch.cuda.set_per_process_memory_fraction(gigabytes * 1e9 / torch.cuda.get_device_properties(0).total_memory)

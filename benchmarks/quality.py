@@ -74,7 +74,8 @@ def run_one(command: list[str]) -> dict[str, Any]:
     from worker.engine.__main__ import make_parser
     from worker.engine.context import StageContext
     from worker.engine.events import silent
-    from worker.engine.request import check, recipe_from
+    from worker.engine.request import recipe_from
+    from worker.engine.request_checks import check
 
     options = make_parser().parse_args(command)
     recipe = recipe_from(options)

@@ -2,8 +2,7 @@
 
 from collections.abc import Iterator
 
-from app import errors
-from app.errors import ServiceError
+from app.errors import ServiceError, outages, references, requests, resources
 from documentation.source import calls, modules_below, text_of
 from documentation.tables import code, prose, table
 
@@ -43,7 +42,7 @@ def page() -> str:
     """The page."""
     rows = [
         [code(kind.code), str(kind.status), prose(kind.title), prose(" ".join((kind.__doc__ or "").split()))]
-        for kind in _kinds()
+        for kind in kinds()
     ]
     said: dict[str, list[str]] = {}
     for name, text in _of_the_engine():
@@ -52,9 +51,10 @@ def page() -> str:
     return _ABOVE + table(("code", "status", "title", "meaning"), rows) + _OF_JOBS + table(("code", "detail"), jobs)
 
 
-def _kinds() -> list[type[ServiceError]]:
-    """Every class that has a code of its own, in the order of the file."""
-    found = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, ServiceError)]
+def kinds() -> list[type[ServiceError]]:
+    """Every class that has a code of its own, in the order of the files."""
+    named = [value for module in (requests, references, resources, outages) for value in vars(module).values()]
+    found = [value for value in named if isinstance(value, type) and issubclass(value, ServiceError)]
     return list({kind.code: kind for kind in found}.values())
 
 

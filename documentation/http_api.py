@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from app.jobs.spec import JobRequest, PlanRequest
+from app.jobs.spec.request import JobRequest, PlanRequest
 from documentation.json_schema import range_of, reference, type_of
 from documentation.source import ROOT
 from documentation.tables import code, prose, table

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from app.jobs.spec import JobRequest
+from app.jobs.spec.request import JobRequest
 from documentation.json_schema import range_of, reference, type_of
 from documentation.tables import code, prose, table
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Final, get_args
 
 from app.core import architectures, defaults
-from app.jobs.spec import Replacement
+from app.jobs.spec.compression import Replacement
 from documentation.source import calls, docstring, keys_of, modules_below, text_of, tree
 from documentation.tables import code, prose, table
 

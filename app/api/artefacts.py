@@ -7,13 +7,13 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Response
 from fastapi.responses import FileResponse, HTMLResponse
 
-from app import errors
 from app.api.deps import Parts, Reader, Services, hub_caller
 from app.api.jobs import AUTH_ERRORS
 from app.api.negotiation import preferred
 from app.api.problems import documented
 from app.core import tasks
 from app.datasets import repository as datasets
+from app.errors import requests, resources
 from app.hub.access import Caller
 from app.hub.byte_range import etag_matches
 from app.jobs import service
@@ -38,7 +38,7 @@ _TYPES = {".json": "application/json", ".jsonl": "application/x-ndjson", ".log":
             "content": {"text/html": {"schema": {"type": "string"}}},
         },
         304: {"description": "The report is as `If-None-Match` says."},
-        **documented(errors.JobNotFound, errors.FileNotFound, errors.NotAcceptable, *AUTH_ERRORS),
+        **documented(resources.JobNotFound, resources.FileNotFound, requests.NotAcceptable, *AUTH_ERRORS),
     },
 )
 def get_report(
@@ -75,11 +75,11 @@ def _page(parts: Services, job_id: str, who: Caller, if_none_match: str | None) 
     try:
         page = render(json.loads(path.read_text(encoding="utf-8")), job, names)
     except UnknownVersion as error:
-        raise errors.NotAcceptable(f"{error} Send `Accept: application/json` for the report as it is.") from None
+        raise requests.NotAcceptable(f"{error} Send `Accept: application/json` for the report as it is.") from None
     return HTMLResponse(page, headers=headers)
 
 
-@router.get("/files", responses=documented(errors.JobNotFound, errors.FileNotFound, *AUTH_ERRORS))
+@router.get("/files", responses=documented(resources.JobNotFound, resources.FileNotFound, *AUTH_ERRORS))
 def list_files(job_id: str, parts: Parts, caller: Reader) -> JobFileList:
     """The job's artefacts, there once it has succeeded; the checkpoint itself is in the hub."""
     _check_succeeded(parts, job_id, hub_caller(caller))
@@ -96,7 +96,7 @@ def list_files(job_id: str, parts: Parts, caller: Reader) -> JobFileList:
         206: {"description": "The part that `Range` names."},
         304: {"description": "The file is as `If-None-Match` says."},
         416: {"description": "No byte of the file is in `Range`."},
-        **documented(errors.JobNotFound, errors.FileNotFound, *AUTH_ERRORS),
+        **documented(resources.JobNotFound, resources.FileNotFound, *AUTH_ERRORS),
     },
 )
 def get_file(
@@ -116,7 +116,7 @@ def _check_succeeded(parts: Services, job_id: str, who: Caller) -> None:
     with parts.read_sessions() as session:
         state = service.find(session, job_id, who).state
     if state != State.SUCCEEDED:
-        raise errors.FileNotFound(
+        raise resources.FileNotFound(
             f"Job {job_id} is {state}; its report and its files come with success.", parameter="job_id"
         )
 
@@ -126,7 +126,7 @@ def _artefact(parts: Services, job_id: str, who: Caller, path: str) -> tuple[Pat
     try:
         return parts.artefacts.path(job_id, path), parts.artefacts.manifest(job_id)[path]
     except (ArtefactNotFound, KeyError):
-        raise errors.FileNotFound(
+        raise resources.FileNotFound(
             f"Job {job_id} has no file {path[:200]!r}; GET /v1/jobs/{job_id}/files lists what it has.",
             parameter="path",
         ) from None

@@ -8,7 +8,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.problems import problem_response
-from app.errors import BodyTooLarge
+from app.errors.requests import BodyTooLarge
 
 
 class _TooLarge(Exception):  # noqa: N818 - never leaves this module

@@ -7,7 +7,6 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
-from app import errors
 from app.api.deps import Caller, Parts, Reader, Services, Submitter
 from app.api.jobs import AUTH_ERRORS
 from app.api.problems import documented
@@ -15,6 +14,7 @@ from app.auth.scopes import Scope
 from app.datasets import service
 from app.datasets.uploads import UploadForm
 from app.db.models import DatasetRow
+from app.errors import outages, references, requests, resources
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 
@@ -81,15 +81,15 @@ _FORM: dict[str, Any] = {
     responses={
         200: {"description": "The same content has been uploaded under this name before.", "model": Dataset},
         **documented(
-            errors.MalformedBody,
-            errors.BodyTooLarge,
-            errors.UnsupportedMediaType,
-            errors.BadDataset,
-            errors.MissingField,
-            errors.UnknownField,
-            errors.OutOfRange,
-            errors.DatasetNameTaken,
-            errors.StorageFull,
+            requests.MalformedBody,
+            requests.BodyTooLarge,
+            requests.UnsupportedMediaType,
+            references.BadDataset,
+            requests.MissingField,
+            requests.UnknownField,
+            requests.OutOfRange,
+            references.DatasetNameTaken,
+            outages.StorageFull,
             *AUTH_ERRORS,
         ),
     },
@@ -123,7 +123,7 @@ def _store(parts: Services, caller: Caller, sink: Any, path: Any, name: str, fil
         return service.upload(session, name=name, blob=blob, contents=checked, owner=caller.owner, any_name=admin)
 
 
-@router.get("", responses=documented(errors.OutOfRange, errors.WrongType, *AUTH_ERRORS))
+@router.get("", responses=documented(requests.OutOfRange, requests.WrongType, *AUTH_ERRORS))
 def list_datasets(
     parts: Parts,
     _caller: Reader,
@@ -139,7 +139,7 @@ def list_datasets(
     )
 
 
-@router.get("/{dataset_id}", responses=documented(errors.DatasetNotFound, *AUTH_ERRORS))
+@router.get("/{dataset_id}", responses=documented(resources.DatasetNotFound, *AUTH_ERRORS))
 def get_dataset(dataset_id: str, parts: Parts, _caller: Reader) -> Dataset:
     """One data set."""
     with parts.read_sessions() as session:

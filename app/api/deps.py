@@ -14,7 +14,8 @@ from app.auth.holders import Holders
 from app.auth.logins import Logins
 from app.auth.loopback import NotFromThisMachine
 from app.auth.scopes import Scope
-from app.errors import CrossSiteRequest, ForeignRequest, InsufficientScope, InvalidCredentials, ServiceError
+from app.errors import ServiceError
+from app.errors.requests import CrossSiteRequest, ForeignRequest, InsufficientScope, InvalidCredentials
 from app.hub.access import Caller as HubCaller
 from app.hub.upstream.mirror import Mirror
 from app.jobs.door import Door

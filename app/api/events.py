@@ -10,15 +10,15 @@ from fastapi.responses import StreamingResponse
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from starlette.concurrency import run_in_threadpool
 
-from app import errors
 from app.api.deps import Parts, Reader, Services, hub_caller, is_still_admitted
 from app.api.jobs import AUTH_ERRORS
 from app.api.negotiation import preferred
 from app.api.problems import documented
 from app.auth.scopes import Scope
+from app.errors import requests, resources
 from app.hub.access import Caller
 from app.jobs import event_log, service
-from app.jobs.repository import Mark
+from app.jobs.marks import Mark
 from app.jobs.views import JobEvent, JobEventList
 
 router = APIRouter(prefix="/v1/jobs/{job_id}/events", tags=["jobs"])
@@ -49,7 +49,9 @@ _SSE_EVENT = {
             "content": {SSE: {"itemSchema": _SSE_EVENT}},
         },
         204: {"description": "The job is final and has no events behind `Last-Event-ID`: do not connect again."},
-        **documented(errors.JobNotFound, errors.NotAcceptable, errors.OutOfRange, errors.WrongType, *AUTH_ERRORS),
+        **documented(
+            resources.JobNotFound, requests.NotAcceptable, requests.OutOfRange, requests.WrongType, *AUTH_ERRORS
+        ),
     },
 )
 async def list_events(
@@ -114,7 +116,7 @@ async def _stream(request: Request, parts: Services, job_id: str, who: Caller, a
             admitted_at = time.monotonic()
         try:
             mark, events = await run_in_threadpool(_read, parts, job_id, who, after, _BATCH)
-        except errors.JobNotFound:
+        except resources.JobNotFound:
             return
         for event in events:
             after = event.id

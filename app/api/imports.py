@@ -7,11 +7,11 @@ import structlog
 from fastapi import APIRouter, Depends, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from app import errors
 from app.api.deps import Submitter, hub_caller
 from app.api.hub.routing import hub_context
 from app.api.jobs import AUTH_ERRORS
 from app.api.problems import documented
+from app.errors import outages, references, requests
 from app.hub.access import check_may_publish
 from app.hub.context import HubContext
 from app.hub.errors import BadName, DirectoryNotAllowed, ModelRefused, NoSafetensors, NotAllowed
@@ -55,19 +55,19 @@ class ImportAnswer(BaseModel):
     responses={
         200: {"model": ImportAnswer, "description": "The same content was there already."},
         **documented(
-            errors.MalformedBody,
-            errors.BodyTooLarge,
-            errors.UnsupportedMediaType,
-            errors.UnknownField,
-            errors.MissingField,
-            errors.WrongType,
-            errors.OutOfRange,
-            errors.BadRepoName,
-            errors.ModelNotAllowed,
-            errors.DirectoryNotAllowed,
-            errors.NoSafetensors,
-            errors.UnreadableModel,
-            errors.StorageFull,
+            requests.MalformedBody,
+            requests.BodyTooLarge,
+            requests.UnsupportedMediaType,
+            requests.UnknownField,
+            requests.MissingField,
+            requests.WrongType,
+            requests.OutOfRange,
+            references.BadRepoName,
+            references.ModelNotAllowed,
+            references.DirectoryNotAllowed,
+            references.NoSafetensors,
+            references.UnreadableModel,
+            outages.StorageFull,
             *AUTH_ERRORS,
         ),
     },
@@ -84,12 +84,12 @@ def import_model(
     try:
         check_repo_name(wanted.repo)
     except BadName as error:
-        raise errors.BadRepoName(str(error), pointer="/repo") from None
+        raise references.BadRepoName(str(error), pointer="/repo") from None
     with context.read_sessions() as session:
         try:
             check_may_publish(session, hub_caller(caller), wanted.repo)
         except NotAllowed as error:
-            raise errors.ModelNotAllowed(str(error), pointer="/repo") from None
+            raise references.ModelNotAllowed(str(error), pointer="/repo") from None
     try:
         directory, root = allowed_directory(wanted.path, context.model_roots)
         with context.sessions.begin() as session:
@@ -105,28 +105,28 @@ def import_model(
             )
             check_may_publish(session, hub_caller(caller), wanted.repo)  # it may be somebody's by now
     except NotAllowed as error:
-        raise errors.ModelNotAllowed(str(error), pointer="/repo") from None
+        raise references.ModelNotAllowed(str(error), pointer="/repo") from None
     except DirectoryNotAllowed as error:
-        raise errors.DirectoryNotAllowed(str(error), pointer="/path") from None
+        raise references.DirectoryNotAllowed(str(error), pointer="/path") from None
     except NoSafetensors as error:
-        raise errors.NoSafetensors(str(error), pointer="/path") from None
+        raise references.NoSafetensors(str(error), pointer="/path") from None
     except ModelRefused as error:
-        raise errors.UnreadableModel(str(error), pointer="/path") from None
+        raise references.UnreadableModel(str(error), pointer="/path") from None
     except SourceChanged as error:
-        raise errors.UnreadableModel(str(error), pointer="/path") from None
+        raise references.UnreadableModel(str(error), pointer="/path") from None
     except FileNotFoundError as error:
-        raise errors.UnreadableModel(
+        raise references.UnreadableModel(
             f"{_named(error, wanted)} went away while the directory was read; wait until its writer has "
             "finished and send the request again.",
             pointer="/path",
         ) from None
     except PermissionError as error:
-        raise errors.UnreadableModel(
+        raise references.UnreadableModel(
             f"{_named(error, wanted)} cannot be read by the service's user; give it permission.", pointer="/path"
         ) from None
     except OSError as error:
         log.warning("import_unreadable", path=wanted.path, error=str(error))
-        raise errors.UnreadableModel(
+        raise references.UnreadableModel(
             f"{_named(error, wanted)} cannot be read: {error.strerror or 'input/output error'}. Look at the "
             "disk that it lies on, or copy the model elsewhere.",
             pointer="/path",

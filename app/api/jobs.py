@@ -8,20 +8,19 @@ from fastapi.responses import JSONResponse
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
-from app import errors
 from app.api.deps import Caller, Parts, Reader, Services, Submitter, hub_caller, require_and_read
 from app.api.problems import documented
 from app.auth.scopes import Scope
 from app.datasets import service as datasets
 from app.db.models import JobRow
 from app.dispatch.queue import enqueue
-from app.errors import OutOfRange
+from app.errors import outages, references, requests, resources
 from app.hub.access import Caller as HubCaller
 from app.hub.byte_range import etag_matches
 from app.jobs import idempotency, queue, service
 from app.jobs.idempotency import Reservation
-from app.jobs.repository import Mark
-from app.jobs.spec import JobRequest
+from app.jobs.marks import Mark
+from app.jobs.spec.request import JobRequest
 from app.jobs.states import State
 from app.jobs.views import Job, JobPage
 from app.tracing import job_ended
@@ -36,42 +35,42 @@ _JOB_HEADERS: dict[str, Any] = {
 }
 
 AUTH_ERRORS = (
-    errors.InvalidCredentials,
-    errors.InsufficientScope,
-    errors.ForeignRequest,
-    errors.CrossSiteRequest,
-    errors.QuotaExceeded,
-    errors.Unavailable,
+    requests.InvalidCredentials,
+    requests.InsufficientScope,
+    requests.ForeignRequest,
+    requests.CrossSiteRequest,
+    requests.QuotaExceeded,
+    outages.Unavailable,
 )
 REQUEST_ERRORS = (
-    errors.MalformedBody,
-    errors.BodyTooLarge,
-    errors.UnsupportedMediaType,
-    errors.InvalidRequest,
-    errors.UnknownField,
-    errors.MissingField,
-    errors.WrongType,
-    errors.OutOfRange,
-    errors.NotAvailable,
-    errors.ConflictingFields,
-    errors.GateNotMeasured,
-    errors.BadRepoName,
-    errors.UnknownModel,
-    errors.ModelNotAllowed,
-    errors.ModelNotFetched,
-    errors.UnknownRevision,
-    errors.UnreadableModel,
-    errors.NoSafetensors,
-    errors.UnsupportedFamily,
-    errors.ReplacementRefused,
-    errors.BadTarget,
-    errors.NativeFormRefused,
-    errors.ReplacementRefused,
-    errors.UnknownDataset,
-    errors.UnknownColumn,
-    errors.TextTooShort,
-    errors.UpstreamUnavailable,
-    errors.UpstreamTimeout,
+    requests.MalformedBody,
+    requests.BodyTooLarge,
+    requests.UnsupportedMediaType,
+    requests.InvalidRequest,
+    requests.UnknownField,
+    requests.MissingField,
+    requests.WrongType,
+    requests.OutOfRange,
+    requests.NotAvailable,
+    requests.ConflictingFields,
+    requests.GateNotMeasured,
+    references.BadRepoName,
+    references.UnknownModel,
+    references.ModelNotAllowed,
+    references.ModelNotFetched,
+    references.UnknownRevision,
+    references.UnreadableModel,
+    references.NoSafetensors,
+    references.UnsupportedFamily,
+    references.ReplacementRefused,
+    references.BadTarget,
+    references.NativeFormRefused,
+    references.ReplacementRefused,
+    references.UnknownDataset,
+    references.UnknownColumn,
+    references.TextTooShort,
+    outages.UpstreamUnavailable,
+    outages.UpstreamTimeout,
 )
 
 
@@ -87,10 +86,10 @@ REQUEST_ERRORS = (
         **documented(
             *REQUEST_ERRORS,
             *AUTH_ERRORS,
-            errors.StorageFull,
-            errors.InvalidIdempotencyKey,
-            errors.IdempotencyKeyReused,
-            errors.IdempotencyKeyInFlight,
+            outages.StorageFull,
+            requests.InvalidIdempotencyKey,
+            references.IdempotencyKeyReused,
+            resources.IdempotencyKeyInFlight,
         ),
     },
 )
@@ -153,7 +152,7 @@ def _announce(parts: Services, row: JobRow) -> None:
             queue.mark_announced(session, row.id)
 
 
-@router.get("", responses=documented(errors.InvalidRequest, errors.OutOfRange, errors.NotAvailable, *AUTH_ERRORS))
+@router.get("", responses=documented(requests.InvalidRequest, requests.OutOfRange, requests.NotAvailable, *AUTH_ERRORS))
 def list_jobs(
     parts: Parts,
     caller: Reader,
@@ -189,7 +188,9 @@ Polled = Annotated[tuple[Caller, Mark], Depends(require_and_read(Scope.READ, _po
 def _labels(texts: list[str]) -> dict[str, str]:
     pairs = [text.partition("=") for text in texts]
     if any(not (key and equals) for key, equals, _ in pairs) or len({key for key, _, _ in pairs}) != len(pairs):
-        raise OutOfRange("label must be key=value, each key once; for example label=ci_run=123.", parameter="label")
+        raise requests.OutOfRange(
+            "label must be key=value, each key once; for example label=ci_run=123.", parameter="label"
+        )
     return {key: value for key, _, value in pairs}
 
 
@@ -199,7 +200,7 @@ def _labels(texts: list[str]) -> dict[str, str]:
     responses={
         200: {"headers": _JOB_HEADERS},
         304: {"description": "The job is as `If-None-Match` says.", "headers": _JOB_HEADERS},
-        **documented(errors.JobNotFound, errors.OutOfRange, errors.WrongType, *AUTH_ERRORS),
+        **documented(resources.JobNotFound, requests.OutOfRange, requests.WrongType, *AUTH_ERRORS),
     },
 )
 async def get_job(
@@ -251,7 +252,7 @@ def _answer(row: JobRow, status: int, headers: dict[str, str] | None = None) -> 
     "/{job_id}/cancel",
     status_code=202,
     response_model=Job,
-    responses=documented(errors.JobNotFound, errors.JobIsFinal, *AUTH_ERRORS),
+    responses=documented(resources.JobNotFound, resources.JobIsFinal, *AUTH_ERRORS),
 )
 def cancel_job(job_id: str, parts: Parts, caller: Submitter) -> Response:
     """Ask for the job to be cancelled: a queued one is at once, a running one within two heartbeats.
@@ -269,7 +270,7 @@ def cancel_job(job_id: str, parts: Parts, caller: Submitter) -> Response:
     "/{job_id}/retry",
     status_code=202,
     response_model=Job,
-    responses=documented(errors.JobNotFound, errors.JobNotRetryable, *AUTH_ERRORS),
+    responses=documented(resources.JobNotFound, resources.JobNotRetryable, *AUTH_ERRORS),
 )
 def retry_job(job_id: str, parts: Parts, caller: Submitter) -> Response:
     """Let a failed or cancelled job go on from its last finished stage."""

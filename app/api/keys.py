@@ -5,7 +5,6 @@ from typing import Annotated
 import structlog
 from fastapi import APIRouter, Query, Response
 
-from app import errors
 from app.api.deps import Admin, Caller, Parts
 from app.api.jobs import AUTH_ERRORS
 from app.api.problems import documented
@@ -13,24 +12,25 @@ from app.auth import administration
 from app.auth.administration import Administrator
 from app.auth.keys import KeyState
 from app.auth.views import ApiKey, ApiKeyPage, CreatedApiKey, KeyStateName, NewApiKey
+from app.errors import requests, resources
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"])
 
 _BODY_ERRORS = (
-    errors.MalformedBody,
-    errors.BodyTooLarge,
-    errors.UnsupportedMediaType,
-    errors.InvalidRequest,
-    errors.UnknownField,
-    errors.MissingField,
-    errors.WrongType,
-    errors.OutOfRange,
-    errors.NotAvailable,
+    requests.MalformedBody,
+    requests.BodyTooLarge,
+    requests.UnsupportedMediaType,
+    requests.InvalidRequest,
+    requests.UnknownField,
+    requests.MissingField,
+    requests.WrongType,
+    requests.OutOfRange,
+    requests.NotAvailable,
 )
-_PAGE_ERRORS = (errors.InvalidRequest, errors.OutOfRange, errors.WrongType, errors.NotAvailable)
+_PAGE_ERRORS = (requests.InvalidRequest, requests.OutOfRange, requests.WrongType, requests.NotAvailable)
 
 
-@router.post("", status_code=201, responses=documented(errors.NoFirstKey, *_BODY_ERRORS, *AUTH_ERRORS))
+@router.post("", status_code=201, responses=documented(resources.NoFirstKey, *_BODY_ERRORS, *AUTH_ERRORS))
 def create_key(body: NewApiKey, response: Response, parts: Parts, caller: Admin) -> CreatedApiKey:
     """Make a key. The answer holds it, this once: the service keeps its hash alone.
 
@@ -58,14 +58,14 @@ def list_keys(
     return ApiKeyPage(items=[ApiKey.of(row, found) for row, found in page.rows], next_cursor=page.next_cursor)
 
 
-@router.get("/{key_id}", responses=documented(errors.KeyNotFound, *AUTH_ERRORS))
+@router.get("/{key_id}", responses=documented(resources.KeyNotFound, *AUTH_ERRORS))
 def get_key(key_id: str, parts: Parts, _caller: Admin) -> ApiKey:
     """One key."""
     with parts.read_sessions() as session:
         return ApiKey.of(*administration.find(session, key_id))
 
 
-@router.post("/{key_id}/revoke", responses=documented(errors.KeyNotFound, errors.OwnKey, *AUTH_ERRORS))
+@router.post("/{key_id}/revoke", responses=documented(resources.KeyNotFound, resources.OwnKey, *AUTH_ERRORS))
 def revoke_key(key_id: str, parts: Parts, caller: Admin) -> ApiKey:
     """Make a key worthless from now on. Its logins end, and its webhooks are told nothing more; its jobs go on."""
     with parts.sessions.begin() as session:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from app.errors import NotAcceptable
+from app.errors.requests import NotAcceptable
 
 
 def preferred(accept: str | None, offered: Sequence[str]) -> str:

@@ -9,7 +9,8 @@ from urllib.parse import parse_qsl
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api.problems import problem_response
-from app.errors import InvalidRequest, NotFound, ServiceError
+from app.errors import ServiceError
+from app.errors.requests import InvalidRequest, NotFound
 
 _GUARDED = re.compile(r"/(v1/.*|jobs/.*|new|compare|models|datasets|keys|login)?", re.DOTALL)
 """The hub's routes answer in a form of their own."""

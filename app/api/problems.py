@@ -16,10 +16,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from app import errors
 from app.api.request_models import allowed_range, field_at, model_at
 from app.auth.credentials import ask_for_key
-from app.errors import ServiceError
+from app.errors import ServiceError, outages, requests
 from app.storage.blobs import StorageFull, StoreRefused, StoreUnavailable
 
 MEDIA_TYPE = "application/problem+json"
@@ -114,7 +113,7 @@ async def _service_error(_request: Request, error: Exception) -> Response:
 async def _unavailable(_request: Request, error: Exception) -> Response:
     log.warning("database_unavailable", error=type(error).__name__, detail=str(error.__cause__ or error))
     return problem_response(
-        errors.Unavailable(
+        outages.Unavailable(
             "The database does not answer; send the request again in a moment.",
             headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
         )
@@ -125,13 +124,13 @@ async def _storage_full(_request: Request, error: Exception) -> Response:
     log.warning("storage_full", detail=str(error))
     assert isinstance(error, StorageFull)
     free = "" if error.available is None else f" and {error.available:,} are free"
-    return problem_response(errors.StorageFull(f"{error.needed:,} bytes are needed{free}. Ask the operator for room."))
+    return problem_response(outages.StorageFull(f"{error.needed:,} bytes are needed{free}. Ask the operator for room."))
 
 
 async def _storage_unavailable(_request: Request, error: Exception) -> Response:
     log.error("storage_unavailable", detail=str(error))
     return problem_response(
-        errors.StorageUnavailable(
+        outages.StorageUnavailable(
             "The store of models and data does not answer; send the request again in a moment, or ask the operator.",
             headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
         )
@@ -146,16 +145,16 @@ async def _http_exception(request: Request, error: Exception) -> Response:
     known: ServiceError
     match error.status_code:
         case HTTPStatus.NOT_FOUND:
-            known = errors.NotFound(f"There is nothing at {path!r}; GET /docs lists what there is.")
+            known = requests.NotFound(f"There is nothing at {path!r}; GET /docs lists what there is.")
         case HTTPStatus.METHOD_NOT_ALLOWED:
             allowed = ", ".join(_methods(request))
-            known = errors.MethodNotAllowed(
+            known = requests.MethodNotAllowed(
                 f"{path!r} takes {allowed}, not {request.method}.", headers={"Allow": allowed}
             )
         case HTTPStatus.BAD_REQUEST:
-            known = errors.MalformedBody("The body cannot be read; send one JSON object as application/json.")
+            known = requests.MalformedBody("The body cannot be read; send one JSON object as application/json.")
         case HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-            known = errors.BodyTooLarge(str(error.detail), headers=headers)
+            known = requests.BodyTooLarge(str(error.detail), headers=headers)
         case _:
             status = HTTPStatus(error.status_code)
             return JSONResponse(
@@ -181,7 +180,7 @@ def _methods(request: Request) -> list[str]:
 
 _OWN_CODES: Mapping[str, type[ServiceError]] = {
     kind.code: kind
-    for kind in (errors.NotAvailable, errors.GateNotMeasured, errors.ConflictingFields, errors.OutOfRange)
+    for kind in (requests.NotAvailable, requests.GateNotMeasured, requests.ConflictingFields, requests.OutOfRange)
 }
 _LENGTHS = frozenset({"too_long", "too_short", "string_too_long", "string_too_short"})
 _BOUNDS = frozenset({"greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number"})
@@ -210,13 +209,15 @@ def translate(found: Mapping[str, Any], body: Any, content_type: str = "applicat
         return kind(detail, parameter=str(path[0]) if path else None)
     if found["type"] == "json_invalid":
         reason = found.get("ctx", {}).get("error", "invalid JSON")
-        return errors.MalformedBody(f"The body is not valid JSON: {reason} at character {path[0]}. Send a JSON object.")
+        return requests.MalformedBody(
+            f"The body is not valid JSON: {reason} at character {path[0]}. Send a JSON object."
+        )
     if not path and "json" not in content_type.lower():
-        return errors.UnsupportedMediaType("Send the body as JSON, with Content-Type: application/json.")
+        return requests.UnsupportedMediaType("Send the body as JSON, with Content-Type: application/json.")
     name = _printable(".".join(str(part) for part in path)) or "the body"
     pointer = "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in path)
     if found["type"] == "extra_forbidden":
-        return errors.UnknownField(_unknown(path, body), pointer=pointer)
+        return requests.UnknownField(_unknown(path, body), pointer=pointer)
     kind, detail = _explain(found, field_at(body, path), name)
     return kind(detail, pointer=pointer)
 
@@ -235,18 +236,18 @@ def _explain(found: Mapping[str, Any], field: Any, name: str) -> tuple[type[Serv
     if own := _OWN_CODES.get(kind):
         return own, f"{name}: {found['msg']}."
     if kind == "missing":
-        return errors.MissingField, f"{name} is missing; it is required."
+        return requests.MissingField, f"{name} is missing; it is required."
     if kind in {"literal_error", "enum"}:
-        return errors.NotAvailable, f"{name} is {given}; available in this version: {context['expected']}."
+        return requests.NotAvailable, f"{name} is {given}; available in this version: {context['expected']}."
     if kind in _BOUNDS:
         allowed = allowed_range(field) or _bound(kind, context)
-        return errors.OutOfRange, f"{name} is {given}; allowed: {allowed}."
+        return requests.OutOfRange, f"{name} is {given}; allowed: {allowed}."
     if kind in _LENGTHS:
         allowed = allowed_range(field)
-        return errors.OutOfRange, f"{name}: {found['msg']}" + (f"; allowed: {allowed}." if allowed else ".")
+        return requests.OutOfRange, f"{name}: {found['msg']}" + (f"; allowed: {allowed}." if allowed else ".")
     if kind.endswith(("_type", "_parsing", "_from_float", "_unicode")):
-        return errors.WrongType, f"{name} is {given} but {_wanted(found['msg'])}."
-    return errors.InvalidRequest, f"{name}: {found['msg']}."
+        return requests.WrongType, f"{name} is {given} but {_wanted(found['msg'])}."
+    return requests.InvalidRequest, f"{name}: {found['msg']}."
 
 
 def _bound(kind: str, context: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.api.problems import problem_response
 from app.auth.holders import Holder, Holders
 from app.auth.quotas import Usage, charge
-from app.errors import QuotaExceeded
+from app.errors.requests import QuotaExceeded
 
 log = structlog.get_logger(__name__)
 

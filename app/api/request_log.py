@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.metrics import observe
 from app.api.problems import RETRY_AFTER_SECONDS, problem_response
-from app.errors import InternalError, Unavailable
+from app.errors.outages import InternalError, Unavailable
 from app.tracing import NO_SPAN, Span, request_span
 from app.version import VERSION, VERSION_HEADER
 

@@ -4,10 +4,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from app import errors
 from app.api.deps import Caller, Parts, Reader, Services, Submitter, hub_caller
 from app.api.jobs import AUTH_ERRORS
 from app.api.problems import documented
+from app.errors import references, requests, resources
 from app.webhooks import service
 from app.webhooks.views import (
     CreatedWebhook,
@@ -26,19 +26,19 @@ messages = APIRouter(tags=["webhooks"])
 """Not routes of this service: what receivers are to have, for the OpenAPI document."""
 
 _BODY_ERRORS = (
-    errors.MalformedBody,
-    errors.BodyTooLarge,
-    errors.UnsupportedMediaType,
-    errors.InvalidRequest,
-    errors.UnknownField,
-    errors.MissingField,
-    errors.WrongType,
-    errors.OutOfRange,
-    errors.NotAvailable,
-    errors.BadWebhookUrl,
-    errors.TooManyWebhooks,
+    requests.MalformedBody,
+    requests.BodyTooLarge,
+    requests.UnsupportedMediaType,
+    requests.InvalidRequest,
+    requests.UnknownField,
+    requests.MissingField,
+    requests.WrongType,
+    requests.OutOfRange,
+    requests.NotAvailable,
+    references.BadWebhookUrl,
+    resources.TooManyWebhooks,
 )
-_PAGE_ERRORS = (errors.InvalidRequest, errors.OutOfRange, errors.WrongType, errors.NotAvailable)
+_PAGE_ERRORS = (requests.InvalidRequest, requests.OutOfRange, requests.WrongType, requests.NotAvailable)
 Cursor = Annotated[str | None, Query(description="`next_cursor` of the page before.", max_length=200)]
 Limit = Annotated[int, Query(ge=1, le=100, description="Entries per page.")]
 
@@ -59,7 +59,7 @@ def add_webhook(
 @router.post(
     "/jobs/{job_id}/webhooks",
     status_code=201,
-    responses=documented(errors.JobNotFound, *_BODY_ERRORS, *AUTH_ERRORS),
+    responses=documented(resources.JobNotFound, *_BODY_ERRORS, *AUTH_ERRORS),
 )
 def add_job_webhook(
     job_id: str, body: NewJobWebhook, request: Request, response: Response, parts: Parts, caller: Submitter
@@ -101,28 +101,28 @@ def list_webhooks(
     return WebhookPage(items=[Webhook.of(row) for row in page.rows], next_cursor=page.next_cursor)
 
 
-@router.get("/webhooks/{webhook_id}", responses=documented(errors.WebhookNotFound, *AUTH_ERRORS))
+@router.get("/webhooks/{webhook_id}", responses=documented(resources.WebhookNotFound, *AUTH_ERRORS))
 def get_webhook(webhook_id: str, parts: Parts, caller: Reader) -> Webhook:
     """One webhook."""
     with parts.read_sessions() as session:
         return Webhook.of(service.find(session, webhook_id, hub_caller(caller)))
 
 
-@router.delete("/webhooks/{webhook_id}", status_code=204, responses=documented(errors.WebhookNotFound, *AUTH_ERRORS))
+@router.delete("/webhooks/{webhook_id}", status_code=204, responses=documented(resources.WebhookNotFound, *AUTH_ERRORS))
 def remove_webhook(webhook_id: str, parts: Parts, caller: Submitter) -> None:
     """Remove a webhook; what still waits for it is not sent."""
     with parts.sessions.begin() as session:
         service.remove(session, webhook_id, hub_caller(caller))
 
 
-@router.post("/webhooks/{webhook_id}/enable", responses=documented(errors.WebhookNotFound, *AUTH_ERRORS))
+@router.post("/webhooks/{webhook_id}/enable", responses=documented(resources.WebhookNotFound, *AUTH_ERRORS))
 def enable_webhook(webhook_id: str, parts: Parts, caller: Submitter) -> Webhook:
     """Tell a webhook that was disabled what happens from now on; its secret stays."""
     with parts.sessions.begin() as session:
         return Webhook.of(service.enable(session, webhook_id, hub_caller(caller)))
 
 
-@router.post("/webhooks/{webhook_id}/rotate", responses=documented(errors.WebhookNotFound, *AUTH_ERRORS))
+@router.post("/webhooks/{webhook_id}/rotate", responses=documented(resources.WebhookNotFound, *AUTH_ERRORS))
 def rotate_secret(webhook_id: str, response: Response, parts: Parts, caller: Submitter) -> CreatedWebhook:
     """Give a webhook another secret. The answer holds it, this once.
 
@@ -137,7 +137,7 @@ def rotate_secret(webhook_id: str, response: Response, parts: Parts, caller: Sub
 
 @router.get(
     "/webhooks/{webhook_id}/deliveries",
-    responses=documented(errors.WebhookNotFound, *_PAGE_ERRORS, *AUTH_ERRORS),
+    responses=documented(resources.WebhookNotFound, *_PAGE_ERRORS, *AUTH_ERRORS),
 )
 def list_deliveries(
     webhook_id: str,
@@ -156,7 +156,9 @@ def list_deliveries(
 @router.post(
     "/webhooks/{webhook_id}/deliveries/{delivery_id}/redeliver",
     status_code=202,
-    responses=documented(errors.WebhookNotFound, errors.DeliveryNotFound, errors.WebhookDisabled, *AUTH_ERRORS),
+    responses=documented(
+        resources.WebhookNotFound, resources.DeliveryNotFound, resources.WebhookDisabled, *AUTH_ERRORS
+    ),
 )
 def redeliver(webhook_id: str, delivery_id: str, parts: Parts, caller: Submitter) -> Delivery:
     """Send a message again, now, whatever came of it before; if that fails, with all attempts of a new one."""

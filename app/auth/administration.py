@@ -16,7 +16,7 @@ from app.auth.scopes import Scope
 from app.auth.views import NewApiKey
 from app.db import cursors
 from app.db.models import ApiKeyRow
-from app.errors import KeyNotFound, NoFirstKey, OwnKey
+from app.errors.resources import KeyNotFound, NoFirstKey, OwnKey
 
 MADE: Final = "keys create"
 REVOKED: Final = "keys revoke"

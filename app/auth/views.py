@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 from app.auth.bounds import LONGEST_DAYS, LONGEST_NAME, MOST, MOST_BYTES
 from app.auth.keys import KeyState, Limits
 from app.db.models import ApiKeyRow
-from app.jobs.spec import Section
+from app.jobs.spec.section import Section
 
 ScopeName = Literal["read", "submit", "admin"]
 KeyStateName = Literal["valid", "expired", "revoked"]

@@ -12,7 +12,7 @@ _DEFAULT = re.compile(r"Default `?(\[\d+\]|[\w.:+,-]*\w)")
 
 def commented(model: str, sparsity: float) -> str:
     """A request of this model and target whose other fields are comments: each with its description and default."""
-    from app.jobs.spec import JobRequest
+    from app.jobs.spec.request import JobRequest
 
     schema = JobRequest.model_json_schema()
     lines = [

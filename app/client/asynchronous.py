@@ -1,4 +1,4 @@
-"""The client for asyncio: the same methods as `Streamline`, awaited."""
+"""A connection to one service: a method per call of the API, and those that wait for jobs."""
 
 import asyncio
 import math
@@ -161,11 +161,13 @@ class AsyncStreamline:
 
     async def report_page(self, job_id: str) -> str:
         """The job's report as a page of HTML that needs nothing else."""
-        return (await self._send(calls.report_page(job_id))).text
+        page = await self._send(calls.report_page(job_id))
+        return page.text
 
     async def model_commit(self, repo: str, revision: str = "main") -> str:
         """The commit that a branch or tag of a repository names now."""
-        return str((await self._json(calls.model_commit(repo, revision)))["sha"])
+        found = await self._json(calls.model_commit(repo, revision))
+        return str(found["sha"])
 
     async def upload_dataset(self, path: Path, *, name: str | None = None) -> dict[str, Any]:
         """Upload calibration or evaluation text (JSONL, or plain text)."""
@@ -174,11 +176,13 @@ class AsyncStreamline:
 
     async def workers(self) -> list[dict[str, Any]]:
         """The workers that have been seen lately, by their GPU memory: {"memory_bytes", "count"}, the largest first."""
-        return list((await self._json(calls.workers()))["items"])
+        found = await self._json(calls.workers())
+        return list(found["items"])
 
     async def datasets(self) -> list[dict[str, Any]]:
         """The data sets of the service."""
-        return list((await self._json(calls.datasets()))["items"])
+        found = await self._json(calls.datasets())
+        return list(found["items"])
 
     async def import_model(self, path: Path, repo: str) -> dict[str, Any]:
         """Import a model directory that lies on the service's machine, below one of its STREAMLINE_MODEL_ROOTS."""
@@ -282,12 +286,14 @@ class AsyncStreamline:
     async def ready(self) -> bool:
         """Whether the service and everything that it needs answer."""
         try:
-            return (await self._http.get("/readyz", timeout=5.0)).is_success
+            answer = await self._http.get("/readyz", timeout=5.0)
         except httpx.TransportError:
             return False
+        return answer.is_success
 
     async def _json(self, call: Call) -> dict[str, Any]:
-        body: dict[str, Any] = (await self._send(call)).json()
+        answer = await self._send(call)
+        body: dict[str, Any] = answer.json()
         return body
 
     async def _send(self, call: Call, *, patience: float | None = None, stream: bool = False) -> httpx.Response:

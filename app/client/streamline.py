@@ -1,4 +1,5 @@
-"""The client for ordinary code."""
+# Made from asynchronous.py by `make client`: change that file, not this one.
+"""A connection to one service: a method per call of the API, and those that wait for jobs."""
 
 import math
 import time
@@ -158,11 +159,13 @@ class Streamline:
 
     def report_page(self, job_id: str) -> str:
         """The job's report as a page of HTML that needs nothing else."""
-        return self._send(calls.report_page(job_id)).text
+        page = self._send(calls.report_page(job_id))
+        return page.text
 
     def model_commit(self, repo: str, revision: str = "main") -> str:
         """The commit that a branch or tag of a repository names now."""
-        return str(self._json(calls.model_commit(repo, revision))["sha"])
+        found = self._json(calls.model_commit(repo, revision))
+        return str(found["sha"])
 
     def upload_dataset(self, path: Path, *, name: str | None = None) -> dict[str, Any]:
         """Upload calibration or evaluation text (JSONL, or plain text)."""
@@ -171,11 +174,13 @@ class Streamline:
 
     def workers(self) -> list[dict[str, Any]]:
         """The workers that have been seen lately, by their GPU memory: {"memory_bytes", "count"}, the largest first."""
-        return list(self._json(calls.workers())["items"])
+        found = self._json(calls.workers())
+        return list(found["items"])
 
     def datasets(self) -> list[dict[str, Any]]:
         """The data sets of the service."""
-        return list(self._json(calls.datasets())["items"])
+        found = self._json(calls.datasets())
+        return list(found["items"])
 
     def import_model(self, path: Path, repo: str) -> dict[str, Any]:
         """Import a model directory that lies on the service's machine, below one of its STREAMLINE_MODEL_ROOTS."""
@@ -279,12 +284,14 @@ class Streamline:
     def ready(self) -> bool:
         """Whether the service and everything that it needs answer."""
         try:
-            return self._http.get("/readyz", timeout=5.0).is_success
+            answer = self._http.get("/readyz", timeout=5.0)
         except httpx.TransportError:
             return False
+        return answer.is_success
 
     def _json(self, call: Call) -> dict[str, Any]:
-        body: dict[str, Any] = self._send(call).json()
+        answer = self._send(call)
+        body: dict[str, Any] = answer.json()
         return body
 
     def _send(self, call: Call, *, patience: float | None = None, stream: bool = False) -> httpx.Response:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from app.errors import BadDataset
+from app.errors.references import BadDataset
 
 Format = Literal["jsonl", "text"]
 _CHUNK = 1 << 20

@@ -11,7 +11,9 @@ from app.core.tasks import names_of_same_task
 from app.datasets import repository
 from app.datasets.inspection import Contents, inspect
 from app.db.models import DatasetRow
-from app.errors import DatasetNameTaken, DatasetNotFound, InvalidRequest
+from app.errors.references import DatasetNameTaken
+from app.errors.requests import InvalidRequest
+from app.errors.resources import DatasetNotFound
 from app.storage.blobs import Blob, BlobStore
 from app.storage.staging import staged_file
 

@@ -11,7 +11,14 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.concurrency import run_in_threadpool
 
-from app.errors import BodyTooLarge, MalformedBody, MissingField, OutOfRange, UnknownField, UnsupportedMediaType
+from app.errors.requests import (
+    BodyTooLarge,
+    MalformedBody,
+    MissingField,
+    OutOfRange,
+    UnknownField,
+    UnsupportedMediaType,
+)
 
 _BUFFER: Final = 1 << 20
 _MAX_NAME: Final = 200

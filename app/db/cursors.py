@@ -4,7 +4,7 @@ import base64
 import binascii
 from datetime import UTC, datetime
 
-from app.errors import InvalidRequest
+from app.errors.requests import InvalidRequest
 
 Position = tuple[datetime, str]
 

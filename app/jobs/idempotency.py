@@ -14,7 +14,9 @@ from sqlalchemy.orm import Session
 
 from app.db.clock import db_now
 from app.db.models import IdempotencyRow
-from app.errors import IdempotencyKeyInFlight, IdempotencyKeyReused, InvalidIdempotencyKey
+from app.errors.references import IdempotencyKeyReused
+from app.errors.requests import InvalidIdempotencyKey
+from app.errors.resources import IdempotencyKeyInFlight
 
 RESERVED_SECONDS: Final = 60.0
 RETRY_AFTER_SECONDS: Final = 1

@@ -7,7 +7,7 @@ from app.core import defaults
 from app.core.device_memory import DeviceMemory, device_memory
 from app.core.losses import runs_the_model
 from app.core.plan import Plan
-from app.jobs.resolution import ModelFacts
+from app.jobs.facts import ModelFacts
 
 _METRICS_OF_STATES: Final = frozenset({"cosine", "angular", "euclidean", "dot"})
 

@@ -1,4 +1,4 @@
-"""All the SQL about jobs. Functions take the caller's session and never commit.
+"""The SQL about jobs, and all of it that moves them. Functions take the caller's session and never commit.
 
 Every write of a worker carries the fencing token that its claim gave it; once the lease is lost the token is old and
 the write changes nothing and raises `LeaseLostError`. Times are compared with the database's clock alone.
@@ -7,9 +7,9 @@ the write changes nothing and raises `LeaseLostError`. Times are compared with t
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Self
+from typing import Any
 
-from sqlalchemy import ColumnElement, Update, and_, bindparam, case, func, or_, select, true, tuple_, update
+from sqlalchemy import ColumnElement, Update, and_, case, func, or_, select, true, tuple_, update
 from sqlalchemy.orm import Session, aliased
 
 from app.db.clock import db_now
@@ -38,26 +38,6 @@ class Claim:
     created_at: datetime | None = None
 
 
-@dataclass(frozen=True)
-class Mark:
-    """How far a job is: it has changed for a client exactly if its mark differs."""
-
-    job_id: str
-    version: int
-    events: int
-    final: bool
-
-    @classmethod
-    def of(cls, row: JobRow) -> Self:
-        """The mark of a row that has just been read."""
-        return cls(row.id, row.version, row.event_count, row.state in FINAL)
-
-    @property
-    def etag(self) -> str:
-        """Strong: any change that a client can see counts the version up."""
-        return f'"{self.job_id}-{self.version}"'
-
-
 def _visible(trigger: Trigger) -> Update:
     """An UPDATE of the rows that `trigger` may move, to the state that it leads to, visible to clients."""
     return (
@@ -68,7 +48,6 @@ def _visible(trigger: Trigger) -> Update:
     )
 
 
-_MARK = select(JobRow.id, JobRow.version, JobRow.event_count, JobRow.state).where(JobRow.id == bindparam("asked"))
 _NO_LEASE: dict[str, Any] = {"lease_owner": None, "lease_expires_at": None}
 
 
@@ -90,22 +69,6 @@ def get(session: Session, job_id: str, *, where: ColumnElement[bool] | None = No
 def lock(session: Session, job_id: str) -> None:
     """Let nobody move the job until the transaction ends (SQLite has one writer at a time anyway)."""
     session.execute(select(JobRow.id).where(JobRow.id == job_id).with_for_update())
-
-
-def marks(session: Session, job_ids: Iterable[str], *, where: ColumnElement[bool] | None = None) -> dict[str, Mark]:
-    """How far these jobs are: what everybody who waits for one of them asks for, in one query."""
-    rows = session.execute(
-        select(JobRow.id, JobRow.version, JobRow.event_count, JobRow.state).where(
-            JobRow.id.in_(list(job_ids)), true() if where is None else where
-        )
-    )
-    return {row.id: Mark(row.id, row.version, row.event_count, row.state in FINAL) for row in rows}
-
-
-def mark(session: Session, job_id: str, *, where: ColumnElement[bool] | None = None) -> Mark | None:
-    """How far the job is, or None as in `get`: what every poll asks for, so the statement is there already."""
-    row = session.execute(_MARK if where is None else _MARK.where(where), {"asked": job_id}).one_or_none()
-    return None if row is None else Mark(row.id, row.version, row.event_count, row.state in FINAL)
 
 
 def page(

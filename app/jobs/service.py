@@ -14,12 +14,13 @@ from sqlalchemy.orm import Session
 from app.auth import keys
 from app.db import cursors
 from app.db.models import JobRow
-from app.errors import JobIsFinal, JobNotFound, JobNotRetryable, QuotaExceeded
+from app.errors.requests import QuotaExceeded
+from app.errors.resources import JobIsFinal, JobNotFound, JobNotRetryable
 from app.hub.access import Caller
-from app.jobs import idempotency, queue, repository
+from app.jobs import idempotency, marks, queue, repository
 from app.jobs.access import note_repositories, visible_to
 from app.jobs.idempotency import Reservation
-from app.jobs.repository import Mark
+from app.jobs.marks import Mark
 from app.jobs.states import State
 from app.tracing import new_job
 
@@ -88,7 +89,7 @@ def mark(session: Session, job_id: str, who: Caller) -> Mark:
     Raises:
         JobNotFound: there is none of this id.
     """
-    found = repository.mark(session, job_id, where=None if who.sees_all else visible_to(who))
+    found = marks.read(session, job_id, where=None if who.sees_all else visible_to(who))
     if found is None:
         raise _unknown(job_id)
     return found

@@ -16,18 +16,17 @@ from app.core.tasks import GROUPS, OWN, PAPER_SUITE, ColumnsMissing, TaskDataErr
 from app.datasets import repository as datasets
 from app.datasets.inspection import Contents, inspect
 from app.datasets.tasks import TaskSource, find_task
-from app.errors import (
+from app.errors.references import (
     BadDataset,
     BadTaskData,
-    ConflictingFields,
-    InvalidRequest,
     MissingTaskData,
     NoUsableQuestion,
     UnknownColumn,
     UnknownDataset,
     UnknownTask,
 )
-from app.jobs.spec import JobRequest, PlanRequest
+from app.errors.requests import ConflictingFields, InvalidRequest
+from app.jobs.spec.request import JobRequest, PlanRequest
 from app.storage.blobs import Blob, BlobNotFound, BlobStore
 
 

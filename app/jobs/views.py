@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.db.models import JobEventRow, JobRow
-from app.jobs.spec import JobRequest
+from app.jobs.spec.request import JobRequest
 
 StateName = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 StageName = Literal["fetch", "score", "select", "train", "assemble", "verify", "evaluate", "benchmark", "publish"]

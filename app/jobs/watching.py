@@ -13,7 +13,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
-from app.jobs.repository import Mark
+from app.jobs.marks import Mark
 
 EVERY_SECONDS: Final = 0.15
 

@@ -10,7 +10,7 @@ from typing import Final
 from fastapi import APIRouter
 from fastapi.responses import Response
 
-from app.errors import FileNotFound
+from app.errors.resources import FileNotFound
 from app.report.page import PLOT_STYLE
 
 router = APIRouter(include_in_schema=False)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final, Literal
 
-from app.jobs.spec import JobRequest
+from app.jobs.spec.request import JobRequest
 
 Kind = Literal["text", "number", "integer", "flag", "choice", "texts", "integers", "json"]
 

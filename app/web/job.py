@@ -10,7 +10,7 @@ from app.api.deps import Parts, Reader, Services, hub_caller
 from app.db.models import JobEventRow
 from app.jobs import service, workers
 from app.jobs.course import LAST_EVENTS, course
-from app.jobs.repository import Mark
+from app.jobs.marks import Mark
 from app.jobs.states import FINAL, STAGES, State
 from app.jobs.views import Job, JobFile
 from app.jobs.waiting import waiting_sentence

@@ -12,7 +12,7 @@ from app.api.deps import Parts, Reader, Services
 from app.auth import ended_logins, keys
 from app.auth.logins import COOKIE, SECONDS
 from app.auth.loopback import sent_by_own_page
-from app.errors import CrossSiteRequest, InvalidCredentials
+from app.errors.requests import CrossSiteRequest, InvalidCredentials
 from app.web.rendering import render
 from app.web.routing import PageRoute, local_path
 

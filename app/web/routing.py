@@ -13,7 +13,8 @@ from fastapi import Request, Response
 from fastapi.responses import RedirectResponse
 from fastapi.routing import APIRoute
 
-from app.errors import InvalidCredentials, NotFound, ServiceError
+from app.errors import ServiceError
+from app.errors.requests import InvalidCredentials, NotFound
 from app.web.rendering import render
 
 _POLICY: Final = (

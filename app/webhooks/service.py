@@ -14,7 +14,9 @@ from sqlalchemy.orm import Session
 from app.auth import keys
 from app.db import cursors
 from app.db.models import WebhookDeliveryRow, WebhookRow
-from app.errors import BadWebhookUrl, DeliveryNotFound, TooManyWebhooks, Unavailable, WebhookDisabled, WebhookNotFound
+from app.errors.outages import Unavailable
+from app.errors.references import BadWebhookUrl
+from app.errors.resources import DeliveryNotFound, TooManyWebhooks, WebhookDisabled, WebhookNotFound
 from app.hub.access import Caller
 from app.jobs import repository as job_repository
 from app.jobs import service as jobs

@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field, field_validator
 from pydantic_core import PydanticCustomError
 
 from app.db.models import WebhookDeliveryRow, WebhookRow
-from app.jobs.spec import Section, Text
+from app.jobs.spec.section import Section, Text
 from app.webhooks.targets import ALLOWED, LONGEST_URL
 
 EventName = Literal["job.succeeded", "job.failed", "job.cancelled"]

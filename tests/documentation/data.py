@@ -10,12 +10,11 @@ from typing import Any, Final
 
 import yaml
 
-from app import errors
 from app.cli.serve import free_port
 from app.datasets.inspection import inspect
-from app.errors import ServiceError
-from app.jobs.spec import JobRequest
+from app.jobs.spec.request import JobRequest
 from app.webhooks.views import JobEnded
+from documentation.error_codes import kinds
 from documentation.prometheus import measures
 from tests.conftest import REPOSITORY
 from tests.documentation.blocks import Block
@@ -37,7 +36,7 @@ def _json(block: Block, directory: Path) -> None:
         case {"model": _, "target": _}:
             JobRequest.model_validate_json(block.text)
         case {"code": code, "title": title, "status": status, "type": kind}:
-            (found,) = [each for each in _errors() if each.code == code]
+            (found,) = [each for each in kinds() if each.code == code]
             assert (title, status, kind) == (found.title, found.status, f"urn:streamline:problem:{code}")
         case {"type": _, "data": _}:
             JobEnded.model_validate_json(block.text)
@@ -46,10 +45,6 @@ def _json(block: Block, directory: Path) -> None:
             assert inspect(directory / "texts.jsonl", "texts.jsonl").columns == ("text",)
         case _:
             raise AssertionError(f"{block.place}: nobody knows what this is")
-
-
-def _errors() -> list[type[ServiceError]]:
-    return [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, ServiceError)]
 
 
 def _toml(block: Block, directory: Path) -> None:

@@ -26,7 +26,7 @@ _IMPORTED = (
         "app.cli.waiting",
         "app.client",
     ),
-    *("app.db.migrate", "app.db.session", "app.jobs.spec", "app.storage.opening", "sqlalchemy.dialects.sqlite"),
+    *("app.db.migrate", "app.db.session", "app.jobs.spec.request", "app.storage.opening", "sqlalchemy.dialects.sqlite"),
 )
 
 

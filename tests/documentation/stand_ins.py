@@ -112,8 +112,9 @@ def pip(arguments: list[str]) -> str | None:
 def python(arguments: list[str]) -> str | None:
     """Python itself, but for what would compute for minutes: there the options are checked."""
     if arguments[:2] == ["-m", "worker.engine"]:
-        check = "import sys; from worker.engine import __main__ as m, request as r; options = m.make_parser()"
-        check += ".parse_args(sys.argv[1:]); recipe = r.recipe_from(options); r.check(recipe); r.check_texts(recipe)"
+        check = "import sys; from worker.engine import __main__ as m, request as r, request_checks as c; "
+        check += "options = m.make_parser().parse_args(sys.argv[1:]); "
+        check += "recipe = r.recipe_from(options); c.check(recipe); c.check_texts(recipe)"
         os.execv(PYTHON, [PYTHON, "-c", check, *arguments[2:]])
     if arguments[0] == "-m" and arguments[1].startswith("benchmarks."):
         return _benchmark(arguments[1].partition(".")[2], arguments[2:])

@@ -6,11 +6,10 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
-from app import errors
 from app.cli.application import application
-from app.errors import ServiceError
-from app.jobs.spec import JobRequest
+from app.jobs.spec.request import JobRequest
 from app.settings import Settings
+from documentation.error_codes import kinds
 from documentation.job_fields import split_default
 from documentation.prometheus import measures
 from tests.conftest import REPOSITORY
@@ -92,8 +91,7 @@ def test_the_reference_leaves_nothing_out(pages: dict[str, str]) -> None:
     for part in (schema, *schema["$defs"].values()):
         for name in part["properties"]:
             assert f"`{name}`" in fields or f"## {name}" in fields, name
-    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, ServiceError)]
-    for kind in kinds:
+    for kind in kinds():
         assert f"`{kind.code}`" in pages["docs/reference/errors.md"]
     for name, command in COMMANDS.items():
         if not hasattr(command, "commands"):

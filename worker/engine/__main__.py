@@ -22,7 +22,8 @@ from worker.engine.events import Emitter, JsonLines
 from worker.engine.finished_run import refuse_other_run
 from worker.engine.recipe import Recipe
 from worker.engine.recipe_file import recipe_of_file
-from worker.engine.request import add_arguments, check, check_flags, check_texts, recipe_from
+from worker.engine.request import add_arguments, check_flags, recipe_from
+from worker.engine.request_checks import check, check_texts
 
 EXIT_FAILED = 1
 EXIT_USAGE = 64  # EX_USAGE of sysexits.h

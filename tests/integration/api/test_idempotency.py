@@ -9,9 +9,9 @@ from sqlalchemy import select, update
 
 from app.db.clock import db_now
 from app.db.models import IdempotencyRow
-from app.errors import IdempotencyKeyInFlight
+from app.errors.resources import IdempotencyKeyInFlight
 from app.jobs import idempotency
-from app.jobs.spec import JobRequest
+from app.jobs.spec.request import JobRequest
 from tests.integration.api.conftest import JOB, Service, problem_of
 
 KEY = {"Idempotency-Key": "ci-run-123"}

@@ -1,7 +1,7 @@
 import pytest
 
 from app.api.negotiation import preferred
-from app.errors import NotAcceptable
+from app.errors.requests import NotAcceptable
 
 BOTH = ("text/event-stream", "application/json")
 

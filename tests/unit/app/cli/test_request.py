@@ -18,7 +18,7 @@ from app.db.clock import db_now
 from app.db.migrate import migrate
 from app.db.models import ApiKeyRow
 from app.db.session import connect, session_factory
-from app.jobs.spec import Gates, TaskGates
+from app.jobs.spec.judgement import Gates, TaskGates
 from app.version import VERSION
 
 NO_TARGET = {"sparsity": None, "layers": None, "window": None}

@@ -5,7 +5,7 @@ import tomllib
 from typing import Any
 
 from app.cli.specfile import commented
-from app.jobs.spec import JobRequest
+from app.jobs.spec.request import JobRequest
 
 
 def test_the_file_as_it_is_written_asks_for_its_model_and_target_alone() -> None:

@@ -13,9 +13,9 @@ from pydantic import ValidationError
 
 from app.core.architectures import ArchitectureError
 from app.core.safetensors_file import CorruptSafetensors, read_header
-from app.errors import InvalidRequest
-from app.jobs.resolution import inline_facts
-from app.jobs.spec import PlanRequest
+from app.errors.requests import InvalidRequest
+from app.jobs.facts import inline_facts
+from app.jobs.spec.request import PlanRequest
 from tests.unit.app.core.configs import LLAMA_2_7B, OPT_125M, OTHERS, PYTHIA_160M, QWEN2_0_5B
 
 HEADERS, CONFIGS = 8000, 4000

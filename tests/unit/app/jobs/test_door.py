@@ -12,7 +12,7 @@ from app.db.session import connect, session_factory
 from app.hub.access import Caller
 from app.hub.importing import import_directory
 from app.jobs.door import Door
-from app.jobs.spec import JobRequest, PlanRequest
+from app.jobs.spec.request import JobRequest, PlanRequest
 from app.storage.local import LocalBlobStore
 
 

@@ -6,10 +6,11 @@ import pytest
 
 from app.core.device_memory import card_bytes
 from app.core.selection import ParameterCounts
-from app.jobs import resolution
+from app.jobs.facts import ModelFacts
 from app.jobs.memory_need import required_memory
-from app.jobs.resolution import ModelFacts
-from app.jobs.spec import JobRequest
+from app.jobs.planning import plan_of
+from app.jobs.resolution import resolve
+from app.jobs.spec.request import JobRequest
 from tests.unit.app.core.configs import LLAMA_2_7B
 
 OWN_TEXT: dict[str, Any] = {"calibration": {"dataset": "my-text"}}
@@ -21,8 +22,8 @@ def need_of(largest: int = SMALL, **changes: Any) -> int:
     facts = ModelFacts(LLAMA_2_7B, counts, repo="a/b", commit="0" * 40, dtype="bfloat16")
     asked = {"model": {"repo": "a/b"}, "target": {"sparsity": 0.25}} | OWN_TEXT | changes
     request = JobRequest.model_validate(asked)
-    spec = resolution.resolve(request, facts)
-    return required_memory(facts, spec, resolution.plan(request, facts, spec), largest=largest)
+    spec = resolve(request, facts)
+    return required_memory(facts, spec, plan_of(request, facts, spec), largest=largest)
 
 
 @pytest.mark.parametrize(

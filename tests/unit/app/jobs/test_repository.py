@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.db.models import JobRow
-from app.jobs import event_log, queue, repository
+from app.jobs import event_log, marks, queue, repository
 from app.jobs.event_log import Event
 from app.jobs.repository import LeaseLostError
 from app.jobs.states import State
@@ -231,7 +231,7 @@ def test_every_change_that_a_client_can_see_has_a_new_version(sessions: Sessions
 
     def note() -> None:
         with sessions() as session:
-            versions.append(repository.marks(session, ["j1"])["j1"].version)
+            versions.append(marks.read_all(session, ["j1"])["j1"].version)
 
     note()
     taken = claim(sessions)
@@ -247,7 +247,7 @@ def test_every_change_that_a_client_can_see_has_a_new_version(sessions: Sessions
     note()
     assert len(set(versions)) == 5
     with sessions.begin() as session:
-        assert repository.marks(session, ["nobody"]) == {}
+        assert marks.read_all(session, ["nobody"]) == {}
 
 
 def test_pages_are_stable_while_jobs_are_added(sessions: Sessions) -> None:

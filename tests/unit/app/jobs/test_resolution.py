@@ -8,16 +8,11 @@ from hypothesis import strategies as st
 
 from app.core.architectures import BLOCK_KINDS
 from app.core.selection import ParameterCounts
-from app.errors import (
-    BadRepoName,
-    BadTarget,
-    ConflictingFields,
-    OutOfRange,
-    ReplacementRefused,
-    UnreadableModel,
-)
-from app.jobs.resolution import ModelFacts, inline_facts, resolve
-from app.jobs.spec import JobRequest
+from app.errors.references import BadRepoName, BadTarget, ReplacementRefused
+from app.errors.requests import ConflictingFields, OutOfRange
+from app.jobs.facts import ModelFacts
+from app.jobs.resolution import resolve
+from app.jobs.spec.request import JobRequest
 
 LLAMA: dict[str, Any] = {
     "model_type": "llama",
@@ -164,9 +159,3 @@ def test_a_sequence_too_long_for_the_sampled_text_is_the_sequences_fault() -> No
     with pytest.raises(OutOfRange, match="at most 65536") as refusal:
         resolve(request(scoring={"sequence_length": 131_072}), facts(max_position_embeddings=131_072))
     assert refusal.value.pointer == "/scoring/sequence_length"
-
-
-@pytest.mark.parametrize("config", [{"vocab_size": 10**300}, {"num_hidden_layers": 10**9}, {"hidden_size": True}])
-def test_sizes_that_no_model_has_are_refused_at_once(config: dict[str, Any]) -> None:
-    with pytest.raises(UnreadableModel):
-        inline_facts(LLAMA | config)

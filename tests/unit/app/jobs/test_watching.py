@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from sqlalchemy.exc import OperationalError
 
-from app.jobs.repository import Mark
+from app.jobs.marks import Mark
 from app.jobs.watching import Watcher
 
 OLD, NEW = Mark("a", 1, 1, False), Mark("a", 2, 2, False)

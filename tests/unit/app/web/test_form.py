@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from app.jobs.spec import JobRequest
+from app.jobs.spec.request import JobRequest
 from app.web import form
 
 

@@ -21,7 +21,8 @@ from worker.engine.errors import EngineError
 from worker.engine.finished_run import refuse_other_run
 from worker.engine.recipe import Recipe
 from worker.engine.recipe_file import recipe_of_file
-from worker.engine.request import check, check_flags, default_cache, recipe_from
+from worker.engine.request import check_flags, default_cache, recipe_from
+from worker.engine.request_checks import check
 
 ROOT = Path(__file__).parents[4]
 

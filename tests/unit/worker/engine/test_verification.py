@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from app.core.safetensors_file import SINGLE_FILE
 from tests.unit.worker.engine.tiny_models import LAYERS, random_replacement, save_model
-from worker.engine import assembly, benchmark, evaluation, fetch, request, verification, verification_script
+from worker.engine import assembly, benchmark, evaluation, fetch, request_checks, verification, verification_script
 from worker.engine.context import StageContext
 from worker.engine.errors import EngineError
 from worker.engine.events import Collected, Emitter
@@ -229,7 +229,7 @@ def test_a_rival_takes_its_turns_beside_the_two(finished: StageContext) -> None:
     rival = {"path": str(finished.workspace / "checkpoint"), "name": "team/rival", "revision": "local"}
     plan = {"batch_sizes": [1], "prompt_tokens": [8], "new_tokens": 3, "repeats": 1, "rivals": [rival]}
     recipe = Recipe.from_json(finished.recipe.to_json() | {"benchmark": plan})
-    request.check(recipe)
+    request_checks.check(recipe)
     kept = (finished.workspace / "benchmark.json").read_bytes()
     benchmark.run(replace(finished, recipe=recipe))
     found = finished.read_json("benchmark.json")
@@ -252,7 +252,7 @@ def test_a_benchmark_that_cannot_be_run_is_refused(finished: StageContext, chang
     data = finished.recipe.to_json()
     recipe = Recipe.from_json(data | {"benchmark": data["benchmark"] | changes})
     with pytest.raises(EngineError, match=said):
-        request.check(recipe)
+        request_checks.check(recipe)
 
 
 def test_a_backend_that_is_not_installed_is_refused(finished: StageContext) -> None:
@@ -260,7 +260,7 @@ def test_a_backend_that_is_not_installed_is_refused(finished: StageContext) -> N
     changes = {"benchmark": data["benchmark"] | {"backend": "vllm"}, "replacement": data["replacement"]}
     changes["replacement"] |= {"kind": "layer"}
     with pytest.raises(EngineError, match="vllm, which is not installed"):
-        request.check(Recipe.from_json(data | changes))
+        request_checks.check(Recipe.from_json(data | changes))
 
 
 def test_the_report_has_the_contracts_names(finished: StageContext) -> None:

@@ -9,7 +9,8 @@ from pydantic import ValidationError
 
 from app.api.problems import translate
 from app.api.request_models import allowed_range, field_at, model_at
-from app.jobs.spec import JobRequest, Replacement, Target
+from app.jobs.spec.compression import Replacement, Target
+from app.jobs.spec.request import JobRequest
 
 MINIMAL: dict[str, Any] = {"model": {"repo": "team/llama"}, "target": {"sparsity": 0.25}}
 
