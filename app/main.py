@@ -53,6 +53,7 @@ from app.version import VERSION
 from app.web import assets
 from app.web import compare as compare_page
 from app.web import datasets as datasets_page
+from app.web import deliveries as delivery_pages
 from app.web import job as job_page
 from app.web import jobs as jobs_page
 from app.web import keys as keys_page
@@ -60,6 +61,7 @@ from app.web import login as login_page
 from app.web import models as model_pages
 from app.web import new as new_page
 from app.web import webhooks as webhooks_page
+from app.web import workers as workers_page
 from app.web.nothing_here import install_nothing_here
 from app.webhooks.addresses import AllowList
 from app.webhooks.dispatcher import Post
@@ -109,7 +111,8 @@ def create_app(settings: Settings) -> FastAPI:
     modules = (
         *(jobs, plans, events, artefacts, webhooks, keys, schemas, datasets, imports, workers, signing_key),
         *(health, metrics, assets, login_page),
-        *(jobs_page, job_page, new_page, compare_page, model_pages, datasets_page, webhooks_page, keys_page),
+        *(jobs_page, job_page, new_page, compare_page, model_pages, datasets_page, webhooks_page, delivery_pages),
+        *(workers_page, keys_page),
     )
     routers = [module.router for module in modules]
     install_problems(app, routers)

@@ -14,8 +14,9 @@ _ABOVE = """# Command line
 
 `streamline COMMAND --help` says the same in a terminal. Commands that ask a service find it by `STREAMLINE_URL`
 (`http://127.0.0.1:8000` without it) and show it the key in `STREAMLINE_API_KEY`. `up`, `api`, `worker`, `migrate`,
-`gc`, `fsck` and `keys` read the service's [settings](settings.md) and run where it runs. `--json` prints JSON and
-nothing else on standard output.
+`gc` and `fsck` read the service's [settings](settings.md) and run where it runs; `keys` does so too, or asks over HTTP
+([Keys and limits](../operate/keys.md)). A job's `ID` may be as much of its beginning as no other job's id has. `--json`
+prints JSON and nothing else on standard output.
 
 ## Exit codes
 

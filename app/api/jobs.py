@@ -19,6 +19,7 @@ from app.hub.access import Caller as HubCaller
 from app.hub.byte_range import etag_matches
 from app.jobs import idempotency, queue, service
 from app.jobs.idempotency import Reservation
+from app.jobs.listing import begins_with
 from app.jobs.marks import Mark
 from app.jobs.spec.request import JobRequest
 from app.jobs.states import State
@@ -41,6 +42,7 @@ AUTH_ERRORS = (
     requests.CrossSiteRequest,
     requests.QuotaExceeded,
     outages.Unavailable,
+    outages.DatabaseBehind,
 )
 REQUEST_ERRORS = (
     requests.MalformedBody,
@@ -161,6 +163,10 @@ def list_jobs(
     label: Annotated[
         list[str] | None, Query(description="`key=value`; with several, jobs that have all of them.", max_length=32)
     ] = None,
+    id_prefix: Annotated[
+        str | None,
+        Query(description="Only jobs whose id begins with these hexadecimal digits.", pattern="^[0-9a-f]{1,32}$"),
+    ] = None,
     cursor: Annotated[str | None, Query(description="`next_cursor` of the page before.", max_length=200)] = None,
     limit: Annotated[int, Query(ge=1, le=100, description="Jobs per page.")] = 20,
 ) -> JobPage:
@@ -174,6 +180,7 @@ def list_jobs(
             labels=_labels(label or []),
             cursor=cursor,
             limit=limit,
+            also=None if id_prefix is None else begins_with(id_prefix),
         )
     return JobPage(items=[Job.of(row) for row in page.rows], next_cursor=page.next_cursor)
 

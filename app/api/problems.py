@@ -11,18 +11,20 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
+from app.api import database_problems
+from app.api.database_problems import RETRY_AFTER_SECONDS
 from app.api.request_models import allowed_range, field_at, model_at
 from app.auth.credentials import ask_for_key
 from app.errors import ServiceError, outages, requests
 from app.storage.blobs import StorageFull, StoreRefused, StoreUnavailable
 
 MEDIA_TYPE = "application/problem+json"
-RETRY_AFTER_SECONDS = 2
 _MAX_ERRORS = 50
 
 log = structlog.get_logger(__name__)
@@ -98,8 +100,8 @@ def install_problems(app: FastAPI, routers: Sequence[APIRouter]) -> None:
     app.add_exception_handler(ServiceError, _service_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_exception)
-    app.add_exception_handler(OperationalError, _unavailable)
-    app.add_exception_handler(PoolTimeoutError, _unavailable)
+    for kind in (OperationalError, ProgrammingError, PoolTimeoutError):
+        app.add_exception_handler(kind, _database)
     app.add_exception_handler(StorageFull, _storage_full)
     app.add_exception_handler(StoreRefused, _storage_unavailable)
     app.add_exception_handler(StoreUnavailable, _storage_unavailable)
@@ -110,14 +112,14 @@ async def _service_error(_request: Request, error: Exception) -> Response:
     return problem_response(error)
 
 
-async def _unavailable(_request: Request, error: Exception) -> Response:
-    log.warning("database_unavailable", error=type(error).__name__, detail=str(error.__cause__ or error))
-    return problem_response(
-        outages.Unavailable(
-            "The database does not answer; send the request again in a moment.",
-            headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
-        )
-    )
+async def _database(request: Request, error: Exception) -> Response:
+    sessions = database_problems.read_sessions_of(request.app)
+    problem = await run_in_threadpool(database_problems.problem_of, error, sessions)
+    if problem is None:
+        raise error
+    event = "database_behind" if isinstance(problem, outages.DatabaseBehind) else "database_unavailable"
+    log.warning(event, error=type(error).__name__, detail=str(error.__cause__ or error))
+    return problem_response(problem)
 
 
 async def _storage_full(_request: Request, error: Exception) -> Response:

@@ -9,9 +9,11 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.api.database_problems import problem_of
 from app.api.problems import problem_response
 from app.auth.holders import Holder, Holders
 from app.auth.quotas import Usage, charge
+from app.errors import ServiceError
 from app.errors.requests import QuotaExceeded
 
 log = structlog.get_logger(__name__)
@@ -35,7 +37,7 @@ class QuotaMiddleware:
             return
         headers = Headers(scope=scope)
         declared = _declared(headers)
-        refusal = await run_in_threadpool(self._take, holder, declared)
+        refusal = await self._refusal(holder, declared)
         if refusal is not None:
             await problem_response(refusal)(scope, receive, send)
             return
@@ -75,6 +77,15 @@ class QuotaMiddleware:
                 return None  # the route will say that the database is away
         limits = (holder.max_requests_per_minute, holder.max_bytes_per_day)
         return None if limits == (None, None) else holder
+
+    async def _refusal(self, holder: Holder, body_bytes: int) -> ServiceError | None:
+        try:
+            return await run_in_threadpool(self._take, holder, body_bytes)
+        except SQLAlchemyError as error:  # nothing is let through uncounted, and out here nobody else answers
+            problem = await run_in_threadpool(problem_of, error, self._sessions)
+            if problem is None:
+                raise
+            return problem
 
     def _take(self, holder: Holder, body_bytes: int) -> QuotaExceeded | None:
         wanted = (

@@ -10,8 +10,9 @@ import structlog
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.api.database_problems import RETRY_AFTER_SECONDS
 from app.api.metrics import observe
-from app.api.problems import RETRY_AFTER_SECONDS, problem_response
+from app.api.problems import problem_response
 from app.errors.outages import InternalError, Unavailable
 from app.tracing import NO_SPAN, Span, request_span
 from app.version import VERSION, VERSION_HEADER

@@ -95,7 +95,7 @@ def exist(session: Session) -> bool:
 
 def listing(session: Session) -> Sequence[tuple[ApiKeyRow, KeyState]]:
     """All keys, oldest first, each with what it is good for now."""
-    query = select(ApiKeyRow, _state()).order_by(ApiKeyRow.created_at)
+    query = select(ApiKeyRow, _state()).order_by(ApiKeyRow.created_at, ApiKeyRow.id)
     return [(row, KeyState(found)) for row, found in session.execute(query)]
 
 

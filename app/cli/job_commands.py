@@ -8,6 +8,7 @@ import typer
 
 from app.cli import exits
 from app.cli.exits import UsageError
+from app.cli.job_ids import whole_id, whole_ids
 from app.cli.options import (
     KINDS,
     JobArgument,
@@ -176,12 +177,15 @@ def wait(
     from app.client import Streamline
 
     with Streamline() as service:
-        return follow(service, job_id, timeout=timeout, outcome=Outcome(as_json, summary, junit))
+        return follow(service, whole_id(service, job_id), timeout=timeout, outcome=Outcome(as_json, summary, junit))
 
 
 @commands.command()
 def status(
-    job_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="One job; without it, the newest ones.")] = None,
+    job_id: Annotated[
+        str | None,
+        typer.Argument(metavar="[ID]", help="One job (of its id the beginning will do); without it, the newest ones."),
+    ] = None,
     state: Annotated[
         str | None,
         typer.Option(help=f"Only jobs in this state: {', '.join(State)}.", autocompletion=lambda: list(State)),
@@ -195,7 +199,7 @@ def status(
 
     with Streamline() as service:
         if job_id:
-            job = service.job(job_id)
+            job = service.job(whole_id(service, job_id))
             print_json(job) if as_json else show_job(job, workers_of(service, job))
         else:
             page = service.jobs(state=state, limit=limit)
@@ -213,7 +217,7 @@ def events(
     from app.client import Streamline
 
     with Streamline() as service:
-        for event in service.events(job_id):
+        for event in service.events(whole_id(service, job_id)):
             if as_json:
                 typer.echo(json.dumps(event))
             elif everything or event["event"] != "progress":
@@ -229,9 +233,9 @@ def cancel(job_id: JobArgument, as_json: JsonOption = False) -> int:
     from app.client import Streamline
 
     with Streamline() as service:
-        job = service.cancel(job_id)
+        job = service.cancel(whole_id(service, job_id))
     now = "cancelled" if job["state"] == "cancelled" else f"being cancelled (now {job['state']})"
-    print_json(job) if as_json else typer.echo(f"{job_id} is {now}.")
+    print_json(job) if as_json else typer.echo(f"{job['id']} is {now}.")
     return exits.PASSED
 
 
@@ -241,8 +245,8 @@ def retry(job_id: JobArgument, as_json: JsonOption = False) -> int:
     from app.client import Streamline
 
     with Streamline() as service:
-        job = service.retry(job_id)
-    print_json(job) if as_json else typer.echo(f"{job_id} is {job['state']} again.")
+        job = service.retry(whole_id(service, job_id))
+    print_json(job) if as_json else typer.echo(f"{job['id']} is {job['state']} again.")
     return exits.PASSED
 
 
@@ -269,7 +273,9 @@ def stability(
 
 @commands.command()
 def compare(
-    job_ids: Annotated[list[str], typer.Argument(metavar="ID ID ...", help="Two jobs or more.")],
+    job_ids: Annotated[
+        list[str], typer.Argument(metavar="ID ID ...", help="Two jobs or more; of an id its beginning will do.")
+    ],
     as_json: JsonOption = False,
 ) -> int:
     """Put several jobs into one table: what they did differently, quality, speed, size, time and verdict."""
@@ -278,10 +284,14 @@ def compare(
     from app.report.comparison import MOST_JOBS
     from app.report.comparison import compare as compared
 
+    few = UsageError(f"Name 2 to {MOST_JOBS} different jobs; `streamline status` lists them.")
     if not 2 <= len(set(job_ids)) <= MOST_JOBS:
-        raise UsageError(f"Name 2 to {MOST_JOBS} different jobs; `streamline status` lists them.")
+        raise few
     with Streamline() as service:
-        comparison = compared([service.job(job_id) for job_id in dict.fromkeys(job_ids)])
+        different = whole_ids(service, job_ids)
+        if len(different) < 2:
+            raise few
+        comparison = compared([service.job(job_id) for job_id in different])
     print_json(comparison.to_json()) if as_json else show_comparison(comparison)
     return exits.PASSED
 
@@ -308,6 +318,7 @@ def report(
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
     with Streamline() as service:
+        job_id = whole_id(service, job_id)
         page = out is not None and out.suffix == ".html"
         text = service.report_page(job_id) if page else json.dumps(service.report(job_id), indent=2)
     if out is None:

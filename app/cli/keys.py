@@ -1,11 +1,8 @@
-"""`streamline keys`: made and revoked on the service's own machine, with its settings."""
+"""`streamline keys`: made and revoked on the service's own machine, with its settings, or over HTTP."""
 
-import contextlib
 import json
 import math
-from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,52 +10,19 @@ import typer
 from app.auth.bounds import LONGEST_DAYS, MOST, MOST_BYTES
 from app.auth.scopes import Scope
 from app.cli.exits import UsageError
+from app.cli.key_administration import administration, is_over_http
 from app.cli.options import DataOption, JsonOption
 
 if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
-
-    from app.auth.keys import Limits
-    from app.db.models import ApiKeyRow
-    from app.settings import Settings
+    from app.cli.key_administration import ListedKey
 
 commands = typer.Typer(
-    help="API keys. From the first key on, every call needs one. Run this where the service runs.", no_args_is_help=True
+    help="API keys. From the first key on, every call needs one.\n\n"
+    "Where the service runs, this opens its database: name its data directory with --data or STREAMLINE_DATA_DIR. "
+    "Elsewhere, STREAMLINE_URL and STREAMLINE_API_KEY (a key of scope admin) say which service is asked over HTTP. "
+    "Where both are set, the directory counts. The first key is made where the service runs.",
+    no_args_is_help=True,
 )
-
-
-@contextlib.contextmanager
-def _session(data: Path | None, *, may_be_new: bool = False) -> "Iterator[Session]":
-    """A transaction on the service's database.
-
-    `may_be_new` lets a key be made before the service's first start, in a directory that somebody has named.
-
-    Raises:
-        UsageError: no service keeps its data there; going on would found a second one beside that which was meant.
-    """
-    from app.db.migrate import migrate
-    from app.db.session import connect, session_factory
-    from app.environment import make_data_dir
-    from app.settings import load_settings
-
-    settings = load_settings(data_dir=data)
-    if _is_new(settings) and not (may_be_new and "data_dir" in settings.model_fields_set):
-        raise UsageError(
-            f"No service has run with the directory {settings.data_dir.absolute()}; name the service's own with --data "
-            "or STREAMLINE_DATA_DIR."
-        )
-    make_data_dir(settings)
-    migrate(settings.database)
-    engine = connect(settings.database)
-    try:
-        with session_factory(engine).begin() as session:
-            yield session
-    finally:
-        engine.dispose()
-
-
-def _is_new(settings: "Settings") -> bool:
-    return settings.database_url is None and not (settings.data_dir / "streamline.db").exists()
 
 
 @commands.command()
@@ -78,57 +42,49 @@ def create(
     as_json: JsonOption = False,
 ) -> None:
     """Make a key and print it; it is shown this once."""
-    from app.auth import keys
-    from app.settings import load_settings
+    from app.auth.keys import Limits
 
     if not name.strip():
         raise UsageError("A key needs a name, for the list.")
     if days is not None and not (math.isfinite(days) and 0 < days <= LONGEST_DAYS):
         raise UsageError(f"--days must be more than 0 and at most {LONGEST_DAYS:,}, not {days:g}.")
-    limits = keys.Limits(max_queued_jobs, max_requests_per_minute, max_bytes_per_day)
-    where = load_settings(data_dir=data)
-    new = ", which no service has run with yet" if _is_new(where) else ""
-    with _session(data, may_be_new=True) as session:
-        row, key = keys.create(session, name, scope, valid_days=days, limits=limits)
-        _record(session, "keys create", row.id)
-        made = {"id": row.id, "name": row.name, "scope": row.scope, "key": key}
-    typer.echo(json.dumps(made) if as_json else key)
-    # A key for another directory than the service's would protect nothing.
-    if where.database_url is None:
-        typer.echo(f"It is a key of the service that keeps its data in {where.data_dir.absolute()}{new}.", err=True)
+    with administration(data, may_be_new=True) as keys:
+        made = keys.create(name, scope, days, Limits(max_queued_jobs, max_requests_per_minute, max_bytes_per_day))
+    shown = {"id": made.id, "name": made.name, "scope": made.scope, "key": made.key}
+    typer.echo(json.dumps(shown) if as_json else made.key)
+    if made.told:
+        typer.echo(made.told, err=True)
 
 
 @commands.command("list")
 def list_(data: DataOption = None, as_json: JsonOption = False) -> None:
     """List the keys."""
-    from app.auth import keys
-
-    with _session(data) as session:
-        listed = [(row, state, keys.limits_of(row)) for row, state in keys.listing(session)]
-        rows = [
-            {"id": row.id, "name": row.name, "scope": row.scope, "revoked": row.revoked_at is not None}
-            | {"state": state.value, "expires_at": row.expires_at.isoformat() if row.expires_at else None}
-            | asdict(limits)
-            for row, state, limits in listed
-        ]
-        lines = [f"hf_{row.id}...  {row.scope:<7} {state:<8} {_more(row, limits)}" for row, state, limits in listed]
+    with administration(data) as keys:
+        found = keys.listing()
     if as_json:
+        rows = [
+            {"id": key.id, "name": key.name, "scope": key.scope, "revoked": key.state == "revoked"}
+            | {"state": key.state, "expires_at": key.expires_at.isoformat() if key.expires_at else None}
+            | asdict(key.limits)
+            for key in found
+        ]
         typer.echo(json.dumps(rows, indent=2))
         return
+    lines = [f"hf_{key.id}...  {key.scope:<7} {key.state:<8} {_more(key)}" for key in found]
     for line in lines or ["There is no key yet; `streamline keys create NAME` makes one."]:
         typer.echo(line)
 
 
-def _more(row: "ApiKeyRow", limits: "Limits") -> str:
+def _more(key: "ListedKey") -> str:
     """The key's name, and in brackets until when it is good and what it may use at most, where that has an end."""
     known = (
-        (limits.max_queued_jobs, "jobs in the queue"),
-        (limits.max_requests_per_minute, "requests a minute"),
-        (limits.max_bytes_per_day, "bytes a day"),
+        (key.limits.max_queued_jobs, "jobs in the queue"),
+        (key.limits.max_requests_per_minute, "requests a minute"),
+        (key.limits.max_bytes_per_day, "bytes a day"),
     )
-    ends = [f"until {row.expires_at:%Y-%m-%d %H:%M} UTC"] if row.expires_at else []
+    ends = [f"until {key.expires_at:%Y-%m-%d %H:%M} UTC"] if key.expires_at else []
     told = ends + [f"{most:,} {what}" for most, what in known if most is not None]
-    return f"{row.name}  ({', '.join(told)})" if told else row.name
+    return f"{key.name}  ({', '.join(told)})" if told else key.name
 
 
 @commands.command()
@@ -138,13 +94,10 @@ def revoke(
     as_json: JsonOption = False,
 ) -> None:
     """Make a key worthless from now on."""
-    from app.auth import keys
-
     bare = _bare(key_id)
-    with _session(data) as session:
-        if not keys.revoke(session, bare):
+    with administration(data) as keys:
+        if not keys.revoke(bare):
             raise UsageError(f"There is no key {key_id}; `streamline keys list` shows them.")
-        _record(session, "keys revoke", bare)
     typer.echo(json.dumps({"id": bare, "revoked": True}) if as_json else "Revoked.")
 
 
@@ -155,10 +108,13 @@ def audit(
     data: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show who changed, or tried to change, what; the newest last."""
+    """Show who changed, or tried to change, what; the newest last. Only where the service runs."""
     from app.auth import audit as log
+    from app.cli.key_database import service_database
 
-    with _session(data) as session:
+    if is_over_http(data):  # another service's log, of some directory that is here, would only mislead
+        raise UsageError("The audit log is read where the service runs: name its data directory with --data.")
+    with service_database(data) as session:
         rows = [
             {"time": row.time.isoformat(timespec="seconds"), "key": row.key_id, "name": row.key_name}
             | {"action": row.action, "target": row.target, "status": row.status, "request_id": row.request_id}
@@ -178,10 +134,3 @@ def audit(
 def _bare(key_id: str) -> str:
     """The id in whatever `keys list` shows of it."""
     return key_id.removeprefix("hf_").removesuffix("...")
-
-
-def _record(session: "Session", action: str, target: str) -> None:
-    """Into the audit log, in the transaction of the change."""
-    from app.auth import audit as log
-
-    log.record(session, key_id="", key_name=log.LOCAL_COMMAND, action=action, target=target)

@@ -15,7 +15,10 @@ RoundsOption = Annotated[
     int | None, typer.Option(help="Iterative: rounds that each remove, replace and score anew what is left.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on standard output.")]
-JobArgument = Annotated[str, typer.Argument(metavar="ID", help="The job's id, as `submit` printed it.")]
+JobArgument = Annotated[
+    str,
+    typer.Argument(metavar="ID", help="The job's id as `submit` printed it, or as much of it as no other begins with."),
+]
 SpecArgument = Annotated[
     Path | None,
     typer.Argument(

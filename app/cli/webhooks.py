@@ -6,6 +6,7 @@ import typer
 
 from app.cli import exits
 from app.cli.exits import UsageError
+from app.cli.job_ids import whole_id
 from app.cli.options import JsonOption, print_json
 
 commands = typer.Typer(help="Addresses that are told how jobs end (Standard Webhooks).", no_args_is_help=True)
@@ -36,6 +37,7 @@ def add(
     if visible and job is not None:
         raise UsageError("--visible and --job contradict each other; leave one out.")
     with Streamline() as service:
+        job = None if job is None else whole_id(service, job)
         made = service.add_webhook(
             url, events=event, jobs="visible" if visible else None, job_id=job, description=description
         )

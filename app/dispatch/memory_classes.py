@@ -23,6 +23,15 @@ def memory_class(required_bytes: int | None) -> str:
     return next((f"{card}g" for card, has in CARDS.items() if required_bytes <= has), BEYOND)
 
 
+def worker_class(memory_bytes: int | None) -> str:
+    """Return the name of the largest class whose jobs a worker takes; `any` for one that takes every job."""
+    if memory_bytes is None:
+        return "any"
+    if memory_bytes > max(CARDS.values()):
+        return BEYOND
+    return f"{max((card for card, has in CARDS.items() if has <= memory_bytes), default=min(CARDS))}g"
+
+
 def queue_for(required_bytes: int | None) -> str:
     """Return the queue in which a job of this need waits."""
     return ANY if required_bytes is None else f"{ANY}.{memory_class(required_bytes)}"

@@ -15,6 +15,14 @@ class Unavailable(ServiceError):  # noqa: N818
     status = 503
 
 
+class DatabaseBehind(ServiceError):  # noqa: N818
+    """The database lacks a migration of this release; after `streamline migrate`, send the request again."""
+
+    code = "database_behind"
+    title = "The database is older than this release"
+    status = 503
+
+
 class StorageUnavailable(ServiceError):  # noqa: N818
     """The object store does not answer or does not let the service in; its log says which and what to do."""
 

@@ -1,4 +1,4 @@
-"""The SQL behind the page that lists jobs: what people look for, and how much of it there is.
+"""The SQL behind lists of jobs: what people look for, and how much of it there is.
 
 Functions take the caller's session and never commit.
 """
@@ -24,6 +24,11 @@ class Wanted:
     owner: str | None = None
     """Id of the key that submitted it; empty: none."""
     labels: Mapping[str, str] = field(default_factory=dict)
+
+
+def begins_with(prefix: str) -> ColumnElement[bool]:
+    """The condition on `JobRow` under which a job's id begins with these hexadecimal digits."""
+    return (JobRow.id >= prefix) & (JobRow.id < f"{prefix}g")  # a range, which the index of ids answers
 
 
 def state_counts(session: Session, who: Caller, wanted: Wanted) -> dict[str, int]:

@@ -167,7 +167,7 @@ def _check_queue(session: Session, owner: str) -> None:
 
 def _unknown(job_id: str) -> JobNotFound:
     return JobNotFound(
-        f"There is no job {job_id[:64]!r}; a job's id is named in full, as `streamline status --json` and GET /v1/jobs "
-        "list them.",
+        f"There is no job {job_id[:64]!r}; `streamline status` and GET /v1/jobs list those that are, and "
+        "GET /v1/jobs?id_prefix= finds one by the beginning of its id.",
         parameter="job_id",
     )

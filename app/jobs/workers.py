@@ -5,9 +5,10 @@ a lease. It tells people whether anybody can take theirs.
 """
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import case, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from app.db.clock import db_now
@@ -24,6 +25,13 @@ class Workers:
 
     memory_bytes: int | None
     count: int
+
+
+@dataclass(frozen=True)
+class KnownWorkers(Workers):
+    """Workers of the same memory that were there within a day; `count` are there now."""
+
+    seen_at: datetime
 
 
 def seen(session: Session, name: str, memory_bytes: int | None) -> None:
@@ -53,3 +61,14 @@ def there(session: Session) -> list[Workers]:
     )
     found = [Workers(row[0], row[1]) for row in session.execute(query)]
     return sorted(found, key=lambda each: (each.memory_bytes is not None, -(each.memory_bytes or 0)))
+
+
+def known(session: Session) -> list[KnownWorkers]:
+    """The workers of the last day by their memory, those that have gone silent too, in no order."""
+    is_there = case((WorkerRow.seen_at > db_now(-_THERE_SECONDS), 1), else_=0)
+    query = (
+        select(WorkerRow.memory_bytes, func.sum(is_there), func.max(WorkerRow.seen_at))
+        .where(WorkerRow.seen_at > db_now(-_FORGOTTEN_SECONDS))
+        .group_by(WorkerRow.memory_bytes)
+    )
+    return [KnownWorkers(row[0], row[1], row[2]) for row in session.execute(query)]

@@ -1,7 +1,5 @@
 """The page that lists jobs. It reads what the API would answer and renders it; every change goes through the API."""
 
-import hashlib
-from collections.abc import Mapping, Sequence
 from typing import Annotated, Final
 from urllib.parse import urlencode
 
@@ -9,12 +7,10 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import HTMLResponse
 
 from app.api.deps import Parts, Reader, hub_caller
-from app.db.models import JobRow
-from app.hub.byte_range import etag_matches
 from app.jobs import listing, service
 from app.jobs.listing import Wanted, meets
 from app.jobs.states import State
-from app.web.rendering import render
+from app.web.parts import part_of
 from app.web.routing import PageRoute
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse, route_class=PageRoute)
@@ -51,15 +47,13 @@ def jobs(
         )
         counts = listing.state_counts(session, who, wanted)
         owners = listing.owners(session) if who.sees_all else {}
-    etag = _etag(page.rows, counts)
-    if part and etag_matches(if_none_match, etag):
-        return Response(status_code=304, headers={"ETag": etag})
     filters = {"state": chosen, "model": model, "label": label, "owner": owner}
     given = {name: value for name, value in filters.items() if value}
-    answer = render(
+    return part_of(
         request,
         "job_list.html" if part else "jobs.html",
-        etag=etag,
+        [(row.id, row.version) for row in page.rows] + sorted(counts.items()),
+        if_none_match=if_none_match if part else None,
         jobs=page.rows,
         counts={name: counts.get(name, 0) for name in State},
         filters=filters,
@@ -69,17 +63,9 @@ def jobs(
         newest=f"/?{urlencode(given)}" if cursor else None,
         older=f"/?{urlencode({**given, 'cursor': page.next_cursor})}" if page.next_cursor else None,
     )
-    answer.headers["ETag"] = etag
-    return answer
 
 
 def labels_in(text: str) -> dict[str, str]:
     """The labels in `team=research, ci_run=12`; what is no `key=value` is looked for and found nowhere."""
     pairs = [part.strip().partition("=") for part in text.split(",") if part.strip()]
     return {key.strip(): value.strip() for key, _, value in pairs}
-
-
-def _etag(rows: Sequence[JobRow], counts: Mapping[str, int]) -> str:
-    """Changes with everything that the list shows."""
-    shown = repr([(row.id, row.version) for row in rows] + sorted(counts.items()))
-    return f'"{hashlib.sha256(shown.encode()).hexdigest()[:32]}"'

@@ -32,7 +32,8 @@ def pages(service: Service, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     return {
         "jobs": "/", "running": f"/jobs/{job_id}", "finished": f"/jobs/{done}", "new": "/new",
         "compare": f"/compare?job={done}&job={other}", "models": "/models", "model": f"/models/{MODEL}",
-        "datasets": "/datasets", "webhooks": "/webhooks", "keys": "/keys", "refusal": "/jobs/none",
+        "datasets": "/datasets", "webhooks": "/webhooks", "workers": "/workers", "keys": "/keys",
+        "refusal": "/jobs/none",
     }  # fmt: skip
 
 
@@ -45,7 +46,10 @@ def keyed(service: Service) -> Iterator[None]:
         session.delete(session.merge(row))
 
 
-NAMES = ["jobs", "running", "finished", "new", "compare", "models", "model", "datasets", "webhooks", "keys", "refusal"]
+NAMES = [
+    "jobs", "running", "finished", "new", "compare", "models", "model", "datasets", "webhooks", "workers", "keys",
+    "refusal",
+]  # fmt: skip
 
 
 def check(browser: Browser, service: Service, path: str, width: int, dark: bool, key_id: str | None = None) -> None:

@@ -14,6 +14,8 @@ import pytest
 from pydantic import SecretStr
 from standardwebhooks import Webhook
 
+from app.auth import keys
+from app.auth.scopes import Scope
 from app.db.migrate import migrate
 from app.provenance.signing import load_signer
 from app.settings import Settings
@@ -23,12 +25,14 @@ from tests.documentation.data import LANGUAGES, check
 from tests.documentation.finished_jobs import FinishedJobs, finished_jobs
 from tests.documentation.past_engine import write_past_engine
 from tests.documentation.stand_ins import write_stand_ins
+from tests.integration.api.conftest import running, settings_for
 from tests.service_process import ServiceProcesses, running_service, wait_until
 
 PLACES = {
     "": "reader",
     "In your receiver": "receiver",
     "Where the service runs": "machine",
+    "From another machine": "elsewhere",
     "With Docker": "machine",
     "On the servers": "servers",
 }
@@ -209,6 +213,20 @@ def test_an_operators_commands_work_on_the_services_machine(page: str, shell: di
     migrate(f"sqlite:///{directory}/streamline-data/streamline.db")
     values = [(r"\bKEY\b", "$(streamline keys list --json | jq -r '.[-1].id')")]
     run(SESSIONS[page, "machine"], directory, shell, values)
+
+
+@pytest.mark.parametrize("page", pages_of("elsewhere"))
+def test_an_administrators_commands_work_from_another_machine(page: str, shell: dict[str, str], tmp_path: Path) -> None:
+    with running(settings_for(tmp_path / "service", None)) as service:
+        with service.sessions.begin() as session:
+            _, key = keys.create(session, "Ada", Scope.ADMIN)
+        values = [
+            (r"https://streamline\.example\.org", service.url),
+            (r"hf_\.\.\.", key),
+            (r"\bKEY\b", "$(streamline keys list --json | jq -r '.[-1].id')"),
+        ]
+        (tmp_path / "reader").mkdir()
+        run(SESSIONS[page, "elsewhere"], lay_out(tmp_path / "reader"), shell, values)
 
 
 @pytest.mark.parametrize("page", [pytest.param(page, marks=_SERVERS) for page in pages_of("servers")])

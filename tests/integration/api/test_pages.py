@@ -16,7 +16,7 @@ from tests.integration.api.conftest import MODEL, Service, jsonl, problem_of
 from tests.integration.api.test_jobs import claim, fail
 
 PAGE = {"Accept": "text/html"}
-PAGES = ("/", "/new", "/compare", "/models", f"/models/{MODEL}", "/datasets", "/webhooks", "/keys")
+PAGES = ("/", "/new", "/compare", "/models", f"/models/{MODEL}", "/datasets", "/webhooks", "/workers", "/keys")
 
 
 def ids_on(text: str) -> list[str]:

@@ -27,6 +27,10 @@ def client() -> TestClient:
     def database() -> None:
         raise OperationalError("SELECT secret", {}, Exception("connection to db.internal refused"))
 
+    @router.get("/mistake")
+    def mistake() -> None:
+        raise OperationalError("SELECT secret", {}, Exception("no such column: secret"))
+
     @router.get("/teapot")
     def teapot() -> None:
         raise HTTPException(418)
@@ -53,6 +57,12 @@ def test_a_database_that_is_away_is_worth_another_try(client: TestClient) -> Non
     assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
     assert answer.headers["retry-after"].isdigit()
     assert "db.internal" not in answer.text
+
+
+def test_a_statement_that_names_what_is_not_there_is_no_database_that_is_away(client: TestClient) -> None:
+    answer = client.get("/mistake")
+    assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
+    assert "secret" not in answer.text
 
 
 def test_the_frameworks_other_refusals_are_problems_too(client: TestClient) -> None:

@@ -1,10 +1,11 @@
 """What the operator is told of a database that refuses."""
 
 import pytest
-from sqlalchemy import create_engine
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import create_engine, text
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.orm import Session, sessionmaker
 
-from app.db.faults import no_answer
+from app.db.faults import lacks_a_table, no_answer
 
 
 @pytest.mark.postgres
@@ -23,3 +24,22 @@ def test_a_server_that_is_not_there_is_told_from_one_that_refuses() -> None:
         create_engine("postgresql+psycopg://u:hush@127.0.0.1:1/d").connect()
     assert "refused" in no_answer(refused.value)
     assert "hush" not in no_answer(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("statement", "lacking"),
+    [
+        ("SELECT id FROM no_such_thing", True),
+        ("SELECT no_such_thing FROM jobs", True),
+        ("INSERT INTO jobs (no_such_thing) VALUES (1)", True),
+        ("UPDATE jobs SET no_such_thing = 1", True),
+        ("SELECT FROM WHERE", False),
+        ("INSERT INTO workers (name) VALUES (NULL)", False),
+    ],
+)
+def test_a_missing_table_or_column_is_told_from_other_refusals(
+    sessions: sessionmaker[Session], statement: str, lacking: bool
+) -> None:
+    with sessions() as session, pytest.raises(DBAPIError) as refused:
+        session.execute(text(statement))
+    assert lacks_a_table(refused.value) is lacking

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.core.device_memory import CARDS, card_bytes, class_floor
-from app.dispatch.memory_classes import ANY, memory_class, queue_for, queues_of
+from app.dispatch.memory_classes import ANY, BEYOND, memory_class, queue_for, queues_of, worker_class
 
 BYTES = st.integers(1, 10**12)
 
@@ -19,6 +19,14 @@ def test_a_worker_looks_where_exactly_the_jobs_wait_that_its_claims_would_get(ne
         assert looked_for == (need <= memory)
     else:
         assert looked_for == (memory > max(CARDS.values())), "a claim tells which of those fit"
+
+
+@given(device=st.integers(min(CARDS.values()), 10**12))
+def test_a_worker_is_of_the_largest_class_that_it_takes_from(device: int) -> None:
+    memory = class_floor(device)
+    assert queues_of(memory)[0] == f"{ANY}.{worker_class(memory)}"
+    assert (worker_class(memory) == BEYOND) == (memory > max(CARDS.values()))
+    assert worker_class(None) == memory_class(None)
 
 
 @given(device=st.integers(min(CARDS.values()), 10**12))

@@ -1,0 +1,107 @@
+"""`streamline keys` from another machine: with a URL and a key of scope admin it goes over HTTP, else it does not."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from app.auth import keys
+from app.auth.scopes import Scope
+from app.cli import exits
+from app.cli.application import run
+from app.db.migrate import migrate
+from tests.integration.api import webhooked
+from tests.integration.api.conftest import Service
+
+SETTINGS = webhooked.SETTINGS
+
+
+@pytest.fixture
+def admin(running_service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
+    """Id and key of an administrator, whose terminal is elsewhere and knows the service's address."""
+    service = webhooked.emptied(running_service)
+    with service.sessions.begin() as session:
+        row, key = keys.create(session, "Ada", Scope.ADMIN)
+    monkeypatch.chdir(tmp_path)
+    for name in ("STREAMLINE_DATA_DIR", "STREAMLINE_DATABASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("STREAMLINE_URL", service.url)
+    monkeypatch.setenv("STREAMLINE_API_KEY", key)
+    return row.id, key
+
+
+def test_an_administrator_makes_lists_and_revokes_keys_over_http(
+    running_service: Service, admin: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    limits = ["--max-queued-jobs", "3", "--max-requests-per-minute", "60"]
+    assert run(["keys", "create", "nightly", "--scope", "read", "--days", "2", *limits]) == exits.PASSED
+    made = capsys.readouterr()
+    key = made.out.strip()
+    assert made.err == f"It is a key of the service at {running_service.url}.\n"
+    bearer = {"Authorization": f"Bearer {key}"}
+    assert running_service.http.get("/v1/jobs", headers=bearer).status_code == 200
+    assert run(["keys", "list"]) == exits.PASSED
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == [f"hf_{admin[0]}...", f"hf_{key[3:11]}..."], "the oldest first"
+    assert "UTC, 3 jobs in the queue, 60 requests a minute)" in lines[1]
+    assert run(["keys", "revoke", lines[1].split()[0], "--json"]) == exits.PASSED
+    assert json.loads(capsys.readouterr().out) == {"id": key[3:11], "revoked": True}
+    assert running_service.http.get("/v1/jobs", headers=bearer).status_code == 401
+    assert list(tmp_path.iterdir()) == [], "nothing is founded here"
+
+
+def test_both_ways_print_the_same(
+    running_service: Service,
+    admin: tuple[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with running_service.sessions.begin() as session:
+        keys.create(session, "ci", Scope.SUBMIT, valid_days=1.5)
+        keys.revoke(session, keys.create(session, "old", Scope.READ)[0].id)
+    printed = []
+    for _ in range(2):
+        for options in ([], ["--json"]):
+            assert run(["keys", "list", *options]) == exits.PASSED
+            printed.append(capsys.readouterr().out)
+        monkeypatch.setenv("STREAMLINE_DATABASE_URL", running_service.parts.settings.database)
+    assert printed[:2] == printed[2:]
+
+
+def test_who_names_a_data_directory_means_that_one(
+    running_service: Service, admin: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "own").mkdir()
+    migrate(f"sqlite:///{tmp_path / 'own/streamline.db'}")
+    assert run(["keys", "create", "ci", "--data", str(tmp_path / "own")]) == exits.PASSED
+    assert str(tmp_path / "own") in capsys.readouterr().err
+    assert run(["keys", "list", "--json"]) == exits.PASSED
+    assert [key["name"] for key in json.loads(capsys.readouterr().out)] == ["Ada"]
+
+
+def test_an_address_without_a_key_is_not_asked_for_keys(
+    admin: tuple[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("STREAMLINE_API_KEY")
+    assert run(["keys", "list"]) == exits.BAD_USAGE
+    assert "STREAMLINE_URL and STREAMLINE_API_KEY" in capsys.readouterr().err
+
+
+def test_what_cannot_be_done_over_http_is_said(
+    running_service: Service,
+    admin: tuple[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def refused(*arguments: str, code: int = exits.BAD_USAGE) -> str:
+        assert run(["keys", *arguments]) == code
+        return capsys.readouterr().err
+
+    assert "where the service runs" in refused("audit")
+    assert "There is no key absent; `streamline keys list`" in refused("revoke", "absent")
+    assert "the key that the request came with" in refused("revoke", admin[0])
+    assert "needs a name" in refused("create", " ")
+    with running_service.sessions.begin() as session:
+        _, key = keys.create(session, "reader", Scope.READ)
+    monkeypatch.setenv("STREAMLINE_API_KEY", key)
+    assert "scope admin" in refused("list", code=exits.NOT_ALLOWED)
