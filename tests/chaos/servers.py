@@ -29,12 +29,12 @@ class Server:
     def start(self) -> None:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(self._command, stdout=log, stderr=log, user=self._user, cwd="/")
-        wait_until(self._answers, seconds=30, what=f"{self._command[0]} answers")
+        wait_until(self._answers, seconds=120, what=f"{self._command[0]} answers")
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         assert self._process is not None
         self._process.send_signal(number)
-        self._process.wait(30)
+        self._process.wait(120)
 
     def restart(self, number: int = signal.SIGKILL) -> None:
         self.kill(number)
