@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 import psutil
 
-from app.cli.serve import free_port
 from app.client import Streamline
+from tests.ports import unused_port
 from tests.shallow_model import write_shallow_model
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -73,7 +73,7 @@ class ServiceProcesses:
         )
         roots = [environment.get("STREAMLINE_MODEL_ROOTS", ""), str(data_dir)]
         self.environment["STREAMLINE_MODEL_ROOTS"] = os.pathsep.join(filter(None, roots))
-        self.port = free_port("127.0.0.1")
+        self.port = unused_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.api: subprocess.Popen[bytes] | None = None
         self.workers: list[subprocess.Popen[bytes]] = []

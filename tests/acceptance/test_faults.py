@@ -7,9 +7,9 @@ from pathlib import Path
 
 import httpx
 
-from app.cli.serve import free_port
 from app.client import Streamline
 from tests.acceptance.backends import EMBEDDED, SERVERS, backend
+from tests.ports import unused_port
 from tests.service_process import (
     BUNDLED_JOB,
     QUICK_JOB,
@@ -45,7 +45,7 @@ def test_a_weights_file_that_broke_after_the_submit_fails_the_job_at_fetch_by_na
 
 def test_a_full_disk_fails_the_job_with_both_numbers_and_leaves_no_repo(tmp_path: Path) -> None:
     """The whole service on a disk of 16 MB, of which its model takes 11, and a checkpoint of 9 MB."""
-    small, port = tmp_path / "small", free_port("127.0.0.1")
+    small, port = tmp_path / "small", unused_port()
     small.mkdir()
     up = f"exec {sys.executable} -m app.cli up --port {port} --data {small}/data"
     script = f"mount -t tmpfs -o size=16m tmpfs {small} && {up}"

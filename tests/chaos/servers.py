@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from app.cli.serve import free_port
+from tests.ports import unused_port
 from tests.service_process import wait_until
 
 
@@ -78,7 +78,7 @@ def own_postgres() -> Iterator[Server]:
             "UTF8",
         ]
         subprocess.run(make, check=True, user=user, cwd="/", stdout=subprocess.DEVNULL)
-        port = free_port("127.0.0.1")
+        port = unused_port()
         command = [
             f"{programs}/postgres",
             "-D",
@@ -107,7 +107,7 @@ def own_redis() -> Iterator[Server]:
     if (program := shutil.which("redis-server")) is None:
         pytest.skip("Redis is not installed")
     directory = Path(tempfile.mkdtemp(prefix="streamline-chaos-"))
-    port = free_port("127.0.0.1")
+    port = unused_port()
     options = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", f"{directory}"]
     server = Server([program, "--port", f"{port}", *options], port, directory / "log")
     server.start()

@@ -18,7 +18,6 @@ import httpx
 import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
-from app.cli.serve import free_port
 from app.client import Streamline
 from app.db.migrate import migrate
 from app.db.session import connect, session_factory
@@ -29,6 +28,7 @@ from app.storage.opening import open_stores
 from tests.conftest import empty_redis, postgres_database
 from tests.integration.api.conftest import problem_of
 from tests.integration.hub.faulty_proxy import Proxy, faulty_proxy
+from tests.ports import unused_port
 from tests.service_process import QUICK_JOB, ServiceProcesses, wait_until
 from tests.shallow_model import write_shallow_model
 
@@ -107,7 +107,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory, stories_model: Path) -> Itera
         stack.callback(service.stop)
         service.migrate()
         service.start_api()
-        second = free_port("127.0.0.1")
+        second = unused_port()
         replicas = (service.url, f"http://127.0.0.1:{second}")
         service.workers.append(_second_replica(service, replicas[1]))
         http = stack.enter_context(httpx.Client(base_url=upstream.url))
