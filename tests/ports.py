@@ -1,8 +1,8 @@
 """Ports for servers that bind them later, in processes of their own.
 
-What a kernel gives for port 0, or to a client's connection, comes out of its ephemeral range (from 32768 on with Linux):
-a port found that way and let go may be somebody else's a second later. These lie below, each is given out once, and each
-of pytest's processes has some of its own.
+What a kernel gives for port 0, or to a client's connection, comes out of its ephemeral range (from 32768 on with
+Linux): a port found that way and let go may be somebody else's a second later. These lie below, each is given out once,
+and each of pytest's processes has some of its own.
 """
 
 import itertools

@@ -38,7 +38,7 @@ def serve(path: str) -> None:
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(f"{path}.new")
         server.listen(16)
-        os.rename(f"{path}.new", path)  # whoever sees it can call
+        Path(f"{path}.new").rename(path)  # whoever sees it can call
         while True:
             caller, _ = server.accept()
             if os.fork() == 0:

@@ -34,6 +34,7 @@ class Script:
 @contextmanager
 def served(script: Script, reserved: socket.socket | None = None) -> Iterator[str]:
     """The URL of a server that answers by the script; `reserved` has its port already."""
+
     class Handler(BaseHTTPRequestHandler):
         def respond(self) -> None:
             self.rfile.read(int(self.headers.get("Content-Length", 0)))

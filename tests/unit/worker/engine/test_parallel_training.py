@@ -12,7 +12,6 @@ from typing import Any
 
 import psutil
 import pytest
-import torch
 from safetensors.torch import load_file
 
 from tests.unit.worker.engine.recipes import make_recipe, recipe_json, write_text
