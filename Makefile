@@ -65,8 +65,9 @@ audit: ## ask PyPI's advisories about every pinned package; needs the network
 chaos: $(STAMP) ## faults put into a whole deployment (own Postgres and Redis); one line per promise
 	@OMP_NUM_THREADS=1 $(BIN)/pytest tests/chaos
 
-fuzz: $(STAMP) ## requests made up from the OpenAPI document for each scope; FUZZ_SECONDS=300 each
+fuzz: $(STAMP) ## new requests made up from the OpenAPI document, FUZZ_SECONDS=300 for each scope; new examples of properties
 	@STREAMLINE_TEST_FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/pytest tests/integration/api/test_fuzzing.py
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -m hypothesis --hypothesis-profile explore
 
 soak: $(STAMP) ## random faults for MINUTES=30 under a steady stream of jobs; nothing lost, doubled or leaked
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos.soak --minutes $(MINUTES)

@@ -7,7 +7,9 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import hypothesis
 import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
@@ -28,6 +30,14 @@ REQUIRE_ALL = os.environ.get("STREAMLINE_TEST_REQUIRE_ALL") == "1"
 # Where a pipeline runs the tests, commands would take its names for their own and attach to each other's jobs.
 for _name in PIPELINE_VARIABLES:
     os.environ.pop(_name, None)
+
+
+# The same examples at every landing, and as long as the machine needs for them: a change is judged by what it changed.
+# `make fuzz` looks for new examples (--hypothesis-profile explore); one that fails becomes an @example.
+_UNTIMED: dict[str, Any] = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}
+hypothesis.settings.register_profile("landing", derandomize=True, database=None, **_UNTIMED)
+hypothesis.settings.register_profile("explore", max_examples=1000, print_blob=True, **_UNTIMED)
+hypothesis.settings.load_profile("landing")
 
 
 def _postgres_answers() -> bool:

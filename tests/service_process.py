@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 import psutil
 
-from app.cli.serve import free_port
 from app.client import Streamline
+from tests.ports import unused_port
 from tests.shallow_model import write_shallow_model
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -33,7 +33,7 @@ BUNDLED_JOB: dict[str, Any] = QUICK_JOB | {"model": {"repo": "demo/stories-24l"}
 """The same for what is told of the bundled model, or where it is the only one."""
 
 
-def wait_until(true: Callable[[], Any], *, seconds: float = 180, what: str) -> Any:
+def wait_until(true: Callable[[], Any], *, seconds: float = 300, what: str) -> Any:
     """Poll until `true()` is; fails with `what` after the time."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -62,7 +62,9 @@ class ServiceProcesses:
             | {
                 "STREAMLINE_DATA_DIR": str(data_dir),
                 "STREAMLINE_HEARTBEAT_SECONDS": "0.5",
-                "STREAMLINE_LEASE_SECONDS": "3",
+                # Long enough that no stall of a busy machine passes for a worker's death; a test of what follows a
+                # death sets a shorter one.
+                "STREAMLINE_LEASE_SECONDS": "30",
                 "STREAMLINE_RECONCILE_SECONDS": "0.3",
                 "STREAMLINE_REPUBLISH_SECONDS": "2",
                 "PYTHONPATH": str(REPOSITORY),
@@ -71,7 +73,7 @@ class ServiceProcesses:
         )
         roots = [environment.get("STREAMLINE_MODEL_ROOTS", ""), str(data_dir)]
         self.environment["STREAMLINE_MODEL_ROOTS"] = os.pathsep.join(filter(None, roots))
-        self.port = free_port("127.0.0.1")
+        self.port = unused_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.api: subprocess.Popen[bytes] | None = None
         self.workers: list[subprocess.Popen[bytes]] = []
@@ -133,7 +135,7 @@ class ServiceProcesses:
                 process.send_signal(signal.SIGTERM)
         for process in [*self.workers, *([self.api] if self.api else [])]:
             try:
-                process.wait(timeout=30)
+                process.wait(timeout=60)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

@@ -6,7 +6,7 @@ visible: what the stage computed is there, and nobody knows yet. The code that r
 
 from pathlib import Path
 
-from tests.service_process import wait_until
+from tests.service_process import REPOSITORY, wait_until
 
 # The last thing that each stage shows. `publish` is the worker's own; the others are the engine's.
 LAST_OUTPUT = {
@@ -45,13 +45,22 @@ sys.addaudithook(hold)
 
 
 class Barriers:
-    """One barrier in front of the end of every stage; each holds until it is opened, and then never again."""
+    """One barrier in front of the end of every stage; each holds until it is opened."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, only: str | None = None) -> None:
+        """In `directory`, which is made; with `only` the other stages' are open."""
         directory.mkdir()
         self.directory = directory
         stages = {output: stage for stage, output in LAST_OUTPUT.items()}
         (directory / "sitecustomize.py").write_text(_SITECUSTOMIZE.format(stages=stages))
+        for stage in LAST_OUTPUT if only else ():
+            if stage != only:
+                self.open(stage)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a process needs in its environment to be held."""
+        return {"PYTHONPATH": f"{self.directory}:{REPOSITORY}"}
 
     def wait(self, stage: str) -> None:
         """Until a process stands in front of the end of this stage."""
@@ -60,3 +69,7 @@ class Barriers:
     def open(self, stage: str) -> None:
         """Let everyone pass, those that wait and those to come."""
         (self.directory / f"{stage}.open").touch()
+
+    def close(self, stage: str) -> None:
+        """Hold those to come once more."""
+        (self.directory / f"{stage}.open").unlink()

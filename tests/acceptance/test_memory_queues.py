@@ -4,6 +4,7 @@ from pathlib import Path
 
 from sqlalchemy import update
 
+from app.client import Streamline
 from app.core.device_memory import card_bytes
 from app.db.models import JobRow
 from app.db.session import connect, session_factory
@@ -13,6 +14,10 @@ from tests.service_process import QUICK_JOB, running_service, wait_until
 
 SMALL, LARGE = "24g", "80g"
 QUICK = QUICK_JOB | {"replacement": {"kind": "none", "tokens": 4096}}
+
+
+def memories(client: Streamline) -> list[int]:
+    return [each["memory_bytes"] for each in client.workers()]
 
 
 @backend(SERVERS)
@@ -39,13 +44,14 @@ def test_a_job_for_a_large_card_waits_for_one_and_holds_no_small_job_up(
         service.start_worker(STREAMLINE_WORKER_MEMORY=SMALL)
         wait_until(lambda: client.job(small["id"])["state"] != "queued", what="the small job is taken")
         assert client.job(large)["attempt"] == 0
-        assert [each["memory_bytes"] for each in client.workers()] == [card_bytes(24)]
+        # A worker says that it is there beside its work.
+        wait_until(lambda: memories(client) == [card_bytes(24)], what="the small worker is seen")
         client.cancel(small["id"])
         wait_until(lambda: client.job(small["id"])["state"] == "cancelled", what="the worker is free again")
         assert client.job(large)["attempt"] == 0, "free, and still too small"
         service.start_worker(STREAMLINE_WORKER_MEMORY=LARGE)
         wait_until(lambda: client.job(large)["state"] == "running", what="the large worker takes the large job")
-        assert [each["memory_bytes"] for each in client.workers()] == [card_bytes(80), card_bytes(24)]
+        wait_until(lambda: memories(client) == [card_bytes(80), card_bytes(24)], what="both workers are seen")
         with sessions() as session:
             row = session.get(JobRow, large)
             assert row is not None

@@ -9,8 +9,8 @@ from pathlib import Path
 import httpx
 import psutil
 
-from app.cli.serve import free_port
 from app.client import Streamline
+from tests.ports import unused_port
 from tests.service_process import REPOSITORY, ServiceProcesses, wait_until
 
 TEXT = {"file": ("text.txt", b"Once upon a time there was a little girl.\n")}
@@ -18,7 +18,7 @@ TEXT = {"file": ("text.txt", b"Once upon a time there was a little girl.\n")}
 
 def test_a_store_that_became_read_only_refuses_uploads_and_takes_them_again_when_it_is_mended(tmp_path: Path) -> None:
     """The store on a disk of its own in a mount namespace, where this test may mount without being root."""
-    disk, port = tmp_path / "disk", free_port("127.0.0.1")
+    disk, port = tmp_path / "disk", unused_port()
     disk.mkdir()
     up = f"exec {sys.executable} -m app.cli api --port {port}"
     script = f"mount -t tmpfs tmpfs {disk} && mkdir {disk}/store && {sys.executable} -m app.cli migrate && {up}"

@@ -5,13 +5,12 @@ from playwright.sync_api import Browser, expect
 from sqlalchemy import insert, select
 
 from app.db.models import JobRow
-from tests.browser.conftest import visit
+from tests.browser.conftest import assert_painted_within, visit
 from tests.integration.api.conftest import running, settings_for
 
 pytestmark = pytest.mark.chromium
 
 JOBS = 10_000
-FIRST_PAINT = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
 
 
 def test_ten_thousand_jobs_are_seen_within_a_second(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -25,13 +24,8 @@ def test_ten_thousand_jobs_are_seen_within_a_second(browser: Browser, tmp_path_f
             ]
             session.execute(insert(JobRow), rows)
         with visit(browser, service, "/") as found:
-            paints = []
-            for _ in range(3):
-                found.page.reload()
-                expect(found.page.locator("[data-job]")).to_have_count(50)
-                found.page.wait_for_function(FIRST_PAINT)  # elements are there before they are painted
-                paints.append(found.page.evaluate(FIRST_PAINT))
-            assert min(paints) < 1000
+            assert_painted_within(1000, found.page)
+            expect(found.page.locator("[data-job]")).to_have_count(50)
             expect(found.page.locator(".counts")).to_contain_text("10,001")
             seen = found.page.locator("[data-job]").first.get_attribute("data-job")
             found.page.get_by_role("link", name="Older jobs").click()

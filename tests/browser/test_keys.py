@@ -12,7 +12,7 @@ from app.auth.scopes import Scope
 from app.db.clock import db_now
 from app.db.models import ApiKeyRow, WebhookRow
 from app.webhooks import repository
-from tests.browser.conftest import visit
+from tests.browser.conftest import hold_timers, visit
 from tests.browser.test_every_page import check
 from tests.integration.api.conftest import Service
 
@@ -57,8 +57,10 @@ def test_a_key_is_made_shown_once_and_revoked_after_a_question(browser: Browser,
         key = page.locator("#secret").inner_text()
         bearer = {"Authorization": f"Bearer {key}"}
         assert service.http.get("/v1/jobs", headers=bearer).status_code == 200
+        later = hold_timers(page)
         page.get_by_role("button", name="Copy").click()
         expect(page.get_by_role("button", name="Copied")).to_be_visible()
+        later()
         row = page.locator(f"[data-key='{key[3:11]}']")
         expect(row).to_contain_text("CI <b>bot</b>")
         expect(row).to_contain_text("60 requests a minute")

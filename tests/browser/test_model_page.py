@@ -79,13 +79,16 @@ def test_a_models_page_tells_what_it_is_and_where_it_comes_from(
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "it scrolls sideways"
         assert found.asked_elsewhere == []
         page.get_by_role("link", name=MODEL).click()
+        page.wait_for_url(f"**/models/{MODEL}*")
         assert page.locator("h1").first.inner_text() == MODEL
 
 
 def test_the_list_leads_to_each_model_and_revisions_to_theirs(browser: Browser, service: Service, pruned: str) -> None:
     with visit(browser, service, "/models") as found:
         found.page.get_by_role("link", name="team/pruned").click()
+        found.page.wait_for_url("**/models/team/pruned*")
         found.page.get_by_role("link", name="job-1").click()
+        found.page.wait_for_url("**revision=job-1*")
         assert "--revision job-1" in found.page.inner_text("main")
         assert found.said == []
 

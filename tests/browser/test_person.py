@@ -86,9 +86,9 @@ def test_the_list_keeps_itself_up_to_date_and_what_was_ticked(browser: Browser, 
         page = found.page
         page.get_by_label(f"compare job {first}").check()
         second = service.submit(labels={"page": "live"})["id"]
-        expect(page.locator(f"[data-job='{second}']")).to_be_visible(timeout=10_000)
+        expect(page.locator(f"[data-job='{second}']")).to_be_visible()
         service.http.post(f"/v1/jobs/{first}/cancel")
-        expect(page.locator(f"[data-job='{first}'] .badge")).to_have_text("cancelled", timeout=10_000)
+        expect(page.locator(f"[data-job='{first}'] .badge")).to_have_text("cancelled")
         assert page.get_by_label(f"compare job {first}").is_checked()
         page.get_by_role("link", name="cancelled").click()
         expect(page.locator("[data-job]")).to_have_count(1)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from app.cli.serve import free_port
+from tests.ports import unused_port
 from tests.service_process import wait_until
 
 
@@ -29,12 +29,12 @@ class Server:
     def start(self) -> None:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(self._command, stdout=log, stderr=log, user=self._user, cwd="/")
-        wait_until(self._answers, seconds=30, what=f"{self._command[0]} answers")
+        wait_until(self._answers, seconds=120, what=f"{self._command[0]} answers")
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         assert self._process is not None
         self._process.send_signal(number)
-        self._process.wait(30)
+        self._process.wait(120)
 
     def restart(self, number: int = signal.SIGKILL) -> None:
         self.kill(number)
@@ -78,7 +78,7 @@ def own_postgres() -> Iterator[Server]:
             "UTF8",
         ]
         subprocess.run(make, check=True, user=user, cwd="/", stdout=subprocess.DEVNULL)
-        port = free_port("127.0.0.1")
+        port = unused_port()
         command = [
             f"{programs}/postgres",
             "-D",
@@ -107,7 +107,7 @@ def own_redis() -> Iterator[Server]:
     if (program := shutil.which("redis-server")) is None:
         pytest.skip("Redis is not installed")
     directory = Path(tempfile.mkdtemp(prefix="streamline-chaos-"))
-    port = free_port("127.0.0.1")
+    port = unused_port()
     options = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", f"{directory}"]
     server = Server([program, "--port", f"{port}", *options], port, directory / "log")
     server.start()

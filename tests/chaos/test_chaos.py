@@ -16,7 +16,7 @@ import pytest
 from tests.chaos.deployment import LEASE_SECONDS, Deployment, running_deployment, suspend
 from tests.service_process import wait_until
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
 
 Verdict = Callable[[str, list[str]], None]
 

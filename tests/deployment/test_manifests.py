@@ -217,9 +217,9 @@ def test_the_commands_start_answer_the_probes_and_stop_in_time(
         except httpx.TransportError:
             return False
 
-    assert started(command_of("streamline-migrate.service"), ENVIRONMENT).wait(120) == 0
+    assert started(command_of("streamline-migrate.service"), ENVIRONMENT).wait(240) == 0
     # It listens for others, and so needs a key.
-    assert started(["streamline", "keys", "create", "first", "--scope", "admin"], ENVIRONMENT).wait(60) == 0
+    assert started(["streamline", "keys", "create", "first", "--scope", "admin"], ENVIRONMENT).wait(240) == 0
     in_cluster = WORKERS["streamline-worker-24g"]
     api = started(container_of(API)["command"], environment_of(API), "--port", str(at.port))
     workers = [
@@ -228,8 +228,8 @@ def test_the_commands_start_answer_the_probes_and_stop_in_time(
     ]
     try:
         for kind, path in probes().items():
-            wait_until(lambda path=path: ok(path), what=f"the {kind} probe is answered", seconds=60)  # type: ignore[misc]
-        wait_until(lambda: len(_workers(postgres_url)) == 2, what="the workers are there", seconds=60)
+            wait_until(lambda path=path: ok(path), what=f"the {kind} probe is answered")  # type: ignore[misc]
+        wait_until(lambda: len(_workers(postgres_url)) == 2, what="the workers are there")
         # `auto` on a machine without a GPU: every job.
         assert _workers(postgres_url) == [None, card_bytes(24)]
     finally:

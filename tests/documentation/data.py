@@ -10,7 +10,6 @@ from typing import Any, Final
 
 import yaml
 
-from app.cli.serve import free_port
 from app.datasets.inspection import inspect
 from app.jobs.spec.request import JobRequest
 from app.webhooks.views import JobEnded
@@ -18,6 +17,7 @@ from documentation.error_codes import kinds
 from documentation.prometheus import measures
 from tests.conftest import REPOSITORY
 from tests.documentation.blocks import Block
+from tests.ports import unused_port
 
 GITHUB = yaml.safe_load((REPOSITORY / "recipes/github/action.yml").read_text())
 GITLAB_FILE = "recipes/gitlab/streamline.gitlab-ci.yml"
@@ -85,7 +85,7 @@ def _nginx(block: Block, directory: Path) -> None:
     certificate = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=x"]
     files = ["-keyout", str(directory / "streamline.key"), "-out", str(directory / "streamline.crt")]
     subprocess.run(["openssl", *certificate, *files], check=True, capture_output=True)
-    text = block.text.replace("/etc/ssl/", f"{directory}/").replace("listen 443", f"listen {free_port('127.0.0.1')}")
+    text = block.text.replace("/etc/ssl/", f"{directory}/").replace("listen 443", f"listen {unused_port()}")
     config = directory / "nginx.conf"
     config.write_text(f"pid {directory}/nginx.pid;\nevents {{}}\nhttp {{\naccess_log off;\n{text}}}\n")
     done = subprocess.run(

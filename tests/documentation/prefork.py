@@ -36,8 +36,9 @@ def serve(path: str) -> None:
         importlib.import_module(name)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for a child: its caller is told by the child itself
     with socket.socket(socket.AF_UNIX) as server:
-        server.bind(path)
+        server.bind(f"{path}.new")
         server.listen(16)
+        Path(f"{path}.new").rename(path)  # whoever sees it can call
         while True:
             caller, _ = server.accept()
             if os.fork() == 0:

@@ -23,7 +23,7 @@ from typing import Any
 REPOSITORY = Path(__file__).resolve().parents[2]
 PYTHON = sys.executable
 BIN = Path(sys.executable).parent
-_START_SECONDS = 60
+_START_SECONDS = 240
 
 
 def write_stand_ins(directory: Path) -> None:

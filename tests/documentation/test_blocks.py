@@ -82,7 +82,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
     }
     request = {"model": {"repo": "demo/stories-24l"}, "target": {"sparsity": 0.25}}
     with running_service(root / "data", environment) as service, service.client() as client:
-        job = client.wait(client.submit(request)["id"], timeout=60)
+        job = client.wait(client.submit(request)["id"], timeout=600)
         assert job["verdict"] == "pass", job
         worker = service.workers.pop()
         worker.terminate()
@@ -154,7 +154,7 @@ def run(blocks: list[Block], directory: Path, environment: dict[str, str], value
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=800,
     )
     printed = {path.name: path.read_text() for path in sorted(directory.glob("out-*"))}
     assert done.returncode == 0, f"ended with {done.returncode}\n{done.stderr}\n{printed}"

@@ -13,6 +13,7 @@ from app.auth import keys
 from app.auth.scopes import Scope
 from app.datasets import inspection
 from tests.integration.api.conftest import JOB, MAX_DATASET_BYTES, Service, jsonl, problem_of
+from tests.service_process import wait_until
 
 OWNERS = {"ann": Scope.SUBMIT, "bob": Scope.SUBMIT, "root": Scope.ADMIN}
 
@@ -169,9 +170,8 @@ def test_a_dropped_connection_leaves_nothing(shared_service: Service) -> None:
             b"Content-Type: multipart/form-data; boundary=b\r\n\r\n"
             b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\n\r\nhalf'
         )
-    for _ in range(200):
-        if staged(shared_service) == [] and shared_service.http.get("/healthz").is_success:
-            break
+        wait_until(lambda: staged(shared_service), what="the upload has begun")
+    wait_until(lambda: not staged(shared_service), what="what came of it is gone")
     assert shared_service.http.get("/v1/datasets").json()["items"] == []
     assert staged(shared_service) == []
 

@@ -86,7 +86,7 @@ def test_a_stream_with_more_events_than_a_batch_loses_none(service: Service, mon
 def test_an_idle_stream_is_kept_alive_by_comments(shared_service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(routes, "KEEP_ALIVE_SECONDS", 0.1)
     job_id = shared_service.submit()["id"]
-    with httpx.stream("GET", f"{shared_service.url}/v1/jobs/{job_id}/events", timeout=10) as answer:
+    with httpx.stream("GET", f"{shared_service.url}/v1/jobs/{job_id}/events", timeout=60) as answer:
         lines = answer.iter_lines()
         comments = 0
         while comments < 2:
@@ -103,7 +103,7 @@ def test_a_stream_ends_when_its_key_is_revoked_or_its_login_ended(
         row, key = keys.create(session, "watcher", Scope.READ)
     own = {"Origin": service.url, "Sec-Fetch-Site": "same-origin", "Accept": "text/html"}
     try:
-        with httpx.Client(base_url=service.url, timeout=10) as browser:
+        with httpx.Client(base_url=service.url, timeout=60) as browser:
             browser.post("/login", data={"key": key}, headers=own)
             with browser.stream("GET", f"/v1/jobs/{job_id}/events") as by_login:
                 assert browser.post("/logout", headers=own).status_code == 303

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -176,7 +177,7 @@ def test_when_a_key_was_used_last_is_told(service: Service, admin: str) -> None:
     asked_with(service, made["key"])
     upkeep.note_use(service.sessions, service.parts.holders)
     used = service.http.get(f"/v1/keys/{made['id']}").json()["last_used_at"]
-    assert used >= made["created_at"]
+    assert datetime.fromisoformat(used) >= datetime.fromisoformat(made["created_at"])
 
 
 def test_both_clients_do_all_of_it(service: Service, admin: str) -> None:

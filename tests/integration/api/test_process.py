@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from app.client import Streamline
@@ -35,19 +36,26 @@ def test_who_waits_for_a_job_goes_on_waiting_over_a_restart_that_is_quick(servic
         waiting = threads.submit(client.wait, job_id)
         streaming = threads.submit(lambda: list(Streamline(service.url).stream(job_id)))
         poll = threads.submit(httpx.get, f"{service.url}/v1/jobs/{job_id}?wait=25", timeout=30)
-        time.sleep(1)
         assert service.api is not None
+        served = psutil.Process(service.api.pid)
+        wait_until(lambda: _callers(served) >= 3, what="all three have called")
+        time.sleep(1)
         service.api.send_signal(signal.SIGTERM)
-        service.api.wait(timeout=5)
+        service.api.wait(timeout=60)
         assert poll.result().json()["state"] == "queued"
         time.sleep(0.5)
         assert not waiting.done()
         assert not streaming.done()
         service.start_api()
         client.cancel(job_id)
-        assert waiting.result(timeout=30)["state"] == "cancelled"
-        assert streaming.result(timeout=30)[-1]["data"]["state"] == "cancelled"
+        assert waiting.result(timeout=120)["state"] == "cancelled"
+        assert streaming.result(timeout=120)[-1]["data"]["state"] == "cancelled"
     assert [line for line in lines_of(service) if line["level"] != "info"] == [], "nothing was cut off"
+
+
+def _callers(served: psutil.Process) -> int:
+    """Connections to the process."""
+    return sum(one.status == psutil.CONN_ESTABLISHED for one in served.net_connections())
 
 
 def lines_of(service: ServiceProcesses) -> list[dict[str, str]]:

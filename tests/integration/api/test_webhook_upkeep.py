@@ -16,7 +16,7 @@ from app.db.models import WebhookDeliveryRow, WebhookRow
 from app.webhooks.backoff import SCHEDULE_SECONDS
 from tests.integration.api import webhooked
 from tests.integration.api.conftest import Service, problem_of
-from tests.integration.api.webhooked import add, deliver, emptied, ended_job, hasten, log_of
+from tests.integration.api.webhooked import add, deliver, emptied, ended_job, hasten, log_of, unhurried
 from tests.webhook_receiver import Receiver
 
 SETTINGS = webhooked.SETTINGS
@@ -24,7 +24,8 @@ DAY = 86_400
 
 
 @pytest.fixture
-def service(running_service: Service) -> Service:
+def service(running_service: Service, monkeypatch: pytest.MonkeyPatch) -> Service:
+    unhurried(monkeypatch)
     return emptied(running_service)
 
 

@@ -21,7 +21,7 @@ from app.webhooks.dispatcher import SENDERS, deliver_next
 from app.webhooks.service import MOST_PER_JOB, MOST_PER_KEY
 from tests.integration.api import webhooked
 from tests.integration.api.conftest import Service, problem_of, running, settings_for
-from tests.integration.api.webhooked import add, deliver, emptied, ended_job, hasten, log_of
+from tests.integration.api.webhooked import add, deliver, emptied, ended_job, hasten, log_of, unhurried
 from tests.service_process import wait_until
 from tests.webhook_receiver import Receiver
 
@@ -29,8 +29,9 @@ SETTINGS = webhooked.SETTINGS
 
 
 @pytest.fixture
-def service(running_service: Service) -> Service:
+def service(running_service: Service, monkeypatch: pytest.MonkeyPatch) -> Service:
     """A service without jobs, keys and webhooks."""
+    unhurried(monkeypatch)
     return emptied(running_service)
 
 
@@ -233,7 +234,7 @@ def test_the_service_sends_by_itself(tmp_path: Any, receiver: Receiver) -> None:
     with running(settings) as service:
         add(service, receiver)
         told = {ended_job(service) for _ in range(SENDERS + 1)}
-        wait_until(lambda: len(receiver.taken) == len(told), seconds=30, what="every message was taken")
+        wait_until(lambda: len(receiver.taken) == len(told), what="every message was taken")
         assert {message["data"]["id"] for _, message in receiver.taken} == told
 
 

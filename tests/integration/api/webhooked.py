@@ -2,11 +2,13 @@
 
 from typing import Any, Final
 
+import pytest
 from sqlalchemy import delete, update
 
 from app.db.clock import db_now
 from app.db.models import ApiKeyRow, AuditRow, IdempotencyRow, JobRow, WebhookDeliveryRow, WebhookRow
 from app.jobs import repository as jobs
+from app.webhooks import backoff
 from app.webhooks.dispatcher import deliver_next
 from tests.integration.api.conftest import Service
 from tests.webhook_receiver import Receiver
@@ -52,6 +54,11 @@ def deliver(service: Service) -> int:
     while deliver_next(service.parts.post):
         made += 1
     return made
+
+
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failed delivery's next attempt is due when a test makes it due, however long the test takes."""
+    monkeypatch.setattr(backoff, "SCHEDULE_SECONDS", tuple(max(600, wait) for wait in backoff.SCHEDULE_SECONDS))
 
 
 def hasten(service: Service) -> None:

@@ -36,6 +36,8 @@ class Proxy:
     """Ends of paths whose bytes come changed."""
     slow: dict[str, float] = field(default_factory=dict)
     """End of a path -> seconds before each piece."""
+    held: dict[str, threading.Event] = field(default_factory=dict)
+    """End of a path -> what its last piece waits for."""
     sends_away: str | None = None
     """Address of another server that files are to be had from, as the Hub's CDN is."""
 
@@ -81,9 +83,12 @@ def faulty_proxy(target: str) -> Iterator[Proxy]:
                 self.end_headers()
                 left = next((proxy.cuts.pop(end) for end in list(proxy.cuts) if path.endswith(end)), None)
                 pause = next((seconds for end, seconds in proxy.slow.items() if path.endswith(end)), 0.0)
+                go_on = next((event for end, event in proxy.held.items() if path.endswith(end)), None)
                 spoil = any(path.endswith(end) for end in proxy.damaged)
                 for piece in answer.iter_raw(_PIECE):
                     time.sleep(pause)
+                    if go_on and answer.num_bytes_downloaded == int(answer.headers["content-length"]):
+                        go_on.wait()
                     sent = piece if left is None else piece[:left]
                     self.wfile.write(bytes(byte ^ 1 for byte in sent) if spoil else sent)
                     if left is not None and (left := left - len(sent)) <= 0:

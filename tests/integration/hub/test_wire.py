@@ -2,7 +2,6 @@
 
 import hashlib
 import subprocess
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.hub.conftest import BIG_BYTES, MANY_FILES, MODEL, Hub
+from tests.service_process import wait_until
 
 BIG = "/team/big/resolve/main/big.bin"
 
@@ -145,7 +145,4 @@ def test_a_client_that_goes_away_leaves_no_file_open(hub: Hub) -> None:
     for _ in range(8):
         with hub.http.stream("GET", BIG) as answer:
             next(answer.iter_raw(1024))
-    deadline = time.monotonic() + 5
-    while open_blobs() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert open_blobs() == 0
+    wait_until(lambda: open_blobs() == 0, what="none is open")

@@ -28,9 +28,9 @@ def test_the_engine_gets_what_a_computation_needs_and_no_secret(
     stub.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(stub))
     engine = EngineProcess([], log_file=tmp_path / "engine.log")
-    event = engine.events.get(timeout=60)
+    event = engine.events.get(timeout=300)
     assert event is not None
-    assert engine.wait(60) == 0
+    assert engine.wait(300) == 0
     found = event["is"]
     assert not set(SECRETS) & set(found)
     assert "s3cret" not in str(found)

@@ -27,7 +27,7 @@ def test_a_port_for_metrics_that_is_taken_is_a_wrong_setting(tmp_path: Path) -> 
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         refused = worker(tmp_path, STREAMLINE_WORKER_METRICS=f"127.0.0.1:{taken.getsockname()[1]}")
-        _, said = refused.communicate(timeout=60)
+        _, said = refused.communicate(timeout=300)
     assert refused.returncode == 64, "which systemd does not try again"
     assert said.startswith("STREAMLINE_WORKER_METRICS: nobody can listen on 127.0.0.1:")
     assert said.count("\n") == 1

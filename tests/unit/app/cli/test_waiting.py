@@ -121,7 +121,7 @@ def test_a_wait_that_the_build_server_ends_says_that_the_job_goes_on(
             assert waiting.stderr is not None
             assert "train" in waiting.stderr.readline()
             waiting.send_signal(number)
-            _, said = waiting.communicate(timeout=60)
+            _, said = waiting.communicate(timeout=300)
         finally:
             waiting.kill()
     assert waiting.returncode == exits.INTERRUPTED

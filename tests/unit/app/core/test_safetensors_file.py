@@ -115,7 +115,7 @@ def test_a_huge_header_length_is_refused_before_anything_is_read(tmp_path: Path)
         read_header(tmp_path / "x.safetensors")
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_change_of_bytes_is_refused_or_leaves_ranges_inside_the_file(tmp_path: Path, data: st.DataObject) -> None:
     path = tmp_path / "fuzz.safetensors"
@@ -138,7 +138,7 @@ def test_any_change_of_bytes_is_refused_or_leaves_ranges_inside_the_file(tmp_pat
     assert header.data_offset + position == len(raw)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(
     document=st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(max_size=8),

@@ -143,7 +143,7 @@ def test_different_questions_cannot_be_compared(dense: list[Answer], pruned: lis
 rows = st.tuples(st.booleans(), st.booleans(), st.lists(st.floats(0, 50), min_size=2, max_size=5))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(rows, min_size=1, max_size=12))
 def test_stability_is_a_share_and_the_order_of_questions_does_not_matter(
     drawn: list[tuple[bool, bool, list[float]]],

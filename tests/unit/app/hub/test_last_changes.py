@@ -38,7 +38,7 @@ def by_walking(chain: list[tuple[CommitRow, Tree]]) -> dict[str, str]:
 
 
 @given(trees=st.lists(TREES, min_size=1, max_size=7))
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 def test_last_changes_are_those_of_a_walk_through_the_history(sessions: Sessions, trees: list[Tree]) -> None:
     repo = f"team/{uuid.uuid4().hex}"
     chain: list[tuple[CommitRow, Tree]] = []

@@ -1,13 +1,14 @@
 """The SQL about jobs keeps its promises on both databases."""
 
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 from sqlalchemy.orm import Session, sessionmaker
 
+from app.db.clock import db_now
 from app.db.models import JobRow
 from app.jobs import event_log, marks, queue, repository
 from app.jobs.event_log import Event
@@ -82,8 +83,7 @@ def test_of_workers_that_claim_at_the_same_time_none_gets_a_job_that_is_too_larg
 @pytest.mark.parametrize("write", ["beat", "advance", "succeed", "fail", "release", "attempt_failed", "cancelled"])
 def test_a_worker_whose_lease_ran_out_can_write_nothing_more(sessions: Sessions, write: str) -> None:
     add_job(sessions)
-    old = claim(sessions, lease_seconds=0.01)
-    time.sleep(0.05)
+    old = claim(sessions, lease_seconds=-1)
     with sessions.begin() as session:
         assert repository.expire_leases(session, max_attempts=3) == ["j1"]
     claim(sessions)
@@ -103,10 +103,9 @@ def test_a_worker_whose_lease_ran_out_can_write_nothing_more(sessions: Sessions,
 
 def test_a_lease_that_is_renewed_is_not_taken(sessions: Sessions) -> None:
     add_job(sessions)
-    taken = claim(sessions, lease_seconds=0.05)
+    taken = claim(sessions, lease_seconds=-1)
     with sessions.begin() as session:
         repository.beat(session, "j1", taken.token, lease_seconds=60)
-    time.sleep(0.1)
     with sessions.begin() as session:
         assert repository.expire_leases(session, max_attempts=3) == []
 
@@ -193,15 +192,19 @@ def test_only_failed_and_cancelled_jobs_can_be_retried(sessions: Sessions) -> No
 
 def test_a_queued_job_is_announced_once_and_again_when_its_message_may_be_lost(sessions: Sessions) -> None:
     add_job(sessions)
+
+    def announced(seconds_later: float) -> list[str]:
+        with sessions.begin() as session:
+            session.execute(update(JobRow).values(published_at=db_now(-seconds_later)))
+            return list(queue.unannounced(session, republish_seconds=60))
+
     with sessions.begin() as session:
-        assert list(queue.unannounced(session, republish_seconds=0.2)) == ["j1"]
-        assert queue.unannounced(session, republish_seconds=0.2) == {}
-    time.sleep(0.3)
-    with sessions.begin() as session:
-        assert list(queue.unannounced(session, republish_seconds=0.2)) == ["j1"]
-    time.sleep(0.3)
-    with sessions.begin() as session:
-        assert queue.unannounced(session, republish_seconds=0.2) == {}, "the wait doubles"
+        assert list(queue.unannounced(session, republish_seconds=60)) == ["j1"]
+        assert queue.unannounced(session, republish_seconds=60) == {}
+    assert announced(30) == []
+    assert announced(90) == ["j1"]
+    assert announced(90) == [], "the wait doubles"
+    assert announced(150) == ["j1"]
 
 
 def test_a_job_is_announced_with_the_memory_that_it_needs(sessions: Sessions) -> None:

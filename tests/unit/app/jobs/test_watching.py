@@ -17,7 +17,7 @@ def test_a_change_wakes_those_who_wait_for_it_and_nobody_else() -> None:
 
     async def scene() -> tuple[bool, bool]:
         watcher = Watcher(lambda ids: {job_id: marks[job_id] for job_id in ids}, every_seconds=0.01)
-        first, second = (asyncio.create_task(watcher.wait(job_id, OLD, 0.3)) for job_id in marks)
+        first, second = (asyncio.create_task(watcher.wait(job, OLD, limit)) for job, limit in (("a", 60), ("b", 0.3)))
         await asyncio.sleep(0.05)
         marks["a"] = NEW
         return await first, await second
@@ -36,7 +36,7 @@ def test_who_comes_while_the_marks_are_read_is_not_judged_by_them() -> None:
 
     async def scene() -> tuple[bool, bool]:
         watcher = Watcher(read, every_seconds=0.01)
-        early = asyncio.create_task(watcher.wait("a", NEW, 5))
+        early = asyncio.create_task(watcher.wait("a", NEW, 60))
         await asyncio.to_thread(reading.wait)
         late = asyncio.create_task(watcher.wait("b", OLD, 0.2))
         await asyncio.sleep(0.01)
@@ -58,7 +58,7 @@ def test_a_database_that_is_away_for_a_moment_ends_no_wait() -> None:
         return answer
 
     async def scene() -> bool:
-        return await Watcher(read, every_seconds=0.01).wait("a", OLD, 5)
+        return await Watcher(read, every_seconds=0.01).wait("a", OLD, 60)
 
     assert asyncio.run(scene())
 
@@ -66,12 +66,12 @@ def test_a_database_that_is_away_for_a_moment_ends_no_wait() -> None:
 def test_a_stopping_service_lets_everybody_go_at_once_and_keeps_nobody_who_comes_later() -> None:
     async def scene() -> tuple[bool, bool]:
         watcher = Watcher(lambda ids: dict.fromkeys(ids, OLD), every_seconds=0.01)
-        waiting = asyncio.create_task(watcher.wait("a", OLD, 60))
+        waiting = asyncio.create_task(watcher.wait("a", OLD, 600))
         await asyncio.sleep(0.05)
         watcher.close()
-        return await waiting, await watcher.wait("a", OLD, 60)
+        return await waiting, await watcher.wait("a", OLD, 600)
 
-    assert asyncio.run(asyncio.wait_for(scene(), 5)) == (False, False)
+    assert asyncio.run(asyncio.wait_for(scene(), 60)) == (False, False)
 
 
 def test_many_who_wait_cost_one_query_a_round() -> None:
@@ -83,7 +83,7 @@ def test_many_who_wait_cost_one_query_a_round() -> None:
 
     async def scene() -> None:
         watcher = Watcher(read, every_seconds=0.01)
-        await asyncio.gather(*(watcher.wait(f"job {number % 7}", OLD, 5) for number in range(200)))
+        await asyncio.gather(*(watcher.wait(f"job {number % 7}", OLD, 60) for number in range(200)))
 
     asyncio.run(scene())
     assert len(rounds) == 3

@@ -134,7 +134,7 @@ def test_markup_in_any_string_is_shown_and_never_taken_for_markup() -> None:
     assert "alert(1)</script>" not in page
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=40)
+@settings(suppress_health_check=[HealthCheck.too_slow], max_examples=40)
 @given(parts=found_by_stages())
 def test_whatever_was_found_has_a_page(parts: dict[str, Any]) -> None:
     report = json.loads(json.dumps({**compose(parts, {}), **SURROUNDINGS}))

@@ -7,11 +7,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.cli.serve import free_port
 from app.storage.blobs import StorageFull, StoreRefused, StoreUnavailable
 from app.storage.bucket import PART_BYTES, Bucket, ContentChangedError
 from app.storage.cache import BlobCache
 from app.storage.s3 import S3BlobStore
+from tests.ports import unused_port
 from tests.s3_server import SECRET_KEY, make_bucket
 
 
@@ -65,7 +65,7 @@ def test_missing_credentials_and_a_missing_bucket_are_told_apart(
 
 def test_a_server_that_is_away_is_unavailable(s3_endpoint: str, tmp_path: Path) -> None:
     assert s3_endpoint
-    away = store_on("s3://bucket", f"http://127.0.0.1:{free_port('127.0.0.1')}", tmp_path)
+    away = store_on("s3://bucket", f"http://127.0.0.1:{unused_port()}", tmp_path)
     with pytest.raises(StoreUnavailable, match="try again"):
         away.check()
 

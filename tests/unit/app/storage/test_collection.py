@@ -164,7 +164,7 @@ CONTENTS = [bytes([number]) * (number + 1) for number in range(4)]
 Commits = list[list[int]]
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(
     publishers=st.lists(
         st.lists(st.lists(st.sampled_from(range(4)), min_size=1, max_size=3, unique=True), min_size=1, max_size=4),

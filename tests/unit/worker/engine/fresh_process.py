@@ -44,7 +44,7 @@ class FreshProcess:
             assert self._process.stdout
             self._process.stdin.close()
             self._process.stdout.close()
-            self._process.wait(timeout=30)
+            self._process.wait(timeout=120)
         self._scratch.cleanup()
 
     def findings(self, checkpoint: Path, probe: Path, *, trust: bool) -> dict[str, Any]:

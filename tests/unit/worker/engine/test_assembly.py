@@ -56,7 +56,7 @@ def hashes(directory: Path) -> dict[str, str]:
     return {str(path.relative_to(directory)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_window_keeps_every_kept_tensor_bit_for_bit_and_weighs_what_the_plan_says(
     models: dict[str, Path], tmp_path: Path, data: st.DataObject

@@ -66,7 +66,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: save_model(root / name, family, **changes) for name, (family, changes) in VARIANTS.items()}
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_window_of_any_family_keeps_the_rest_bit_for_bit_and_weighs_what_the_plan_says(
     sources: dict[str, Path], tmp_path: Path, data: st.DataObject
@@ -99,7 +99,7 @@ def test_any_window_of_any_family_keeps_the_rest_bit_for_bit_and_weighs_what_the
     assert written.parameters == plan.pruned_parameters == parameter_count(read_checkpoint(tmp_path / "out"))
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_two_windows_of_any_family_are_swapped_at_once_as_one_after_the_other(
     sources: dict[str, Path], tmp_path: Path, data: st.DataObject

@@ -63,7 +63,7 @@ def test_padding_counts_neither_as_target_nor_as_context(decoder: Decoder, windo
         plain_sum = negative_log_likelihood(head, last_hidden(decoder, ids)["dense"], ids)
         padded_sum = negative_log_likelihood(head, last_hidden(decoder, padded)["dense"], padded, mask)
         single = negative_log_likelihood(head, last_hidden(decoder, ids[:, :1])["dense"], ids[:, :1])
-    torch.testing.assert_close(padded_sum[0], plain_sum[0], rtol=1e-6, atol=0)
+    torch.testing.assert_close(padded_sum[0], plain_sum[0], rtol=1e-5, atol=0)
     assert padded_sum[1].tolist() == plain_sum[1].tolist() == [11] * 7
     assert [part.tolist() for part in single] == [[0.0] * 7, [0] * 7]
 

@@ -16,7 +16,7 @@ from worker.engine.report import STAGE_FILES, compose
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(parts=found_by_stages(), seconds=st.dictionaries(st.sampled_from(["fetch", "score"]), st.floats(0, 1e6)))
 def test_whatever_the_stages_found_the_report_has_the_published_form(
     parts: dict[str, Any], seconds: dict[str, float]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from app.core.windows import runs
+from tests.acceptance.barriers import Barriers
 from tests.unit.worker.engine.recipes import make_recipe, recipe_json, write_text
 from tests.unit.worker.engine.tiny_models import save_model
 from worker.engine import pipeline
@@ -239,7 +241,9 @@ def test_a_run_that_is_killed_in_the_second_window_or_round_goes_on_to_the_same_
     for name in ("training.json", "replacement.safetensors", "windows/2/training.json"):
         (tmp_path / "run" / name).unlink(missing_ok=True)
     command = [sys.executable, "-m", "worker.engine", "--json", *map(str, flags)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    # However late the signal comes, the stage is not over.
+    held = os.environ | Barriers(tmp_path / "barriers", only="train").environment
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=held)
     assert process.stdout is not None
     with process.stdout:
         for line in process.stdout:
@@ -248,7 +252,7 @@ def test_a_run_that_is_killed_in_the_second_window_or_round_goes_on_to_the_same_
             if event["event"] == "stage_started" and event["stage"] == "train" and second:
                 process.send_signal(signal.SIGKILL)
                 break
-    assert process.wait(timeout=60) == -signal.SIGKILL
+    assert process.wait(timeout=300) == -signal.SIGKILL
     assert "train" in ran(run(recipe, tmp_path / "run"))
     assert checkpoint(tmp_path / "run") == checkpoint(workspace)
 

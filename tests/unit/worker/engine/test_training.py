@@ -156,7 +156,7 @@ def test_the_plain_cut_is_the_error_of_no_block(llama: Decoder, tmp_path: Path) 
     pairs = make_pairs(llama, tmp_path)
     before, after = pairs.states.batch(list(pairs.held_out))
     expected: Tensor = (before - after).square().mean()
-    assert pairs.error(None, lambda _: {}, 4) == pytest.approx(expected.item())
+    assert pairs.error(None, lambda _: {}, 4) == pytest.approx(expected.item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("micro", [1, 3, 4, 5])
@@ -167,9 +167,10 @@ def test_a_divided_batch_takes_the_same_step_and_drops_no_remainder(llama: Decod
     for size in (None, micro):
         block, arguments = start(llama, pairs, "layer")
         block.requires_grad_(True)
-        train_step(
-            block, make_optimizer(block, 1e-3), batch, arguments, MeanSquaredError(), micro_batch=size
-        )  # fmt: skip
+        # Its steps are the gradients themselves; AdamW makes a step of full length out of a gradient that is only
+        # rounding noise too.
+        optimizer = torch.optim.SGD(block.parameters(), lr=1.0)
+        train_step(block, optimizer, batch, arguments, MeanSquaredError(), micro_batch=size)
         blocks.append(block)
     for whole, divided in zip(*(block.parameters() for block in blocks), strict=True):
         torch.testing.assert_close(divided, whole, atol=2e-5, rtol=1e-3)
@@ -206,7 +207,7 @@ def test_where_memory_runs_out_a_held_out_check_goes_on_with_fewer_sequences(lla
     pairs = replace(make_pairs(llama, tmp_path), held_out=(20, 21, 22, 23))
     block, arguments = start(llama, pairs, "layer")
     whole = pairs.error(block, arguments, 8)
-    assert pairs.error(block, arguments, 8, Small(1)) == pytest.approx(whole)
+    assert pairs.error(block, arguments, 8, Small(1)) == pytest.approx(whole, rel=1e-4)
     with pytest.raises(torch.OutOfMemoryError):
         pairs.error(block, arguments, 8, Small(0))
 
