@@ -83,10 +83,10 @@ quality: $(STAMP) ## recipes beside the published procedure: DATA=directory of t
 		--evaluate $(DATA)/tinystories_test.jsonl $(DATA)/books_valid.jsonl --layers 6 12 --recipes published layer
 
 openapi: $(STAMP) ## write docs/openapi.json, which generated clients are made from
-	@$(BIN)/python -m app.openapi > docs/openapi.json
+	@$(BIN)/python -m app.openapi > $(VENV)/made && mv $(VENV)/made docs/openapi.json
 
 client: $(STAMP) ## write app/client/streamline.py, which is made from asynchronous.py beside it
-	@$(BIN)/python -m app.synchronous_client > app/client/streamline.py
+	@$(BIN)/python -m app.synchronous_client > $(VENV)/made && mv $(VENV)/made app/client/streamline.py
 
 docs: $(STAMP) ## build the documentation as a site into site/; any warning fails it
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs --quiet build --strict

@@ -2,20 +2,24 @@
 
 from typing import Any, Final
 
+import structlog
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session, sessionmaker
+from starlette.concurrency import run_in_threadpool
 
-from app.db.faults import lacks_a_table
+from app.db.faults import lacks_what_is_named
 from app.errors import ServiceError
 from app.errors.outages import DatabaseBehind, Unavailable
+
+log = structlog.get_logger(__name__)
 
 RETRY_AFTER_SECONDS: Final = 2
 _HEADERS: Final = {"Retry-After": str(RETRY_AFTER_SECONDS)}
 
 
-def problem_of(error: Exception, sessions: sessionmaker[Session] | None) -> ServiceError | None:
-    """Return what to answer; None: the fault is the service's own.
+async def problem_of(error: Exception, sessions: sessionmaker[Session] | None) -> ServiceError | None:
+    """Return what to answer, and tell the operator what the database said; None: the fault is the service's own.
 
     A table or a column that is missing is the operator's to mend only while a migration has not run. In a database
     that has them all it is a mistake of ours, and is to be seen as one.
@@ -24,17 +28,21 @@ def problem_of(error: Exception, sessions: sessionmaker[Session] | None) -> Serv
         error: what a statement was refused with, or a connection that could not be had.
         sessions: to ask which migrations have run.
     """
-    if lacks_a_table(error):
-        if sessions is None or not _is_behind(sessions):
+    if lacks_what_is_named(error):
+        if sessions is None or not await run_in_threadpool(_is_behind, sessions):
             return None
-        return DatabaseBehind(
+        # No Retry-After: it takes a person, and who only wants an answer is not to wait for one.
+        found: ServiceError = DatabaseBehind(
             "The database lacks what this release has added to it. Whoever runs the service brings it up to date with "
-            "`streamline migrate`; then send the request again.",
-            headers=_HEADERS,
+            "`streamline migrate`; then send the request again."
         )
-    if isinstance(error, OperationalError | PoolTimeoutError):
-        return Unavailable("The database does not answer; send the request again in a moment.", headers=_HEADERS)
-    return None
+    elif isinstance(error, OperationalError | PoolTimeoutError):
+        found = Unavailable("The database does not answer; send the request again in a moment.", headers=_HEADERS)
+    else:
+        return None
+    event = "database_behind" if isinstance(found, DatabaseBehind) else "database_unavailable"
+    log.warning(event, error=type(error).__name__, detail=str(error.__cause__ or error))
+    return found
 
 
 def _is_behind(sessions: sessionmaker[Session]) -> bool:

@@ -12,7 +12,7 @@ from app.api.problems import problem_response
 from app.errors import ServiceError
 from app.errors.requests import InvalidRequest, NotFound
 
-_GUARDED = re.compile(r"/(v1/.*|jobs/.*|new|compare|models|datasets|keys|login)?", re.DOTALL)
+_GUARDED = re.compile(r"/(v1/.*|jobs/.*|new|compare|models|datasets|keys|login|webhooks(/.*)?|workers)?", re.DOTALL)
 """The hub's routes answer in a form of their own."""
 
 

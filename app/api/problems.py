@@ -13,7 +13,6 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field
 from sqlalchemy.exc import OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
@@ -113,12 +112,9 @@ async def _service_error(_request: Request, error: Exception) -> Response:
 
 
 async def _database(request: Request, error: Exception) -> Response:
-    sessions = database_problems.read_sessions_of(request.app)
-    problem = await run_in_threadpool(database_problems.problem_of, error, sessions)
+    problem = await database_problems.problem_of(error, database_problems.read_sessions_of(request.app))
     if problem is None:
         raise error
-    event = "database_behind" if isinstance(problem, outages.DatabaseBehind) else "database_unavailable"
-    log.warning(event, error=type(error).__name__, detail=str(error.__cause__ or error))
     return problem_response(problem)
 
 

@@ -82,7 +82,7 @@ class QuotaMiddleware:
         try:
             return await run_in_threadpool(self._take, holder, body_bytes)
         except SQLAlchemyError as error:  # nothing is let through uncounted, and out here nobody else answers
-            problem = await run_in_threadpool(problem_of, error, self._sessions)
+            problem = await problem_of(error, self._sessions)
             if problem is None:
                 raise
             return problem

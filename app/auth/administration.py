@@ -50,7 +50,8 @@ def make(session: Session, wanted: NewApiKey, by: Administrator) -> tuple[ApiKey
     if not by.key_id:
         raise NoFirstKey(
             "This service has no API keys yet. Make the first one where it runs, with "
-            "`streamline keys create NAME --scope admin`; from then on every call needs one, and this route makes more."
+            "`streamline keys create NAME --scope admin --data DIRECTORY`; from then on every call needs one, and this "
+            "route makes more."
         )
     row, key = keys.create(session, wanted.name, Scope(wanted.scope), valid_days=wanted.days, limits=wanted.limits)
     _record(session, by, MADE, row.id)
@@ -67,7 +68,7 @@ def revoke(session: Session, key_id: str, by: Administrator) -> tuple[ApiKeyRow,
     if key_id == by.key_id:
         raise OwnKey(
             "This is the key that the request came with. Revoke it with another key of scope admin, or where the "
-            f"service runs with `streamline keys revoke {key_id}`.",
+            f"service runs, with `streamline keys revoke {key_id} --data DIRECTORY`.",
             parameter="key_id",
         )
     before = find(session, key_id)

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 _WHOLE: Final = re.compile("[0-9a-f]{32}")
 _BEGINNING: Final = re.compile("[0-9a-f]{1,31}")
+_FEWEST: Final = 4
+"""Fewer are more likely a slip of the hand than a job's name."""
 _CANDIDATES_SHOWN: Final = 10
 
 
@@ -20,11 +22,15 @@ def whole_id(service: "Streamline", given: str) -> str:
     What cannot be the beginning of an id is returned as it is: the service says that there is no such job.
 
     Raises:
-        UsageError: no job's id begins so, or several do.
+        UsageError: it is too short, no job's id begins so, or several do.
     """
     beginning = given.strip().lower()
-    if _WHOLE.fullmatch(given) or not _BEGINNING.fullmatch(beginning):
+    if _WHOLE.fullmatch(beginning):
+        return beginning
+    if not _BEGINNING.fullmatch(beginning):
         return given
+    if len(beginning) < _FEWEST:
+        raise UsageError(f"{given!r} is too little of a job's id; name {_FEWEST} characters of it or more.")
     found = service.jobs(id_prefix=beginning, limit=_CANDIDATES_SHOWN + 1)["items"]
     if any(not job["id"].startswith(beginning) for job in found):  # a service of before it could be asked this
         raise UsageError("This service is of a release that takes whole ids only; `streamline status` lists them.")

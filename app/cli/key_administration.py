@@ -57,12 +57,19 @@ class KeyAdministration(Protocol):
 def is_over_http(data: Path | None) -> bool:
     """Tell whether a service elsewhere is meant: STREAMLINE_URL and STREAMLINE_API_KEY say which and with what right.
 
-    A data directory or a database that is named, by --data or in the environment, is this machine's own service: who
-    runs one may have both. Without a key there is nothing to ask for over HTTP, as the first key is made by the
-    service's own machine.
+    A data directory or a database that is named, by --data or in the environment, is this machine's own service, and so
+    is one that has run in this directory: who runs one may have both. Without a key there is nothing to ask for over
+    HTTP, as the first key is made by the service's own machine.
     """
-    here = data is not None or any(os.environ.get(name) for name in _OF_THE_SERVICE)
+    here = data is not None or any(os.environ.get(name) for name in _OF_THE_SERVICE) or has_run_here()
     return not here and all(os.environ.get(name, "").strip() for name in _OF_CLIENTS)
+
+
+def has_run_here() -> bool:
+    """Tell whether a service has kept its data in the directory that it has without any setting."""
+    from app.settings import Settings
+
+    return (Path(Settings.model_fields["data_dir"].default) / "streamline.db").exists()
 
 
 @contextmanager

@@ -20,7 +20,8 @@ commands = typer.Typer(
     help="API keys. From the first key on, every call needs one.\n\n"
     "Where the service runs, this opens its database: name its data directory with --data or STREAMLINE_DATA_DIR. "
     "Elsewhere, STREAMLINE_URL and STREAMLINE_API_KEY (a key of scope admin) say which service is asked over HTTP. "
-    "Where both are set, the directory counts. The first key is made where the service runs.",
+    "Where both are set, or a service has run in this directory, that one counts. The first key is made where the "
+    "service runs.",
     no_args_is_help=True,
 )
 

@@ -17,7 +17,10 @@ RoundsOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on standard output.")]
 JobArgument = Annotated[
     str,
-    typer.Argument(metavar="ID", help="The job's id as `submit` printed it, or as much of it as no other begins with."),
+    typer.Argument(
+        metavar="ID",
+        help="The job's id as `submit` printed it, or 4 characters of it and more: as many as no other begins with.",
+    ),
 ]
 SpecArgument = Annotated[
     Path | None,

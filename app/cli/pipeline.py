@@ -60,10 +60,8 @@ def go_on(service: Streamline, job_id: str) -> Job:
 
 
 def page_of(service: Streamline, job_id: str) -> str:
-    """Where people look at the job; who is not logged in yet is asked for a key there. A password is no part of it."""
-    from httpx import URL
-
-    return f"{str(URL(service.url).copy_with(userinfo=b'')).rstrip('/')}/jobs/{job_id}"
+    """Where people look at the job; who is not logged in yet is asked for a key there."""
+    return f"{service.url}/jobs/{job_id}"
 
 
 def write_summary(markdown: str, file: Path | None) -> None:

@@ -41,7 +41,8 @@ class AsyncStreamline:
     ) -> None:
         self.connection = calls.connection(url, api_key)
         """Arguments of an httpx client for this service."""
-        self.url: str = self.connection["base_url"]
+        self.url = calls.shown(self.connection["base_url"])
+        """Its address as it may be shown: without a password."""
         self.on_silence: Callable[[str], None] | None = None
         """Told a sentence, once, when a service that is waited for does not answer."""
         self._patience = max(patience, RESTART_SECONDS) if expected else patience

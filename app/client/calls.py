@@ -59,6 +59,11 @@ def connection(url: str | None, api_key: str | None) -> dict[str, Any]:
     }
 
 
+def shown(address: str) -> str:
+    """The address without a user's name and password."""
+    return str(httpx.URL(address).copy_with(userinfo=b"")).rstrip("/")
+
+
 def _is_loopback(url: str) -> bool:
     try:
         host = httpx.URL(url).host

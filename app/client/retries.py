@@ -12,6 +12,8 @@ from app.client.failures import ProblemError, UnreachableError
 TRIES_OF_A_RESTART: Final = 4  # a second or two; whoever waits is told only about more
 _PASSING_STATUSES: Final = frozenset({429, 502, 503, 504})
 _PASSING_WHILE_WAITING: Final = _PASSING_STATUSES | {500}
+_SAYS_WHEN: Final = frozenset({429, 503})
+"""Of our own service: it sends them with `Retry-After` wherever the same request can be sent again."""
 _NOBODY_THERE: Final = (httpx.ConnectError, httpx.ConnectTimeout)
 _NEVER_SENT: Final = (httpx.LocalProtocolError, httpx.UnsupportedProtocol, httpx.ProxyError)
 FIRST_PAUSE_SECONDS: Final = 0.2
@@ -30,7 +32,7 @@ class Retries:
     def __init__(self, patience: float, *, reachable: bool, waits: bool = False) -> None:
         self._end = time.monotonic() + patience
         self._reachable = reachable
-        self._passing = _PASSING_WHILE_WAITING if waits else _PASSING_STATUSES
+        self._waits = waits
         self._pause = FIRST_PAUSE_SECONDS
         self.tries = 0
 
@@ -53,10 +55,12 @@ class Retries:
 
     def _passes(self, answer: httpx.Response) -> bool:
         """Whether a later try may end otherwise: 409 with `Retry-After` is a request of the same key still at work."""
-        timed = "Retry-After" in answer.headers
-        if answer.status_code == httpx.codes.TOO_MANY_REQUESTS and "problem" in answer.headers.get("Content-Type", ""):
-            return timed  # without it, our own service says that no waiting helps
-        return answer.status_code in self._passing or (answer.status_code == httpx.codes.CONFLICT and timed)
+        status, timed = answer.status_code, "Retry-After" in answer.headers
+        if status in _SAYS_WHEN and "problem" in answer.headers.get("Content-Type", "") and not timed:
+            # Our own service says that no waiting helps, or only for what somebody does meanwhile.
+            return self._waits and status != httpx.codes.TOO_MANY_REQUESTS
+        passing = _PASSING_WHILE_WAITING if self._waits else _PASSING_STATUSES
+        return status in passing or (status == httpx.codes.CONFLICT and timed)
 
 
 def passes(fault: UnreachableError | ProblemError) -> bool:

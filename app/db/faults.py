@@ -1,4 +1,4 @@
-"""What a database said when it refused, for the operator: a missing name reads otherwise than silence."""
+"""What a database said when it refused: silence, or that it lacks a name."""
 
 from typing import Final
 
@@ -18,7 +18,7 @@ def no_answer(error: DBAPIError) -> str:
     return f"The database does not answer{said}; look at STREAMLINE_DATABASE_URL."
 
 
-def lacks_a_table(error: Exception) -> bool:
+def lacks_what_is_named(error: Exception) -> bool:
     """Tell whether a statement named a table or a column that the database does not have.
 
     The migrations that have not run yet are one reason; a mistake in the statement is the other.

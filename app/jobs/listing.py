@@ -28,7 +28,8 @@ class Wanted:
 
 def begins_with(prefix: str) -> ColumnElement[bool]:
     """The condition on `JobRow` under which a job's id begins with these hexadecimal digits."""
-    return (JobRow.id >= prefix) & (JobRow.id < f"{prefix}g")  # a range, which the index of ids answers
+    # Not a range of ids: in the order of some languages "aa" comes after "z".
+    return JobRow.id.startswith(prefix, autoescape=True)
 
 
 def state_counts(session: Session, who: Caller, wanted: Wanted) -> dict[str, int]:

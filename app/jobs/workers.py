@@ -28,9 +28,12 @@ class Workers:
 
 
 @dataclass(frozen=True)
-class KnownWorkers(Workers):
-    """Workers of the same memory that were there within a day; `count` are there now."""
+class KnownWorkers:
+    """Workers of the same memory, in bytes, that were there within a day; None: they take every job."""
 
+    memory_bytes: int | None
+    there: int
+    """How many of them are there now."""
     seen_at: datetime
 
 

@@ -12,6 +12,7 @@ from app.api.deps import Parts, Reader
 from app.core.device_memory import CARDS
 from app.dispatch.memory_classes import BEYOND, memory_class, worker_class
 from app.jobs import queue, workers
+from app.jobs.waiting import too_large
 from app.jobs.workers import KnownWorkers
 from app.web.parts import part_of
 from app.web.routing import PageRoute
@@ -69,26 +70,24 @@ def classes(known: Sequence[KnownWorkers], needs: Mapping[int | None, int]) -> l
         known: workers by their memory.
         needs: how many jobs wait for a GPU of so many bytes (None: of any).
     """
-    there = [group.memory_bytes for group in known if group.count]
+    there = [group.memory_bytes for group in known if group.there]
     return [
         MemoryClass(
             id=name,
             name=_NAMES[name],
-            workers=sum(group.count for group in known if worker_class(group.memory_bytes) == name),
+            workers=sum(group.there for group in known if worker_class(group.memory_bytes) == name),
             seen=_last([group.seen_at for group in known if worker_class(group.memory_bytes) == name]),
             waiting=sum(count for need, count in needs.items() if memory_class(need) == name),
             stuck=sum(
-                count for need, count in needs.items() if memory_class(need) == name and not _is_taken(need, there)
+                count
+                for need, count in needs.items()
+                if memory_class(need) == name and (not there or too_large(need, there))
             ),
         )
         for name in _NAMES
         if any(worker_class(group.memory_bytes) == name for group in known)
         or any(memory_class(need) == name for need in needs)
     ]
-
-
-def _is_taken(need: int | None, there: Sequence[int | None]) -> bool:
-    return any(memory is None or need is None or need <= memory for memory in there)
 
 
 def _last(times: Sequence[datetime]) -> str:

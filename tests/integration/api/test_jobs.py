@@ -242,7 +242,11 @@ def test_times_are_utc_and_in_order(service: Service) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/jobs/a%00b", "/v1/jobs/a%00b/events", "/v1/jobs/a%00b/files/x", "/v1/datasets/a%00b", "/jobs/a%00b"]
+    "path",
+    [
+        *("/v1/jobs/a%00b", "/v1/jobs/a%00b/events", "/v1/jobs/a%00b/files/x", "/v1/datasets/a%00b", "/jobs/a%00b"),
+        *("/v1/webhooks/a%00b/deliveries", "/webhooks/a%00b"),
+    ],
 )
 def test_a_nul_in_a_path_names_nothing(service: Service, path: str) -> None:
     assert problem_of(service.http.get(path), 404)["code"] == "not_found"

@@ -65,18 +65,29 @@ def test_both_ways_print_the_same(
             assert run(["keys", "list", *options]) == exits.PASSED
             printed.append(capsys.readouterr().out)
         monkeypatch.setenv("STREAMLINE_DATABASE_URL", running_service.parts.settings.database)
+        monkeypatch.setenv("STREAMLINE_URL", "http://127.0.0.1:9")  # where nobody is to be asked now
     assert printed[:2] == printed[2:]
 
 
-def test_who_names_a_data_directory_means_that_one(
-    running_service: Service, admin: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("told_by", ["option", "environment", "directory"])
+def test_who_names_a_data_directory_or_is_where_a_service_has_run_means_that_one(
+    admin: tuple[str, str],
+    tmp_path: Path,
+    told_by: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    (tmp_path / "own").mkdir()
-    migrate(f"sqlite:///{tmp_path / 'own/streamline.db'}")
-    assert run(["keys", "create", "ci", "--data", str(tmp_path / "own")]) == exits.PASSED
-    assert str(tmp_path / "own") in capsys.readouterr().err
+    own = tmp_path / ("streamline-data" if told_by == "directory" else "own")
+    own.mkdir()
+    migrate(f"sqlite:///{own / 'streamline.db'}")
+    if told_by == "environment":
+        monkeypatch.setenv("STREAMLINE_DATA_DIR", str(own))
+    assert run(["keys", "create", "ci", *(["--data", str(own)] if told_by == "option" else [])]) == exits.PASSED
+    assert str(own) in capsys.readouterr().err
+    monkeypatch.chdir("/")
+    monkeypatch.delenv("STREAMLINE_DATA_DIR", raising=False)
     assert run(["keys", "list", "--json"]) == exits.PASSED
-    assert [key["name"] for key in json.loads(capsys.readouterr().out)] == ["Ada"]
+    assert [key["name"] for key in json.loads(capsys.readouterr().out)] == ["Ada"], "and not the other service"
 
 
 def test_an_address_without_a_key_is_not_asked_for_keys(

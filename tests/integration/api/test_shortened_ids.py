@@ -71,12 +71,15 @@ def test_every_command_takes_the_beginning_of_an_id_and_refuses_one_that_several
     assert OTHER not in said
     assert run([*command, "beef"]) == exits.BAD_USAGE
     assert "'beef'; `streamline status` lists" in capsys.readouterr().err
+    assert run([*command, "fff"]) == exits.BAD_USAGE, "although only one begins so"
+    assert "too little of a job's id" in capsys.readouterr().err
     assert [path for path in asked if "id_prefix" not in path] == [], "nothing is done to any job"
 
 
 def test_a_whole_id_costs_no_extra_request(asked: list[str]) -> None:
     assert run(["cancel", OTHER]) == exits.PASSED
-    assert asked == [f"/v1/jobs/{OTHER}/cancel"]
+    assert run(["status", f" {OTHER.upper()} "]) == exits.PASSED
+    assert asked[:2] == [f"/v1/jobs/{OTHER}/cancel", f"/v1/jobs/{OTHER}"]
 
 
 def test_jobs_are_compared_by_the_beginnings_that_the_comparison_itself_prints(

@@ -90,6 +90,9 @@ def test_lists_and_pages_show_the_jobs_that_the_key_may_know_of(keyed: Keyed, jo
     assert listed & set(jobs.values()) == expected
     by_model = keyed.ask(who, "/v1/jobs", params={"model": PRIVATE}).json()["items"]
     assert [job["id"] for job in by_model] == ([jobs["model"]] if who in CLOSE else [])
+    for kind, job_id in jobs.items():
+        by_id = keyed.ask(who, "/v1/jobs", params={"id_prefix": job_id[:12]}).json()["items"]
+        assert [job["id"] for job in by_id] == ([job_id] if job_id in expected else []), kind
     for page in ("/", "/compare"):
         text = keyed.ask(who, page).text
         assert (PRIVATE in text) == (who in CLOSE)

@@ -124,6 +124,27 @@ def test_who_waits_for_a_job_is_not_sent_away_by_a_failure_in_between(use: Use) 
 
 
 @both
+def test_what_needs_a_person_first_is_told_at_once_but_to_who_waits(use: Use) -> None:
+    body = json.dumps({"code": "database_behind", "detail": "Run `streamline migrate`."}).encode()
+    behind = (503, {"Content-Type": "application/problem+json"}, body)
+    script = Script(behind)
+    with served(script) as url, pytest.raises(ProblemError, match="streamline migrate"):
+        use(url, "job", "j")
+    assert len(script.requests) == 1
+    script = Script(OK, behind, (200, {"ETag": '"2"'}, json.dumps({"id": "j", "state": "succeeded"}).encode()))
+    with served(script) as url:
+        assert use(url, "wait", "j")["state"] == "succeeded"
+
+
+@both
+def test_the_address_that_is_shown_has_no_password(use: Use) -> None:
+    with reserved_port() as (_, url), pytest.raises(UnreachableError) as told:
+        use(url.replace("://", "://bob:secret@"), "job", "j")
+    assert url in str(told.value)
+    assert "secret" not in str(told.value)
+
+
+@both
 def test_a_submission_whose_answer_is_lost_is_sent_again_with_the_same_key(use: Use) -> None:
     still_at_work = json.dumps({"code": "idempotency_key_in_flight"}).encode()
     script = Script(HANG_UP, (409, {"Retry-After": "1"}, still_at_work), (503, {}, b""), OK)

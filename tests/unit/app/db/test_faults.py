@@ -5,7 +5,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
-from app.db.faults import lacks_a_table, no_answer
+from app.db.faults import lacks_what_is_named, no_answer
 
 
 @pytest.mark.postgres
@@ -42,4 +42,4 @@ def test_a_missing_table_or_column_is_told_from_other_refusals(
 ) -> None:
     with sessions() as session, pytest.raises(DBAPIError) as refused:
         session.execute(text(statement))
-    assert lacks_a_table(refused.value) is lacking
+    assert lacks_what_is_named(refused.value) is lacking

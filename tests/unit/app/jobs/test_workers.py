@@ -25,11 +25,11 @@ def test_workers_are_counted_by_memory_until_they_leave_or_fall_silent(sessions:
         session.execute(update(WorkerRow).where(WorkerRow.name == "e").values(seen_at=db_now(-61)))
         assert workers.there(session) == [Workers(None, 1), Workers(80, 1), Workers(24, 1)]
         known = {each.memory_bytes: each for each in workers.known(session)}
-        assert {memory: each.count for memory, each in known.items()} == {None: 1, 80: 1, 24: 1}
+        assert {memory: each.there for memory, each in known.items()} == {None: 1, 80: 1, 24: 1}
         assert known[24].seen_at > known[80].seen_at - timedelta(seconds=60), "of those of 24, when the last was seen"
         session.execute(update(WorkerRow).where(WorkerRow.memory_bytes == 24).values(seen_at=db_now(-61)))
         silent = {each.memory_bytes: each for each in workers.known(session)}[24]
-        assert (silent.count, silent.seen_at < known[24].seen_at) == (0, True), "who has gone silent is known for a day"
+        assert (silent.there, silent.seen_at < known[24].seen_at) == (0, True), "who has gone silent is known for a day"
     with sessions.begin() as session:
         session.execute(update(WorkerRow).where(WorkerRow.name == "e").values(seen_at=db_now(-90_000)))
         workers.seen(session, "new", 8)
