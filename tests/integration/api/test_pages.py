@@ -86,7 +86,7 @@ def test_asking_again_for_an_unchanged_list_costs_no_list(service: Service) -> N
 
 def got_within(seconds: float, service: Service, address: str) -> httpx.Response:
     """The page, which takes no longer where nobody else has the processor meanwhile: the quickest of several times."""
-    took = []
+    took: list[float] = []
     while not took or (min(took) >= seconds and len(took) < 20):
         began = time.perf_counter()
         page = service.http.get(address, headers=PAGE)
