@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 from functools import partial
-from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -16,6 +15,15 @@ from worker.pulse import Pulse
 
 LIMIT = 1.0
 UP = "import sys, subprocess; print('up', flush=True); "
+
+
+class Clock:
+    """Stands where it is put."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
 
 
 @pytest.mark.parametrize(
@@ -31,8 +39,7 @@ def test_only_a_process_that_neither_speaks_nor_computes_has_stopped(
     program: str, hangs: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The clock stands still while a process that computes has not got a processor.
-    clock = SimpleNamespace(now=0.0)
-    clock.monotonic = lambda: clock.now
+    clock = Clock()
     monkeypatch.setattr(module, "time", clock)
     command = [sys.executable, "-c", UP + program]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True) as process:
