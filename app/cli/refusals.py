@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import typer
 
 from app.cli import exits
-from app.cli.exits import NotAllowedError, UsageError
+from app.cli.exits import BrokenOffError, NotAllowedError, UsageError
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,8 @@ def refusal_of(error: Exception) -> Refusal | None:
             return Refusal("bad_usage", str(error), exits.BAD_USAGE)
         case NotAllowedError():
             return Refusal("not_allowed", str(error), exits.NOT_ALLOWED)
+        case BrokenOffError():
+            return Refusal("unreachable", str(error), exits.BAD_USAGE)
         case OSError():
             return Refusal("bad_usage", exits.sentence_of(error), exits.BAD_USAGE)
     return _of_the_service(error)
