@@ -63,5 +63,5 @@ def run(arguments: list[str]) -> int:
 
 def _sentence(error: typer.TyperException) -> str:
     """What typer would print, on one line; the help of a group without a command stays as it is."""
-    said = error.format_message()
+    said = error.format_message().replace(": Value error, ", ": ")  # the words of a library below it
     return said if said.startswith("Usage:") else " ".join(said.split())
