@@ -60,7 +60,7 @@ def main() -> int:
         }
         job = service.submit(request)
         console.print(f"POST {url}/v1/jobs -> 202, job {job['id']}")
-        status = follow(service, job["id"], timeout=None, outcome=Outcome())
+        status = follow(service, job, timeout=None, outcome=Outcome())
         job = service.job(job["id"])
         if job["state"] != "succeeded":
             return status or exits.FAILED_OR_GATE_MISSED

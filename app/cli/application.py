@@ -1,12 +1,12 @@
-"""The command line: its parts put together, and what each failure means for the exit code."""
+"""The command line: its parts put together, and its failures told in one sentence each."""
 
-import os
 from typing import Annotated
 
 import typer
 
 from app.cli import exits, job_commands, keys, model_commands, service_commands, webhooks
-from app.cli.exits import NotAllowedError, UsageError
+from app.cli.exits import UsageError
+from app.cli.refusals import say
 
 application = typer.Typer(
     name="streamline",
@@ -55,45 +55,13 @@ def run(arguments: list[str]) -> int:
     except typer.Abort:
         return exits.INTERRUPTED
     except typer.TyperException as error:
-        return _say(_sentence(error), exits.BAD_USAGE)
-    except UsageError as error:
-        return _say(str(error), exits.BAD_USAGE)
-    except NotAllowedError as error:
-        return _say(str(error), exits.NOT_ALLOWED)
-    except OSError as error:
-        return _say(exits.sentence_of(error), exits.BAD_USAGE)
+        return say(UsageError(_sentence(error)))
     except Exception as error:
-        return _known_failure(error)
+        return say(error)
     return outcome if isinstance(outcome, int) else exits.PASSED
 
 
 def _sentence(error: typer.TyperException) -> str:
     """What typer would print, on one line; the help of a group without a command stays as it is."""
-    said = error.format_message()
+    said = error.format_message().replace(": Value error, ", ": ")  # the words of a library below it
     return said if said.startswith("Usage:") else " ".join(said.split())
-
-
-def _known_failure(error: Exception) -> int:
-    from sqlalchemy.exc import OperationalError
-
-    from app.client import ProblemError, UnreachableError
-    from app.db.faults import no_answer
-    from app.settings import SettingsError
-    from app.storage.blobs import StorageError
-
-    match error:
-        case ProblemError(status=401):
-            what_to_do = "Look at" if os.environ.get("STREAMLINE_API_KEY", "").strip() else "Set"
-            return _say(f"{error} {what_to_do} STREAMLINE_API_KEY.", exits.NOT_ALLOWED)
-        case ProblemError(status=403):
-            return _say(str(error), exits.NOT_ALLOWED)
-        case ProblemError() | UnreachableError() | SettingsError() | StorageError():
-            return _say(str(error), exits.BAD_USAGE)
-        case OperationalError():
-            return _say(no_answer(error), exits.BAD_USAGE)
-    raise error
-
-
-def _say(sentence: str, code: int) -> int:
-    typer.echo(f"streamline: {sentence}", err=True)
-    return code

@@ -1,17 +1,19 @@
 """Downloading a checkpoint with nothing but HTTP: for machines without the Hugging Face client."""
 
-import glob
-import hashlib
 from pathlib import Path
 from urllib.parse import quote
 
 import httpx
+from rich.console import Console
 
-from app.cli.exits import NotAllowedError, UsageError
+from app.cli.exits import BrokenOffError, NotAllowedError, UsageError
 from app.cli.hub_address import HubAddress
+from app.cli.transfer import RemoteFile, fetch
+from app.cli.transfer_display import Display, transfer_display
 from app.client import UnreachableError
-
-_CHUNK_BYTES = 1 << 20
+from app.client.retries import reason_of
+from app.hub.errors import BadName
+from app.hub.names import check_repo_name
 
 
 def download_repo(hub: HubAddress, repo: str, directory: Path) -> list[str]:
@@ -20,23 +22,50 @@ def download_repo(hub: HubAddress, repo: str, directory: Path) -> list[str]:
     Raises:
         UsageError: no such repo or revision, or a file that arrived damaged.
         NotAllowedError: the key is missing, not valid, or may not read the files.
-        UnreachableError: no hub answers, or it hung up; the next call goes on from there.
+        UnreachableError: no hub answers.
+        BrokenOffError: it hung up; the next call goes on from there.
     """
     name, _, revision = repo.partition("@")
     try:
-        with httpx.Client(**hub.connection, follow_redirects=True) as http:  # other hubs send files from elsewhere
-            return _fetch_all(hub, http, name, revision or "main", directory)
+        check_repo_name(name)
+    except BadName as error:
+        raise UsageError(str(error)) from None
+    try:
+        # Other hubs send files from elsewhere.
+        with (
+            httpx.Client(**hub.connection, follow_redirects=True) as http,
+            transfer_display(Console(stderr=True)) as display,
+        ):
+            return _fetch_all(hub, http, name, revision or "main", directory, display)
     except httpx.HTTPStatusError as error:
-        told = error.response.headers.get("X-Error-Message", f"it answered {error.response.status_code}")
-        said = f"{hub.url} does not give {error.request.url.path}: {told.rstrip('.')}."
+        said = f"{hub.url} does not give {error.request.url.path}: {_told(error.response)}."
         if error.response.status_code in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}:
             raise NotAllowedError(said) from None
         raise UsageError(said) from None
-    except httpx.TransportError:
-        raise UnreachableError(hub.url) from None
+    except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+        raise UnreachableError(hub.url, reason_of(error)) from None
+    except httpx.TransportError as error:
+        if reason := reason_of(error):
+            raise UnreachableError(hub.url, reason) from None
+        raise BrokenOffError(
+            f"{hub.url} hung up before it had said which files there are; run the same command again."
+        ) from None
 
 
-def _fetch_all(hub: HubAddress, http: httpx.Client, name: str, revision: str, directory: Path) -> list[str]:
+def _told(answer: httpx.Response) -> str:
+    """The hub's own words, without the full stop."""
+    said = answer.headers.get("X-Error-Message")
+    if not said:
+        try:
+            said = answer.json()["error"]
+        except (ValueError, TypeError, KeyError, httpx.ResponseNotRead):
+            said = f"it answered {answer.status_code}"
+    return str(said).rstrip(".")
+
+
+def _fetch_all(
+    hub: HubAddress, http: httpx.Client, name: str, revision: str, directory: Path, display: Display
+) -> list[str]:
     answer = http.get(f"/api/models/{name}/revision/{quote(revision, safe='')}", params={"blobs": "true"})
     if answer.status_code == httpx.codes.UNAUTHORIZED:
         said = (
@@ -46,42 +75,16 @@ def _fetch_all(hub: HubAddress, http: httpx.Client, name: str, revision: str, di
         )
         raise NotAllowedError(said)
     if answer.status_code == httpx.codes.NOT_FOUND:
-        raise UsageError(
-            f"The hub at {hub.url} has no {name} at {revision} (or you may not read it); another hub is asked where "
-            "STREAMLINE_URL names it."
-        )
+        known = answer.headers.get("X-Error-Code") == "RevisionNotFound"
+        elsewhere = "" if known else " Another hub is asked where STREAMLINE_URL names it."
+        raise UsageError(f"The hub at {hub.url} says: {_told(answer)}.{elsewhere}")
     info = answer.raise_for_status().json()
     names = [file["rfilename"] for file in info["siblings"]]
     for path in names:
         if not (directory / path).resolve().is_relative_to(directory.resolve()):
             raise UsageError(f"The hub names a file outside the directory: {path!r}. Nothing was written.")
     for file in info["siblings"]:
-        path, digest = file["rfilename"], (file.get("lfs") or {}).get("sha256")
-        _fetch(http, f"/{name}/resolve/{info['sha']}/{path}", directory / path, digest)
+        path, sha256 = file["rfilename"], (file.get("lfs") or {}).get("sha256")
+        remote = RemoteFile(path, f"/{name}/resolve/{info['sha']}/{quote(path)}", file.get("size"), sha256)
+        fetch(http, remote, directory / path, display)
     return names
-
-
-def _fetch(http: httpx.Client, url: str, target: Path, digest: str | None) -> None:
-    if digest and target.is_file() and _sha256(target) == digest:
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # Named by its content: what another revision has left here is not gone on with.
-    staged = target.with_name(f"{target.name}.{digest[:12]}.part" if digest else f"{target.name}.part")
-    there = staged.stat().st_size if digest and staged.is_file() else 0
-    with http.stream("GET", url, headers={"Range": f"bytes={there}-"} if there else {}) as stream:
-        if stream.status_code != httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:  # else it is whole, or damaged
-            stream.raise_for_status()
-            with staged.open("ab" if stream.status_code == httpx.codes.PARTIAL_CONTENT else "wb") as out:
-                for chunk in stream.iter_bytes(_CHUNK_BYTES):
-                    out.write(chunk)
-    if digest and _sha256(staged) != digest:
-        staged.unlink()
-        raise UsageError(f"{target.name} arrived damaged; run the same command again.")
-    staged.replace(target)
-    for other in target.parent.glob(f"{glob.escape(target.name)}.{'[0-9a-f]' * 12}.part"):
-        other.unlink()  # begun of another revision
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -17,6 +17,10 @@ class NotAllowedError(Exception):
     """A key is missing, not valid, or may not do this; the message says which, and what to set."""
 
 
+class BrokenOffError(Exception):
+    """A transfer ended too early, again and again; the message says what is kept and how to go on."""
+
+
 def sentence_of(error: OSError) -> str:
     """What the system refused, without its number: the file and the reason."""
     return f"{error.filename}: {error.strerror}." if error.filename and error.strerror else str(error)

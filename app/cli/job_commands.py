@@ -1,6 +1,7 @@
 """The commands about jobs: submit, look, wait, cancel, compare."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -93,40 +94,39 @@ def submit(
     from app.cli.waiting import Outcome, follow
     from app.client import Streamline
 
-    request = build(
-        spec,
-        model=model,
-        target={"sparsity": sparsity, "layers": layers, "window": list(window) if window else None},
-        kind=kind,
-        selection={"windows": windows, "rounds": rounds, "mode": "iterative" if rounds else None},
-        calibration=calibration,
-        evaluate=evaluate,
-        tasks=task,
-        limit=limit,
-        stride=stride,
-        gates=gate,
-        output={"repo": output, "format": output_format},
-        labels=label,
-        seed=seed,
-    )
-    if when_moved and idempotency_key:
-        raise UsageError("--when-moved makes the key itself, of the model's commit; leave out --idempotency-key.")
-    key = idempotency_key or key_of_this_run(request)
     outcome = Outcome(as_json, summary, junit)
-    if wait:
-        outcome.prepare()
-    with Streamline(expected=when_moved or key is not None) as service:
-        service.on_silence = lambda sentence: typer.echo(sentence, err=True)
-        if when_moved:
-            request, key = pinned(service, request)
-        job = service.submit(request, idempotency_key=key)
-        if key and job["state"] in {"failed", "cancelled"}:
-            job = go_on(service, job["id"])
-        if wait:
-            if not as_json:
-                announce(service, job)
-            return follow(service, job["id"], timeout=timeout, outcome=outcome)
-        print_json(job) if as_json else announce(service, job)
+    with outcome.unless_refused("not submitted") if wait else nullcontext():
+        request = build(
+            spec,
+            model=model,
+            target={"sparsity": sparsity, "layers": layers, "window": list(window) if window else None},
+            kind=kind,
+            selection={"windows": windows, "rounds": rounds, "mode": "iterative" if rounds else None},
+            calibration=calibration,
+            evaluate=evaluate,
+            tasks=task,
+            limit=limit,
+            stride=stride,
+            gates=gate,
+            output={"repo": output, "format": output_format},
+            labels=label,
+            seed=seed,
+        )
+        if when_moved and idempotency_key:
+            raise UsageError("--when-moved makes the key itself, of the model's commit; leave out --idempotency-key.")
+        key = idempotency_key or key_of_this_run(request)
+        with Streamline(expected=when_moved or key is not None) as service:
+            service.on_silence = lambda sentence: typer.echo(sentence, err=True)
+            if when_moved:
+                request, key = pinned(service, request)
+            job = service.submit(request, idempotency_key=key)
+            if key and job["state"] in {"failed", "cancelled"}:
+                job = go_on(service, job["id"])
+            if wait:
+                if not as_json:
+                    announce(service, job)
+                return follow(service, job, timeout=timeout, outcome=outcome)
+            print_json(job) if as_json else announce(service, job)
     return exits.PASSED
 
 
@@ -176,8 +176,9 @@ def wait(
     from app.cli.waiting import Outcome, follow
     from app.client import Streamline
 
-    with Streamline() as service:
-        return follow(service, whole_id(service, job_id), timeout=timeout, outcome=Outcome(as_json, summary, junit))
+    outcome = Outcome(as_json, summary, junit)
+    with outcome.unless_refused("not waited for"), Streamline() as service:
+        return follow(service, {"id": whole_id(service, job_id)}, timeout=timeout, outcome=outcome)
 
 
 @commands.command()

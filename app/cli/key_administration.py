@@ -62,7 +62,20 @@ def is_over_http(data: Path | None) -> bool:
     HTTP, as the first key is made by the service's own machine.
     """
     here = data is not None or any(os.environ.get(name) for name in _OF_THE_SERVICE) or has_run_here()
-    return not here and all(os.environ.get(name, "").strip() for name in _OF_CLIENTS)
+    return not here and not _missing()
+
+
+def how_over_http() -> str:
+    """What has to be set for a service to be asked over HTTP; where one of two is, the other one."""
+    missing = _missing()
+    if len(missing) == len(_OF_CLIENTS):
+        return f"set {' and '.join(_OF_CLIENTS)} to ask one over HTTP"
+    there = " and ".join(name for name in _OF_CLIENTS if name not in missing)
+    return f"set {' and '.join(missing)}, which is missing beside {there}, to ask one over HTTP"
+
+
+def _missing() -> list[str]:
+    return [name for name in _OF_CLIENTS if not os.environ.get(name, "").strip()]
 
 
 def has_run_here() -> bool:

@@ -10,7 +10,7 @@ from app.auth import audit, keys
 from app.auth.keys import Limits
 from app.auth.scopes import Scope
 from app.cli.exits import UsageError
-from app.cli.key_administration import ListedKey, MadeKey
+from app.cli.key_administration import ListedKey, MadeKey, how_over_http
 from app.db.migrate import migrate
 from app.db.session import connect, session_factory
 from app.environment import make_data_dir
@@ -76,7 +76,7 @@ def service_database(data: Path | None, *, may_be_new: bool = False) -> Iterator
     if _is_new(settings) and not (may_be_new and "data_dir" in settings.model_fields_set):
         raise UsageError(
             f"No service has run with the directory {settings.data_dir.absolute()}; name the service's own with --data "
-            "or STREAMLINE_DATA_DIR, or set STREAMLINE_URL and STREAMLINE_API_KEY to ask one over HTTP."
+            f"or STREAMLINE_DATA_DIR, or {how_over_http()}."
         )
     make_data_dir(settings)
     migrate(settings.database)

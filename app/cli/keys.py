@@ -98,7 +98,7 @@ def revoke(
     bare = _bare(key_id)
     with administration(data) as keys:
         if not keys.revoke(bare):
-            raise UsageError(f"There is no key {key_id}; `streamline keys list` shows them.")
+            raise _unknown(key_id)
     typer.echo(json.dumps({"id": bare, "revoked": True}) if as_json else "Revoked.")
 
 
@@ -111,11 +111,14 @@ def audit(
 ) -> None:
     """Show who changed, or tried to change, what; the newest last. Only where the service runs."""
     from app.auth import audit as log
+    from app.auth.keys import scope_of
     from app.cli.key_database import service_database
 
     if is_over_http(data):  # another service's log, of some directory that is here, would only mislead
         raise UsageError("The audit log is read where the service runs: name its data directory with --data.")
     with service_database(data) as session:
+        if key_id is not None and scope_of(session, _bare(key_id)) is None:
+            raise _unknown(key_id)
         rows = [
             {"time": row.time.isoformat(timespec="seconds"), "key": row.key_id, "name": row.key_name}
             | {"action": row.action, "target": row.target, "status": row.status, "request_id": row.request_id}
@@ -130,6 +133,10 @@ def audit(
         who = f"hf_{row['key']}... {row['name']}" if row["key"] else row["name"] or "no key"
         request = f"  request {row['request_id']}" if row["request_id"] else ""
         typer.echo(f"{row['time']}  {row['status'] or '':<4} {row['action']:<12} {row['target']}  ({who}){request}")
+
+
+def _unknown(key_id: str) -> UsageError:
+    return UsageError(f"There is no key {key_id}; `streamline keys list` shows them.")
 
 
 def _bare(key_id: str) -> str:

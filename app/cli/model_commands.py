@@ -38,12 +38,15 @@ def verify(
             help="Public key of the service that made the model [/v1/signing-key at STREAMLINE_URL or HF_ENDPOINT].",
         ),
     ] = None,
+    require_passed: Annotated[
+        bool, typer.Option("--require-passed", help="Exit 1 as well if the checkpoint has not passed its gates.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> int:
     """Check a downloaded model against its signed manifest; with `--key FILE` no network is needed. Exit 0 or 1."""
     from app.cli.verify import verify_directory
 
-    return verify_directory(directory, key, as_json=as_json)
+    return verify_directory(directory, key, require_passed=require_passed, as_json=as_json)
 
 
 @commands.command("import")

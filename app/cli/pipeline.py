@@ -82,6 +82,11 @@ def unfinished(job: Job, why: str, page: str) -> str:
     return "\n".join([*lines, f"Wait on with `streamline wait {job['id']}`.", "", *_link(job, page)])
 
 
+def refused(heading: str, why: str) -> str:
+    """What never came to a job that could be shown, as Markdown."""
+    return f"## {heading}\n\n{why}\n"
+
+
 def _link(job: Job, page: str) -> list[str]:
     return [f"[Job {job['id']}]({page})", ""]
 
@@ -96,17 +101,21 @@ def summary(job: Job, page: str) -> str:
     if job["gates"]:
         lines += ["| gate | limit | value | 95 % interval | |", "|---|---:|---:|---:|---|"]
         for gate in job["gates"]:
-            low_high = " to ".join(_number(end) for end in gate.get("interval") or ())
             word = "passed" if gate["passed"] else "**missed**"
-            cells = (_cell(gate["name"]), _number(gate["limit"]), _number(gate["value"]), low_high, word)
+            cells = (_cell(gate["name"]), _number(gate["limit"]), _number(gate["value"]), _between(gate), word)
             lines.append(f"| {' | '.join(cells)} |")
         lines.append("")
     if job["result"]:
-        lines += _result(job["result"])
+        lines += _result(job["result"], "; `main` was not moved" if job["verdict"] == "fail" else "")
     return "\n".join([*lines, *_link(job, page)])
 
 
-def _result(result: Mapping[str, Any]) -> list[str]:
+def _between(gate: Mapping[str, Any]) -> str:
+    """The interval of the gate's value; empty where it has none."""
+    return " to ".join(_number(end) for end in gate.get("interval") or ())
+
+
+def _result(result: Mapping[str, Any], kept: str) -> list[str]:
     metrics = result["metrics"]
     lines = ["| | dense | cut | pruned |", "|---|---:|---:|---:|"]
     parameters, perplexity = metrics["parameters"], metrics["perplexity"]
@@ -128,7 +137,7 @@ def _result(result: Mapping[str, Any]) -> list[str]:
         *lines,
         "",
         f"{metrics['sparsity']:.1%} smaller, without {len(removed)} layers ({_ranges(removed)}). "
-        f"Checkpoint: `{result['repo']}` at `{result['revision']}`",
+        f"Checkpoint: `{result['repo']}` at `{result['revision']}`{kept}",
         "",
     ]
 
@@ -169,7 +178,9 @@ def write_junit(job: Job, file: Path) -> None:
     for gate in cases:
         case = ElementTree.SubElement(suite, "testcase", classname="streamline.gates", name=str(gate["name"]))
         if not gate["passed"]:
-            message = f"value {_number(gate['value'])}, limit {_number(gate['limit'])}"
+            between = _between(gate)
+            spread = f", 95 % interval {between}" if between else ""
+            message = f"value {_number(gate['value'])}, limit {_number(gate['limit'])}{spread}"
             ElementTree.SubElement(case, "failure", type="gate_missed", message=message)
     if not cases:
         case = _case_of_the_job(suite)
@@ -200,3 +211,5 @@ def _write(suite: ElementTree.Element, file: Path) -> None:
     suite.set("errors", str(len(suite.findall("testcase/error"))))
     ElementTree.indent(suite)
     ElementTree.ElementTree(suite).write(file, encoding="utf-8", xml_declaration=True)
+    with file.open("a", encoding="utf-8") as out:
+        out.write("\n")

@@ -22,8 +22,8 @@ _GATES = {
 }
 
 
-def verify_directory(directory: Path, key: str | None, *, as_json: bool) -> int:
-    """Check a directory and say what is wrong.
+def verify_directory(directory: Path, key: str | None, *, require_passed: bool, as_json: bool) -> int:
+    """Check a directory and say what is wrong; with `require_passed`, a checkpoint that missed its gates is wrong too.
 
     Raises:
         UsageError: no such directory, or no key there.
@@ -35,6 +35,10 @@ def verify_directory(directory: Path, key: str | None, *, as_json: bool) -> int:
         typer.echo(json.dumps(asdict(found) | {"passed": found.passed}, indent=2))
     else:
         _show(found, directory)
+    if found.passed and require_passed and found.verdict != "pass":
+        why = "it missed its gates" if found.verdict == "fail" else "its manifest does not say whether it did"
+        typer.echo(f"A checkpoint that has passed its gates is required: {why}.", err=True)
+        return exits.FAILED_OR_GATE_MISSED
     return exits.PASSED if found.passed else exits.FAILED_OR_GATE_MISSED
 
 
@@ -68,4 +72,5 @@ def _show(found: Verification, directory: Path) -> None:
         if found.verdict is not None:
             typer.echo(_GATES.get(found.verdict, f"Its gates said {found.verdict[:20]!r}."))
     else:
-        typer.echo(f"{directory} is NOT as it was published ({len(found.flaws)} differences).")
+        count = len(found.flaws)
+        typer.echo(f"{directory} is NOT as it was published ({count} {'difference' if count == 1 else 'differences'}).")

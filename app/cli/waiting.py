@@ -14,7 +14,8 @@ from app.cli import exits
 from app.cli.following import Follower, display
 from app.cli.jobs import show_job
 from app.cli.options import print_json
-from app.cli.pipeline import page_of, summary, unfinished, write_junit, write_summary, write_unknown_junit
+from app.cli.pipeline import page_of, refused, summary, unfinished, write_junit, write_summary, write_unknown_junit
+from app.cli.refusals import refusal_of, say
 from app.client import Job, ProblemError, Streamline, UnreachableError, WaitTimeoutError
 
 _EXIT_OF_STATE = {"failed": exits.FAILED_OR_GATE_MISSED, "cancelled": exits.CANCELLED}
@@ -52,6 +53,26 @@ class Outcome:
                 "streamline", "unknown", "The step ended before the job did; its log says why.", self.junit
             )
 
+    @contextmanager
+    def unless_refused(self, heading: str) -> Iterator[None]:
+        """Prepare the files; where what is done meanwhile is refused, they say why under this heading.
+
+        Raises:
+            OSError: as `prepare`.
+        """
+        self.prepare()
+        try:
+            yield
+        except Exception as error:
+            refusal = refusal_of(error)
+            if refusal is not None:
+                self._write(
+                    refused(heading, refusal.sentence),
+                    lambda file: write_unknown_junit("streamline", refusal.code, refusal.sentence, file),
+                    Console(stderr=True),
+                )
+            raise
+
     def tell(self, job: Job, page: str, console: Console) -> None:
         """Print how the job ended, and write what a pipeline wants of it."""
         if self.as_json:
@@ -78,13 +99,19 @@ class Outcome:
             hint(console, f"The outcome could not be written: {exits.sentence_of(error)}")
 
 
-def follow(service: Streamline, job_id: str, *, timeout: float | None, outcome: Outcome) -> int:
-    """Show a job's progress until it is final; the exit code. Ctrl-C and SIGTERM end the waiting and cancel nothing."""
+def follow(service: Streamline, known: Job, *, timeout: float | None, outcome: Outcome) -> int:
+    """Show a job's progress until it is final; the exit code. Ctrl-C and SIGTERM end the waiting and cancel nothing.
+
+    `known` is the job, or its "id" alone; whatever else it holds is told where the service cannot be asked any more.
+
+    Raises:
+        ProblemError: there may be no such job, or the caller may not know of it.
+        UnreachableError: nothing was ever heard of the job.
+    """
     console = Console(stderr=True)
     service.on_silence = lambda sentence: hint(console, sentence)
-    outcome.prepare()
+    job, job_id = known, known["id"]
     page = page_of(service, job_id)
-    job: Job = {"id": job_id}
     try:
         with _sigterm_as_ctrl_c(), display(console) as shown:
             follower = Follower(service, job_id, shown)
@@ -97,10 +124,11 @@ def follow(service: Streamline, job_id: str, *, timeout: float | None, outcome: 
         why = f"Not finished after {timeout:g} s; the job goes on."
         outcome.tell_unfinished(job, "timed_out", why, page, console)
         return exits.TIMED_OUT
-    except (UnreachableError, ProblemError):
-        if "state" in job:  # else there may be no such job
-            outcome.tell_unfinished(job, "unreachable", "The waiting broke off; the job goes on.", page, console)
-        raise
+    except (UnreachableError, ProblemError) as error:
+        if "state" not in job:
+            raise
+        outcome.tell_unfinished(job, "unreachable", "The waiting broke off; the job goes on.", page, console)
+        return say(error)
     outcome.tell(job, page, console)
     return exit_code(job)
 

@@ -1,6 +1,8 @@
 """`streamline webhooks`: addresses that are told how jobs end, and what they were sent."""
 
-from typing import Annotated, Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -9,9 +11,31 @@ from app.cli.exits import UsageError
 from app.cli.job_ids import whole_id
 from app.cli.options import JsonOption, print_json
 
+if TYPE_CHECKING:
+    from app.client import Streamline
+
 commands = typer.Typer(help="Addresses that are told how jobs end (Standard Webhooks).", no_args_is_help=True)
 
 WebhookArgument = Annotated[str, typer.Argument(metavar="ID", help="As `webhooks list` shows it.")]
+
+_LISTED_BY = {
+    "webhook_not_found": "There is no webhook {}; `streamline webhooks list` shows those that are.",
+    "delivery_not_found": "There is no such delivery; `streamline webhooks deliveries {}` shows those that are.",
+}
+
+
+@contextmanager
+def _asked_about(webhook_id: str) -> "Iterator[Streamline]":
+    """The service; of what it does not know, the commands that list it are named, where it names routes."""
+    from app.client import ProblemError, Streamline
+
+    with Streamline() as service:
+        try:
+            yield service
+        except ProblemError as error:
+            if error.code not in _LISTED_BY:
+                raise
+            raise UsageError(_LISTED_BY[error.code].format(webhook_id)) from None
 
 
 @commands.command()
@@ -69,9 +93,7 @@ def list_(as_json: JsonOption = False) -> int:
 @commands.command()
 def remove(webhook_id: WebhookArgument, as_json: JsonOption = False) -> int:
     """Remove a webhook; what still waits for it is not sent."""
-    from app.client import Streamline
-
-    with Streamline() as service:
+    with _asked_about(webhook_id) as service:
         service.remove_webhook(webhook_id)
     print_json({"id": webhook_id, "removed": True}) if as_json else typer.echo("Removed.")
     return exits.PASSED
@@ -80,9 +102,7 @@ def remove(webhook_id: WebhookArgument, as_json: JsonOption = False) -> int:
 @commands.command()
 def enable(webhook_id: WebhookArgument, as_json: JsonOption = False) -> int:
     """Tell a webhook that was disabled (it had answered 410, or failed for days) what happens from now on."""
-    from app.client import Streamline
-
-    with Streamline() as service:
+    with _asked_about(webhook_id) as service:
         webhook = service.enable_webhook(webhook_id)
     print_json(webhook) if as_json else typer.echo("Enabled.")
     return exits.PASSED
@@ -91,9 +111,7 @@ def enable(webhook_id: WebhookArgument, as_json: JsonOption = False) -> int:
 @commands.command()
 def rotate(webhook_id: WebhookArgument, as_json: JsonOption = False) -> int:
     """Give a webhook another secret and print it, this once; for a day the old one signs too."""
-    from app.client import Streamline
-
-    with Streamline() as service:
+    with _asked_about(webhook_id) as service:
         webhook = service.rotate_webhook(webhook_id)
     if as_json:
         print_json(webhook)
@@ -111,9 +129,7 @@ def deliveries(
     as_json: JsonOption = False,
 ) -> int:
     """Show what a webhook was sent and is to be sent; the newest first."""
-    from app.client import Streamline
-
-    with Streamline() as service:
+    with _asked_about(webhook_id) as service:
         page = service.deliveries(webhook_id, state=state, limit=limit)
     if as_json:
         print_json(page)
@@ -129,9 +145,7 @@ def redeliver(
     as_json: JsonOption = False,
 ) -> int:
     """Send a message again, now, whatever came of it before."""
-    from app.client import Streamline
-
-    with Streamline() as service:
+    with _asked_about(webhook_id) as service:
         delivery = service.redeliver(webhook_id, delivery_id)
     print_json(delivery) if as_json else typer.echo(f"{delivery_id} is sent again.")
     return exits.PASSED

@@ -23,6 +23,7 @@ url=${url%/v1}
 run=${STREAMLINE_RUN:-$(cat /proc/sys/kernel/random/uuid)}
 key=$(printf '%s' "$run" | cat - "$request" | sha256sum | cut -c1-40)
 end=$((SECONDS + seconds))
+id=
 rm -f streamline-job.json streamline-report.html
 
 # A header file keeps the key out of the process list.
@@ -33,10 +34,25 @@ trap 'rm -f "$headers" "$answer"' EXIT
 
 # One request; a service that restarts is asked again for two minutes, a connection that hangs is given up.
 ask() {
-    : > "$answer"
-    status=$(curl --silent --show-error --connect-timeout 5 --max-time 90 \
-        --retry 24 --retry-delay 5 --retry-all-errors --retry-max-time 120 \
-        --header "@$headers" --output "$answer" --write-out '%{http_code}' "$@") || true
+    local left give_up=$((SECONDS + 120)) errors=--show-error
+    [ $give_up -lt $end ] || give_up=$end
+    while true; do
+        : > "$answer"
+        status=$(curl --silent $errors --connect-timeout 5 --max-time 90 \
+            --header "@$headers" --output "$answer" --write-out '%{http_code}' "$@") || true
+        left=$((give_up - SECONDS))
+        if [ $left -le 0 ] || ! passing; then return; fi
+        [ $errors = --no-show-error ] || echo "$url does not answer or is busy; asking again for $left s." >&2
+        errors=--no-show-error
+        sleep $((left < 5 ? left : 5))
+    done
+}
+# Whether another try may end otherwise. A database that is behind takes a person: only a job that is there waits for it.
+passing() {
+    case $status in
+        000 | "" | 408 | 429 | 5??) [ -n "$id" ] || [ "$(jq -r '.code?' "$answer" 2>/dev/null)" != database_behind ] ;;
+        *) false ;;
+    esac
 }
 detail() {
     local said
@@ -65,6 +81,7 @@ done
 need_job
 id=$(jq -r .id "$answer")
 page=$url/jobs/$id
+late() { fail 3 "Not finished after $seconds s; the job goes on: $page"; }
 trap 'fail 130 "Stopped waiting; the job goes on: $page"' INT TERM
 case $(jq -r .state "$answer") in
     failed | cancelled) # goes on from its last finished stage; 409: a first try whose answer was lost has done it
@@ -84,8 +101,9 @@ while true; do
     said=$now
     case $state in succeeded | failed | cancelled) break ;; esac
     left=$((end - SECONDS))
-    [ "$left" -gt 0 ] || fail 3 "Not finished after $seconds s; the job goes on: $page"
+    [ $left -gt 0 ] || late
     ask "$url/v1/jobs/$id?wait=$((left < 20 ? left : 20))"
+    if [ $SECONDS -ge $end ] && passing; then late; fi
     need_job
 done
 

@@ -3,13 +3,13 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from xml.etree import ElementTree
 
 import pytest
@@ -209,16 +209,71 @@ def test_the_script_explains_itself_and_says_when_no_service_answers(
     pipeline = Shell(tmp_path, service, REQUEST)
     assert pipeline.bash(f"{RECIPES}/shell/streamline.sh --help") == 0
     assert "Exit codes: 0 passed" in capfd.readouterr().out
-    impatient = tmp_path / "bin/curl"
-    impatient.parent.mkdir()
-    impatient.write_text(f'#!/bin/sh\nexec {shutil.which("curl")} "$@" --retry 0\n')
-    impatient.chmod(0o755)
     (tmp_path / "streamline-report.html").write_text("of an earlier run")
-    path = f"{impatient.parent}:{pipeline.environment['PATH']}"
-    script = f"{RECIPES}/shell/streamline.sh request.json"
-    assert pipeline.bash(script, STREAMLINE_URL="http://127.0.0.1:9/", PATH=path) == 64
-    assert "No service answers at http://127.0.0.1:9." in capfd.readouterr().err
+    script = f"{RECIPES}/shell/streamline.sh request.json 1"
+    assert pipeline.bash(script, STREAMLINE_URL="http://127.0.0.1:9/") == 64
+    said = capfd.readouterr().err
+    assert "No service answers at http://127.0.0.1:9." in said
+    assert said.count("asking again for 1 s.") == 1, "no longer than it may take"
     assert not (tmp_path / "streamline-report.html").exists()
+
+
+class _Out(BaseHTTPRequestHandler):
+    """A service that is of no use at present: behind its database until it has a job, then busy for good."""
+
+    requests: ClassVar[list[str]] = []
+
+    def _answer(self, status: int, body: dict[str, Any]) -> None:
+        self.requests.append(self.command)
+        text = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def do_POST(self) -> None:
+        if "Busy" in self.headers.get("Authorization", ""):
+            self._answer(202, {"id": "j1", "state": "queued", "progress": 0})
+        else:
+            self._answer(503, {"code": "database_behind", "detail": "Run `streamline migrate`."})
+
+    def do_GET(self) -> None:
+        self._answer(503, {"code": "database_behind", "detail": "Run `streamline migrate`."})
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def out() -> Iterator[str]:
+    """Address of a service whose database is behind."""
+    _Out.requests.clear()
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Out) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_database_that_is_behind_ends_the_script_at_once(
+    service: ServiceProcesses, out: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pipeline = Shell(tmp_path, service, REQUEST)
+    assert pipeline.bash(f"{RECIPES}/shell/streamline.sh request.json", STREAMLINE_URL=out) == 64
+    assert capfd.readouterr().err == "Run `streamline migrate`.\n"
+    assert _Out.requests == ["POST"], "it takes a person: asking again is of no use"
+
+
+def test_a_job_that_is_there_is_asked_for_until_the_time_is_up_and_its_end_is_left_open(
+    service: ServiceProcesses, out: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pipeline = Shell(tmp_path, service, REQUEST)
+    script = f"{RECIPES}/shell/streamline.sh request.json 3"
+    assert pipeline.bash(script, STREAMLINE_URL=out, STREAMLINE_API_KEY="Busy") == 3
+    said = capfd.readouterr().err
+    assert said.count("asking again for") == 1
+    assert f"Not finished after 3 s; the job goes on: {out}/jobs/j1" in said
 
 
 @pytest.mark.parametrize("ending", ["/", "//", "/v1", "/v1/"])

@@ -90,12 +90,41 @@ def test_who_names_a_data_directory_or_is_where_a_service_has_run_means_that_one
     assert [key["name"] for key in json.loads(capsys.readouterr().out)] == ["Ada"], "and not the other service"
 
 
-def test_an_address_without_a_key_is_not_asked_for_keys(
-    admin: tuple[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("missing", "there"), [("STREAMLINE_API_KEY", "STREAMLINE_URL"), ("STREAMLINE_URL", "STREAMLINE_API_KEY")]
+)
+def test_an_address_without_a_key_and_a_key_without_an_address_are_told_what_is_missing(
+    missing: str,
+    there: str,
+    admin: tuple[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.delenv("STREAMLINE_API_KEY")
+    monkeypatch.delenv(missing)
     assert run(["keys", "list"]) == exits.BAD_USAGE
-    assert "STREAMLINE_URL and STREAMLINE_API_KEY" in capsys.readouterr().err
+    assert f"or set {missing}, which is missing beside {there}, to ask one over HTTP." in capsys.readouterr().err
+    monkeypatch.delenv(there)
+    assert run(["keys", "list"]) == exits.BAD_USAGE
+    assert "or set STREAMLINE_URL and STREAMLINE_API_KEY to ask one over HTTP." in capsys.readouterr().err
+
+
+def test_a_key_that_is_not_there_is_told_where_the_service_runs_too(
+    running_service: Service,
+    admin: tuple[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("STREAMLINE_DATABASE_URL", running_service.parts.settings.database)
+    for command in (["audit", "--key", "absent"], ["revoke", "absent"]):
+        assert run(["keys", *command]) == exits.BAD_USAGE
+        assert "There is no key absent; `streamline keys list` shows them." in capsys.readouterr().err
+    assert run(["keys", "audit", "--key", f"hf_{admin[0]}..."]) == exits.PASSED
+
+
+def test_a_scope_that_is_mistyped_is_told_which_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["keys", "create", "ci", "--scope", "amdin"]) == exits.BAD_USAGE
+    said = "streamline: Invalid value for '--scope': 'amdin' is not one of 'read', 'submit', 'admin'.\n"
+    assert capsys.readouterr().err == said
 
 
 def test_what_cannot_be_done_over_http_is_said(

@@ -484,6 +484,20 @@ def test_the_command_does_all_of_it(
     said("add", receiver.url, "--visible", "--job", "x", code=64)
 
 
+def test_the_command_names_commands_where_the_service_names_routes(
+    service: Service, receiver: Receiver, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("STREAMLINE_URL", service.url)
+    webhook_id = add(service, receiver)["id"]
+    capsys.readouterr()
+    for command in (["remove"], ["enable"], ["rotate"], ["deliveries"]):
+        assert run(["webhooks", *command, "absent"]) == 64
+        said = "streamline: There is no webhook absent; `streamline webhooks list` shows those that are.\n"
+        assert capsys.readouterr().err == said
+    assert run(["webhooks", "redeliver", webhook_id, "absent"]) == 64
+    assert f"`streamline webhooks deliveries {webhook_id}` shows those that are." in capsys.readouterr().err
+
+
 def test_waiting_messages_are_counted_for_prometheus(service: Service, receiver: Receiver) -> None:
     add(service, receiver)
     ended_job(service)

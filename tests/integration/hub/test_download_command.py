@@ -16,19 +16,40 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def test_a_download_that_broke_off_goes_on_when_the_command_runs_again(
+def test_a_download_that_breaks_off_goes_on_from_there_by_itself(
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STREAMLINE_URL", hub.url)
     hub.wire.transfers.clear()
     hub.wire.cut = ("big.bin", 13 << 20)
-    assert run(["download", "team/big", str(tmp_path)]) == exits.BAD_USAGE
     assert run(["download", "team/big", str(tmp_path)]) == exits.PASSED
     assert (tmp_path / "big.bin").read_bytes() == hub.big
     _, second = [transfer for transfer in hub.wire.transfers if transfer.path.endswith("big.bin")]
     assert second.status == 206
     assert second.sent < BIG_BYTES // 2 + (1 << 20)
     assert not list(tmp_path.glob("*.part"))
+
+
+@pytest.mark.parametrize(
+    ("repo", "said"),
+    [
+        ("team/nested@v9", "team/nested has no branch, tag or commit 'v9'"),
+        ("team/missed", "team/missed has nothing at `main`, where a job's model comes once it has passed"),
+    ],
+)
+def test_a_revision_that_is_not_there_is_told_in_the_hubs_words(
+    hub: Hub,
+    tmp_path: Path,
+    repo: str,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("STREAMLINE_URL", hub.url)
+    assert run(["download", repo, str(tmp_path)]) == exits.BAD_USAGE
+    told = capsys.readouterr().err
+    assert said in told
+    assert "Another hub" not in told
 
 
 def test_the_hub_is_that_of_the_machines_other_clients_where_nothing_else_is_said(
@@ -56,4 +77,6 @@ def test_a_wrong_key_is_told_from_a_model_that_is_not_there(
     assert said.count("STREAMLINE_API_KEY") == 1
     monkeypatch.setenv("STREAMLINE_API_KEY", keyed.keys["reader"])
     assert run(["download", "team/absent", str(tmp_path)]) == exits.BAD_USAGE
-    assert "has no team/absent at main" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "There is no repository 'team/absent' here" in said
+    assert "Another hub is asked where STREAMLINE_URL names it." in said

@@ -59,7 +59,8 @@ def test_the_summary_shows_verdict_gates_and_both_models() -> None:
     assert "| speed-up (median of paired rounds) |  |  | x1.29 (0.68 to 2.53) |" in text
     assert f"[Job j1]({PAGE})" in text
     assert "25.0% smaller, without 4 layers (3 to 5, 9)" in text
-    assert f"`team/llama-streamlined` at `{'a' * 40}`" in text
+    assert f"`team/llama-streamlined` at `{'a' * 40}`; `main` was not moved\n" in text
+    assert "was not moved" not in summary(job(verdict="pass", gates=[PASSED], result=RESULT), PAGE)
 
 
 def test_the_summary_of_a_failed_job_says_why() -> None:
@@ -78,12 +79,15 @@ def test_the_summary_goes_where_the_pipeline_says_and_adds_to_what_is_there(
 
 
 def test_each_gate_is_a_test_case_and_a_missed_one_a_failure(tmp_path: Path) -> None:
-    write_junit(job(verdict="fail", gates=[PASSED, MISSED], result=RESULT), tmp_path / "junit.xml")
+    uncertain = MISSED | {"name": "stability", "interval": [0.71, 0.84]}
+    write_junit(job(verdict="fail", gates=[PASSED, MISSED, uncertain], result=RESULT), tmp_path / "junit.xml")
+    assert (tmp_path / "junit.xml").read_text().endswith("</testsuite>\n")
     suite = ElementTree.parse(tmp_path / "junit.xml").getroot()
-    assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("2", "1", "0")
-    failure = suite.find("testcase[@name='speedup']/failure")
-    assert failure is not None
-    assert failure.get("message") == "value 1.4, limit 2"
+    assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("3", "2", "0")
+    assert [failure.get("message") for failure in suite.findall("testcase/failure")] == [
+        "value 1.4, limit 2",
+        "value 1.4, limit 2, 95 % interval 0.71 to 0.84",
+    ]
 
 
 @pytest.mark.parametrize("state", ["failed", "cancelled"])

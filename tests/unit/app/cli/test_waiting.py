@@ -94,13 +94,38 @@ def test_a_wait_that_times_out_leaves_results_that_say_so_in_the_place_of_an_ear
     assert f"[Job j1]({url}/jobs/j1)" in told
 
 
-@pytest.mark.parametrize("arguments", [["wait", "absent"], ["submit", "--model", "a/b", "--sparsity", "0.2", "--wait"]])
-@pytest.mark.usefixtures("url")
-def test_a_refusal_leaves_no_results_of_an_earlier_run(arguments: list[str], tmp_path: Path) -> None:
-    junit = tmp_path / "junit.xml"
+SUBMIT = ["submit", "--model", "a/b", "--sparsity", "0.2", "--wait"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "address", "kind", "code"),
+    [
+        (["wait", "absent"], "", "invalid_credentials", exits.NOT_ALLOWED),
+        (SUBMIT, "", "invalid_credentials", exits.NOT_ALLOWED),
+        ([*SUBMIT, "--gate", "speed"], "", "bad_usage", exits.BAD_USAGE),
+        (["submit", "absent.toml", "--wait"], "", "bad_usage", exits.BAD_USAGE),
+        (["wait", "j1"], "http://127.0.0.1:port", "unreachable", exits.BAD_USAGE),
+        (SUBMIT, "http://127.0.0.1:9", "unreachable", exits.BAD_USAGE),
+    ],
+)
+def test_what_never_got_a_job_leaves_the_reason_in_the_place_of_an_earlier_runs_results(
+    arguments: list[str],
+    address: str,
+    kind: str,
+    code: int,
+    url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("STREAMLINE_URL", address or url)
+    junit, summary = tmp_path / "junit.xml", tmp_path / "summary.md"
     junit.write_text(AN_EARLIER_RUN)
-    assert run([*arguments, "--junit", str(junit)]) == exits.NOT_ALLOWED
-    assert error_in(junit)[0] == "unknown"
+    assert run([*arguments, "--junit", str(junit), "--summary", str(summary)]) == code
+    sentence = capsys.readouterr().err.removeprefix("streamline: ").removesuffix("\n")
+    assert error_in(junit) == (kind, sentence)
+    heading = "not submitted" if arguments[0] == "submit" else "not waited for"
+    assert summary.read_text() == f"## {heading}\n\n{sentence}\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -125,10 +125,21 @@ def test_the_manifest_depends_on_the_work_alone(signer: Signer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("verdict", "said"), [("pass", "has passed"), ("fail", "MISSED its gates"), (None, "as it was published")]
+    ("verdict", "said", "refused"),
+    [
+        ("pass", "has passed", ""),
+        ("fail", "MISSED its gates", "it missed its gates"),
+        (None, "as it was published", "its manifest does not say"),
+    ],
 )
-def test_the_command_says_whether_the_gates_were_passed_where_the_manifest_knows(
-    verdict: str | None, said: str, model: Path, signer: Signer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_the_command_says_whether_the_gates_were_passed_where_the_manifest_knows_and_fails_where_that_is_required(
+    verdict: str | None,
+    said: str,
+    refused: str,
+    model: Path,
+    signer: Signer,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     signed = manifest(verdict=verdict or "")
     if verdict is None:  # as releases before this one wrote it
@@ -136,10 +147,16 @@ def test_the_command_says_whether_the_gates_were_passed_where_the_manifest_knows
     (model / MANIFEST_FILE).write_bytes(signed)
     (model / SIGNATURE_FILE).write_bytes(signer.sign(signed))
     (tmp_path / "key.pem").write_text(signer.public_pem)
-    assert run(["verify", str(model), "--key", str(tmp_path / "key.pem")]) == exits.PASSED
+    arguments = ["verify", str(model), "--key", str(tmp_path / "key.pem")]
+    assert run(arguments) == exits.PASSED
     told = capsys.readouterr().out
     assert said in told
     assert ("gate" in told) == (verdict is not None)
+    code = exits.FAILED_OR_GATE_MISSED if refused else exits.PASSED
+    for option in ([], ["--json"]):
+        assert run([*arguments, "--require-passed", *option]) == code
+        required = capsys.readouterr().err
+        assert refused in required if refused else not required
 
 
 def test_openssl_agrees_about_the_signature(model: Path, signer: Signer, tmp_path: Path) -> None:
@@ -181,5 +198,7 @@ def test_the_command_needs_no_network_and_tells_by_its_exit_code(
     (model / "config.json").write_bytes(b"[]")
     assert run(arguments) == exits.FAILED_OR_GATE_MISSED
     assert json.loads(capsys.readouterr().out)["flaws"][0]["file"] == "config.json"
+    assert run(arguments[:-1]) == exits.FAILED_OR_GATE_MISSED
+    assert "NOT as it was published (1 difference)." in capsys.readouterr().out
     assert run(["verify", str(tmp_path / "nowhere")]) == exits.BAD_USAGE
     assert run(["verify", str(model), "--key", str(model / "config.json")]) == exits.BAD_USAGE
