@@ -77,7 +77,7 @@ def _known_failure(error: Exception) -> int:
     from sqlalchemy.exc import OperationalError
 
     from app.client import ProblemError, UnreachableError
-    from app.db.faults import no_answer
+    from app.db.faults import MadeByNewerReleaseError, no_answer
     from app.settings import SettingsError
     from app.storage.blobs import StorageError
 
@@ -87,7 +87,7 @@ def _known_failure(error: Exception) -> int:
             return _say(f"{error} {what_to_do} STREAMLINE_API_KEY.", exits.NOT_ALLOWED)
         case ProblemError(status=403):
             return _say(str(error), exits.NOT_ALLOWED)
-        case ProblemError() | UnreachableError() | SettingsError() | StorageError():
+        case ProblemError() | UnreachableError() | SettingsError() | StorageError() | MadeByNewerReleaseError():
             return _say(str(error), exits.BAD_USAGE)
         case OperationalError():
             return _say(no_answer(error), exits.BAD_USAGE)
