@@ -1,4 +1,4 @@
-"""Alembic's entry point: an advisory lock, so that only one migrates, and timeouts, so that none blocks the service."""
+"""Alembic's entry point: one transaction and a lock, so that only one migrates; timeouts, so that none blocks the service."""
 
 from alembic import context
 from sqlalchemy import Connection, text
@@ -12,7 +12,10 @@ _STATEMENT_TIMEOUT = "10min"
 
 
 def _migrate(connection: Connection) -> None:
-    context.configure(connection=connection, target_metadata=Base.metadata, render_as_batch=True)
+    # Of SQLite it would not be assumed; our connections begin each transaction themselves, and as its only writer.
+    context.configure(
+        connection=connection, target_metadata=Base.metadata, render_as_batch=True, transactional_ddl=True
+    )
     with context.begin_transaction():
         if connection.dialect.name == "postgresql":
             # Wait for a migration under way first; only then bound the wait for table locks.

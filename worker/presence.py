@@ -1,4 +1,8 @@
-"""Saying that this worker is there, and for which jobs, so that people whose job waits can see what it waits for."""
+"""Saying that this worker is there, and for which jobs, so that people whose job waits can see what it waits for.
+
+At its start it also says, in the log, that the database lacks what it works with: all that it would tell otherwise is
+that statements fail.
+"""
 
 import threading
 from collections.abc import Callable
@@ -37,10 +41,28 @@ class Presence:
             self._write(lambda session: workers.gone(session, self._name))
 
     def _say_until_closed(self) -> None:
+        compared = False
         while True:
+            compared = compared or self._compare_schema()
             self._write(lambda session: workers.seen(session, self._name, self._memory_bytes))
             if self._closed.wait(workers.SEEN_EVERY_SECONDS):
                 return
+
+    def _compare_schema(self) -> bool:
+        """Tell, once, of migrations that have not run; False: the database did not answer."""
+        from app.db.migrate import is_behind  # alembic is slow to import, and the worker needs nothing else of it
+
+        try:
+            with self._sessions() as session:
+                behind = is_behind(session)
+        except (SQLAlchemyError, OSError):
+            return False
+        if behind:
+            log.error(
+                "database_behind",
+                detail="The database lacks a migration of this release; run `streamline migrate`. What needs it waits.",
+            )
+        return True
 
     def _write(self, write: Callable[[Session], None]) -> None:
         try:

@@ -98,14 +98,17 @@ def list_webhooks(
     """List the key's webhooks, newest first; a key of scope `admin` sees those of all keys."""
     with parts.read_sessions() as session:
         page = service.page(session, hub_caller(caller), job_id=job, cursor=cursor, limit=limit)
-    return WebhookPage(items=[Webhook.of(row) for row in page.rows], next_cursor=page.next_cursor)
+    return WebhookPage(
+        items=[Webhook.of(row, page.muted.get(row.owner)) for row in page.rows], next_cursor=page.next_cursor
+    )
 
 
 @router.get("/webhooks/{webhook_id}", responses=documented(resources.WebhookNotFound, *AUTH_ERRORS))
 def get_webhook(webhook_id: str, parts: Parts, caller: Reader) -> Webhook:
     """One webhook."""
     with parts.read_sessions() as session:
-        return Webhook.of(service.find(session, webhook_id, hub_caller(caller)))
+        row = service.find(session, webhook_id, hub_caller(caller))
+        return Webhook.of(row, service.muted(session, row))
 
 
 @router.delete("/webhooks/{webhook_id}", status_code=204, responses=documented(resources.WebhookNotFound, *AUTH_ERRORS))
@@ -119,7 +122,8 @@ def remove_webhook(webhook_id: str, parts: Parts, caller: Submitter) -> None:
 def enable_webhook(webhook_id: str, parts: Parts, caller: Submitter) -> Webhook:
     """Tell a webhook that was disabled what happens from now on; its secret stays."""
     with parts.sessions.begin() as session:
-        return Webhook.of(service.enable(session, webhook_id, hub_caller(caller)))
+        row = service.enable(session, webhook_id, hub_caller(caller))
+        return Webhook.of(row, service.muted(session, row))
 
 
 @router.post("/webhooks/{webhook_id}/rotate", responses=documented(resources.WebhookNotFound, *AUTH_ERRORS))
@@ -131,8 +135,9 @@ def rotate_secret(webhook_id: str, response: Response, parts: Parts, caller: Sub
     """
     with parts.sessions.begin() as session:
         row, secret = service.rotate(session, webhook_id, hub_caller(caller), box=parts.post.box)
+        muted = service.muted(session, row)
     response.headers["Cache-Control"] = "no-store"
-    return CreatedWebhook.with_secret(row, secret)
+    return CreatedWebhook.with_secret(row, secret, muted)
 
 
 @router.get(
@@ -157,7 +162,11 @@ def list_deliveries(
     "/webhooks/{webhook_id}/deliveries/{delivery_id}/redeliver",
     status_code=202,
     responses=documented(
-        resources.WebhookNotFound, resources.DeliveryNotFound, resources.WebhookDisabled, *AUTH_ERRORS
+        resources.WebhookNotFound,
+        resources.DeliveryNotFound,
+        resources.WebhookDisabled,
+        resources.WebhookMuted,
+        *AUTH_ERRORS,
     ),
 )
 def redeliver(webhook_id: str, delivery_id: str, parts: Parts, caller: Submitter) -> Delivery:

@@ -88,6 +88,11 @@ def valid_scope_of(session: Session, key_id: str) -> Scope | None:
     return None if found is None else Scope(found)
 
 
+def valid_among(session: Session, key_ids: Collection[str]) -> frozenset[str]:
+    """Those of these keys that are valid now."""
+    return frozenset(session.scalars(select(ApiKeyRow.id).where(ApiKeyRow.id.in_(key_ids), *valid())))
+
+
 def exist(session: Session) -> bool:
     """Whether any key was ever made: from then on every call needs one (a revoked last key locks, not opens)."""
     return session.scalar(_ANY) is not None

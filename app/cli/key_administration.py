@@ -38,7 +38,7 @@ class MadeKey:
     scope: str
     key: str
     told: str
-    """A sentence about which service it is good for; empty where there is one that it can only be."""
+    """Sentences, a line each: which service it is good for, where there may be several, and what it has changed."""
 
 
 class KeyAdministration(Protocol):

@@ -26,9 +26,10 @@ class KeysInDatabase:
 
     def create(self, name: str, scope: Scope, days: float | None, limits: Limits) -> MadeKey:
         """Make a key."""
+        muted = "" if keys.exist(self._session) else _muted_by_the_first(self._session)
         row, key = keys.create(self._session, name, scope, valid_days=days, limits=limits)
         self._record("keys create", row.id)
-        return MadeKey(row.id, row.name, row.scope, key, self._told)
+        return MadeKey(row.id, row.name, row.scope, key, "\n".join(filter(None, (self._told, muted))))
 
     def listing(self) -> Sequence[ListedKey]:
         """Return all keys, the oldest first."""
@@ -86,6 +87,20 @@ def service_database(data: Path | None, *, may_be_new: bool = False) -> Iterator
             yield session
     finally:
         engine.dispose()
+
+
+def _muted_by_the_first(session: Session) -> str:
+    """A sentence about the webhooks that are nobody's once there is a key; empty where there is none."""
+    from app.webhooks import repository  # nothing else that is done with keys needs it
+
+    count = repository.count_keyless(session)
+    if not count:
+        return ""
+    which = "1 webhook that was" if count == 1 else f"{count} webhooks that were"
+    return (
+        f"{which} registered without a key {'is' if count == 1 else 'are'} told nothing any more; register "
+        f"{'it' if count == 1 else 'them'} again with a key, by `streamline webhooks add`."
+    )
 
 
 def _is_new(settings: Settings) -> bool:

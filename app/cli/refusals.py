@@ -46,7 +46,7 @@ def _of_the_service(error: Exception) -> Refusal | None:
     from sqlalchemy.exc import OperationalError
 
     from app.client import ProblemError, UnreachableError
-    from app.db.faults import no_answer
+    from app.db.faults import MadeByNewerReleaseError, no_answer
     from app.settings import SettingsError
     from app.storage.blobs import StorageError
 
@@ -60,7 +60,7 @@ def _of_the_service(error: Exception) -> Refusal | None:
             return Refusal(error.code, str(error), exits.BAD_USAGE)
         case UnreachableError():
             return Refusal("unreachable", str(error), exits.BAD_USAGE)
-        case SettingsError() | StorageError():
+        case SettingsError() | StorageError() | MadeByNewerReleaseError():
             return Refusal("bad_usage", str(error), exits.BAD_USAGE)
         case OperationalError():
             return Refusal("unreachable", no_answer(error), exits.BAD_USAGE)

@@ -151,7 +151,12 @@ def redeliver(
     return exits.PASSED
 
 
+_MUTED = {"keyless": "registered before there were keys", "key_ended": "its key was revoked or has expired"}
+
+
 def _state(webhook: dict[str, Any]) -> str:
+    if why := webhook.get("muted"):  # older services do not tell
+        return f"muted ({_MUTED.get(why, why)})"
     if webhook["disabled_at"]:
         return f"disabled ({webhook['disabled_reason']})"
     return f"failing since {webhook['failing_since']}" if webhook["failing_since"] else "enabled"

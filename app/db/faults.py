@@ -1,5 +1,6 @@
-"""What a database said when it refused: silence, or that it lacks a name."""
+"""What a database said when it refused: silence, that it lacks a name, or that a newer release has made it."""
 
+from collections.abc import Collection
 from typing import Final
 
 from sqlalchemy.exc import DBAPIError
@@ -9,6 +10,17 @@ from app.core.redaction import without_keys
 _LACKS: Final = frozenset({"42P01", "42703"})
 """Of Postgres (appendix A of its manual): undefined_table and undefined_column."""
 _SQLITE_LACKS: Final = ("no such table", "no such column", "has no column named")
+
+
+class MadeByNewerReleaseError(Exception):
+    """The database has had a migration that this release does not know, as after going back to an older one."""
+
+    def __init__(self, found: str, newest: Collection[str]) -> None:
+        """`found` is the revision of the database, `newest` what this release would bring it to."""
+        super().__init__(
+            f"The database was made by a newer release ({found}); this one knows up to {', '.join(sorted(newest))}. "
+            "Start that release, or restore the backup from before it."
+        )
 
 
 def no_answer(error: DBAPIError) -> str:

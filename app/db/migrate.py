@@ -6,8 +6,12 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from alembic.script.revision import ResolutionError
+from alembic.util.exc import CommandError
 from sqlalchemy import inspect, text
 from sqlalchemy.orm import Session
+
+from app.db.faults import MadeByNewerReleaseError
 
 _SCRIPTS = Path(__file__).resolve().parents[2] / "migrations"
 
@@ -21,8 +25,19 @@ def alembic_config(database_url: str) -> Config:
 
 
 def migrate(database_url: str) -> None:
-    """Run every migration that has not run yet."""
-    command.upgrade(alembic_config(database_url), "head")
+    """Run every migration that has not run yet.
+
+    Raises:
+        MadeByNewerReleaseError: the database has had one that this release does not know.
+    """
+    try:
+        command.upgrade(alembic_config(database_url), "head")
+    except CommandError as error:
+        unknown = error.__cause__
+        if not isinstance(unknown, ResolutionError):
+            raise
+        newest, _ = _revisions()
+        raise MadeByNewerReleaseError(unknown.argument, newest) from None
 
 
 def is_behind(session: Session) -> bool:

@@ -100,3 +100,11 @@ class WebhookDisabled(ServiceError):  # noqa: N818
     code = "webhook_disabled"
     title = "The webhook is disabled"
     status = 409
+
+
+class WebhookMuted(ServiceError):  # noqa: N818
+    """Nothing is sent: it was registered before there were keys, or its key has ended or may not know of the job."""
+
+    code = "webhook_muted"
+    title = "The webhook may not be told of this any more"
+    status = 409

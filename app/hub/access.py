@@ -89,7 +89,7 @@ def readable(session: Session, who: Caller, name: str, *, files: bool) -> RepoRo
     except BadName:
         repo, granted = None, False
     if repo is None or not who.may_know_of(repo, granted=granted):
-        raise RepositoryNotFound(name)
+        raise RepositoryNotFound(name, nobody=not who.may_read)
     if files and not who.may_read_files(repo, granted=granted):
         raise GatedRepository(repo.name)
     return repo

@@ -68,8 +68,14 @@ class LinkExpired(HubError):  # noqa: N818
 class RepositoryNotFound(HubError):  # noqa: N818
     """No such repository, or one that the caller may not know of."""
 
-    def __init__(self, repo: str) -> None:
-        super().__init__(f"There is no repository {repo!r} here; `GET /api/models` lists those that you can read.")
+    def __init__(self, repo: str, *, nobody: bool = False) -> None:
+        """`nobody`: the request came without a token to a service that shows nothing without one."""
+        more = (
+            " that you can see: no token was sent; set HF_TOKEN, or log in with `hf auth login`."
+            if nobody
+            else "; `GET /api/models` lists those that you can read."
+        )
+        super().__init__(f"There is no repository {repo!r} here{more}")
         self.repo = repo
 
 
@@ -140,6 +146,26 @@ class ProtectedBranch(NotAllowed):
         super().__init__(
             f"`main` of {repo} holds what jobs publish and moves only when one passes its gates; use another branch. "
             "To serve an older one, name its revision or make a branch of it."
+        )
+
+
+class MissedItsGates(NotAllowed):
+    """A commit that no passing verdict stands for is to become `main` where jobs publish."""
+
+    def __init__(self, repo: str, commit: str) -> None:
+        super().__init__(
+            f"{commit} has not passed its gates, and `main` of {repo}, where jobs publish, goes to commits that have. "
+            "Name one that has, or serve this one by its revision or from another branch."
+        )
+
+
+class MovedByAdministrators(NotAllowed):
+    """A key without scope `admin` is to move `main` where jobs publish."""
+
+    def __init__(self, repo: str) -> None:
+        super().__init__(
+            f"`main` of {repo}, where jobs publish, is moved by keys of scope admin alone, and this key is none. Ask "
+            "an administrator, or serve the revision from another branch."
         )
 
 

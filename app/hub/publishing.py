@@ -15,7 +15,14 @@ from app.db.models import CommitRow, RepoRow
 from app.hub import directory, repository
 from app.hub.card import Card, model_tags
 from app.hub.directory import NewRepo
-from app.hub.errors import ProtectedBranch, ReadOnlyCopy, RepositoryNotFound, RevisionNotFound
+from app.hub.errors import (
+    MissedItsGates,
+    MovedByAdministrators,
+    ProtectedBranch,
+    ReadOnlyCopy,
+    RepositoryNotFound,
+    RevisionNotFound,
+)
 from app.hub.names import check_path, check_ref_name, check_repo_name
 from app.hub.objects import TreeFile, commit_oid, tree_oid
 from app.hub.revisions import DEFAULT_BRANCH
@@ -147,7 +154,8 @@ def move_branch(
 
     Raises:
         RepositoryNotFound, RevisionNotFound: removed meanwhile.
-        ProtectedBranch: it is such a `main`, and the commit has not passed or the caller is no administrator.
+        MovedByAdministrators: it is such a `main`, and the caller is no administrator.
+        MissedItsGates: it is such a `main`, and the commit has not passed.
     """
     repo = directory.lock_repo(session, repo_name)
     if repo is None:
@@ -155,9 +163,11 @@ def move_branch(
     commit = repository.find_commit(session, repo.id, oid)
     if commit is None:
         raise RevisionNotFound(repo_name, oid)
-    passed = repository.verdicts(session, [commit]).get(commit.id) == "pass"
-    if branch == DEFAULT_BRANCH and not (by_admin and passed):
-        check_unprotected(session, repo)
+    if branch == DEFAULT_BRANCH and repository.has_commit_of_a_job(session, repo.id):
+        if not by_admin:
+            raise MovedByAdministrators(repo.name)
+        if repository.verdicts(session, [commit]).get(commit.id) != "pass":
+            raise MissedItsGates(repo.name, commit.oid)
     repository.move_ref(session, repo, "branch", branch, commit)
     if branch == DEFAULT_BRANCH:
         directory.main_moved(session, repo, tags)

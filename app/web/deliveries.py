@@ -34,6 +34,7 @@ def webhook(
     chosen = state if state in _STATES else ""
     with parts.read_sessions() as session:
         row = service.find(session, webhook_id, who)
+        muted = service.muted(session, row)
         page = service.deliveries_of(session, row.id, who, state=chosen or None, cursor=cursor, limit=_ON_A_PAGE)
     address = f"/webhooks/{quote(row.id, safe='')}"
     given = {"state": chosen} if chosen else {}
@@ -41,9 +42,10 @@ def webhook(
     return part_of(
         request,
         "delivery_list.html" if part else "webhook.html",
-        [*shown, row.disabled_at is not None],
+        [*shown, row.disabled_at is not None, muted],
         if_none_match=if_none_match if part else None,
         webhook=row,
+        muted={row.owner: muted} if muted else {},
         deliveries=page.rows,
         version=version,
         state=chosen,

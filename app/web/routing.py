@@ -12,7 +12,9 @@ from urllib.parse import quote
 from fastapi import Request, Response
 from fastapi.responses import RedirectResponse
 from fastapi.routing import APIRoute
+from sqlalchemy.exc import SQLAlchemyError
 
+from app.api.database_problems import problem_of, read_sessions_of
 from app.errors import ServiceError
 from app.errors.requests import InvalidCredentials, NotFound
 from app.web.rendering import render
@@ -54,6 +56,12 @@ class PageRoute(APIRoute):
                 if not wants_page(request):
                     raise
                 answer = refusal(request, error)
+            except SQLAlchemyError as error:
+                # Programs are answered by the handler of the whole application.
+                problem = await problem_of(error, read_sessions_of(request.app)) if wants_page(request) else None
+                if problem is None:
+                    raise
+                answer = refusal(request, problem)
             return dressed(answer)
 
         return handle_page
@@ -86,4 +94,6 @@ def refusal(request: Request, error: ServiceError) -> Response:
         return RedirectResponse(f"/login?next={quote(request.url.path + query, safe='/')}", HTTPStatus.SEE_OTHER)
     if error.status == HTTPStatus.UNAUTHORIZED:
         raise error
-    return render(request, "refusal.html", status=error.status, error=error)
+    answer = render(request, "refusal.html", status=error.status, error=error)
+    answer.headers.update(error.headers)
+    return answer

@@ -25,6 +25,7 @@ def webhooks(
         request,
         "webhooks.html",
         webhooks=page.rows,
+        muted=page.muted,
         disable_days=parts.settings.webhook_disable_days,
         older=f"/webhooks?cursor={page.next_cursor}" if page.next_cursor else None,
     )

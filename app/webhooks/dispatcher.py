@@ -21,6 +21,7 @@ from app.webhooks import deliveries, repository
 from app.webhooks.addresses import AllowList
 from app.webhooks.backoff import delay_after
 from app.webhooks.deliveries import Claim
+from app.webhooks.muting import why_untold
 from app.webhooks.sending import Answer, Sender, SendingError
 from app.webhooks.signatures import SecretBox, SecretUnreadableError, signed_headers
 from app.webhooks.targets import TargetRefusedError, addresses_of, parse
@@ -126,8 +127,8 @@ def _endpoint(post: Post, claimed: Claim) -> WebhookRow:
         webhook = repository.get(session, claimed.webhook_id)
         if webhook is None or webhook.disabled_at is not None:
             raise _NotSentError("The webhook is disabled.")
-        if repository.job_heard_of(session, webhook.owner, claimed.job_id) is None:
-            raise _NotSentError("Its API key is no longer valid, or may no longer know of the job.")
+        if (reason := why_untold(session, webhook.owner, claimed.job_id)) is not None:
+            raise _NotSentError(reason)
     return webhook
 
 

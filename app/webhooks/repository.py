@@ -1,7 +1,8 @@
 """All the SQL about endpoints. Functions take the caller's session and never commit."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
+from enum import StrEnum
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, and_, delete, func, or_, select, true, tuple_, update
@@ -13,11 +14,21 @@ from app.db.cursors import Position
 from app.db.models import JobRow, WebhookRow
 from app.hub.access import Caller
 from app.jobs.access import visible_to
+from app.jobs.states import FINAL
 
 OWN = "own"
 VISIBLE = "visible"
 GONE: Final = "gone"
 FAILING: Final = "failing"
+
+
+class Muted(StrEnum):
+    """Why an endpoint is told nothing any more, although nobody has disabled it."""
+
+    KEYLESS = "keyless"
+    """It was registered before there were keys, and there are some now."""
+    KEY_ENDED = "key_ended"
+    """Its key was revoked or has expired."""
 
 
 def insert(session: Session, row: WebhookRow) -> None:
@@ -160,3 +171,18 @@ def _caller(session: Session, owner: str) -> Caller | None:
         return None if keys.exist(session) else Caller()
     scope = keys.valid_scope_of(session, owner)
     return None if scope is None else Caller(has_token=True, key=owner, scope=scope)
+
+
+def muted(session: Session, owners: Collection[str]) -> Mapping[str, Muted]:
+    """Those of these owners of endpoints in whose name nobody is told anything now, and why."""
+    named = {owner for owner in owners if owner}
+    ended = named - keys.valid_among(session, named) if named else set()
+    found = dict.fromkeys(ended, Muted.KEY_ENDED)
+    return found | {"": Muted.KEYLESS} if "" in owners and keys.exist(session) else found
+
+
+def count_keyless(session: Session) -> int:
+    """How many endpoints that were registered without a key would still be told something, were there no keys."""
+    to_come = or_(WebhookRow.job_id.is_(None), JobRow.state.not_in(FINAL))
+    query = select(func.count(WebhookRow.id)).outerjoin(JobRow, JobRow.id == WebhookRow.job_id)
+    return session.scalar(query.where(WebhookRow.owner == "", WebhookRow.disabled_at.is_(None), to_come)) or 0

@@ -5,7 +5,7 @@ An endpoint belongs to the API key that registered it. For other keys it does no
 
 import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,12 +16,14 @@ from app.db import cursors
 from app.db.models import WebhookDeliveryRow, WebhookRow
 from app.errors.outages import Unavailable
 from app.errors.references import BadWebhookUrl
-from app.errors.resources import DeliveryNotFound, TooManyWebhooks, WebhookDisabled, WebhookNotFound
+from app.errors.resources import DeliveryNotFound, TooManyWebhooks, WebhookDisabled, WebhookMuted, WebhookNotFound
 from app.hub.access import Caller
 from app.jobs import repository as job_repository
 from app.jobs import service as jobs
 from app.webhooks import deliveries, outbox, repository
 from app.webhooks.addresses import AllowList
+from app.webhooks.muting import why_untold
+from app.webhooks.repository import Muted
 from app.webhooks.signatures import SecretBox, new_secret
 from app.webhooks.targets import ALLOWED, TargetRefusedError, addresses_of, parse
 from app.webhooks.views import NewJobWebhook, NewWebhook
@@ -42,6 +44,8 @@ class Webhooks:
 
     rows: Sequence[WebhookRow]
     next_cursor: str | None
+    muted: Mapping[str, Muted]
+    """Owners in whose name nobody is told anything now."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +149,13 @@ def page(session: Session, who: Caller, *, job_id: str | None, cursor: str | Non
     """
     rows = repository.page(session, who, job_id=job_id, before=cursors.decode(cursor), limit=limit + 1)
     shown = rows[:limit]
-    return Webhooks(shown, cursors.encode(shown[-1].created_at, shown[-1].id) if len(rows) > limit else None)
+    following = cursors.encode(shown[-1].created_at, shown[-1].id) if len(rows) > limit else None
+    return Webhooks(shown, following, repository.muted(session, {row.owner for row in shown}))
+
+
+def muted(session: Session, webhook: WebhookRow) -> Muted | None:
+    """Why the endpoint is told nothing any more, although nobody has disabled it; None: it is."""
+    return repository.muted(session, {webhook.owner}).get(webhook.owner)
 
 
 def remove(session: Session, webhook_id: str, who: Caller) -> None:
@@ -202,9 +212,11 @@ def redeliver(session: Session, webhook_id: str, delivery_id: str, who: Caller) 
         WebhookNotFound: the caller has no such endpoint.
         DeliveryNotFound: the endpoint has no such delivery.
         WebhookDisabled: nothing is sent to it.
+        WebhookMuted: nothing of this job may be sent to it.
     """
     webhook = find(session, webhook_id, who)
-    if deliveries.get(session, webhook_id, delivery_id) is None:
+    delivery = deliveries.get(session, webhook_id, delivery_id)
+    if delivery is None:
         raise DeliveryNotFound(
             f"The webhook has no delivery {delivery_id[:64]!r}; GET /v1/webhooks/{webhook_id}/deliveries lists them.",
             parameter="delivery_id",
@@ -212,6 +224,8 @@ def redeliver(session: Session, webhook_id: str, delivery_id: str, who: Caller) 
     if webhook.disabled_at is not None:
         why = "has answered 410" if webhook.disabled_reason == repository.GONE else "has taken no message for days"
         raise WebhookDisabled(f"The webhook {why} and is disabled; POST /v1/webhooks/{webhook_id}/enable comes first.")
+    if (reason := why_untold(session, webhook.owner, delivery.job_id)) is not None:
+        raise WebhookMuted(f"The message is not sent to the webhook. {reason}")
     deliveries.send_again(session, webhook_id, delivery_id)
     row = deliveries.get(session, webhook_id, delivery_id)
     assert row is not None, "it was there in the same transaction"

@@ -8,6 +8,7 @@ from pydantic_core import PydanticCustomError
 
 from app.db.models import WebhookDeliveryRow, WebhookRow
 from app.jobs.spec.section import Section, Text
+from app.webhooks.repository import Muted
 from app.webhooks.targets import ALLOWED, LONGEST_URL
 
 EventName = Literal["job.succeeded", "job.failed", "job.cancelled"]
@@ -63,12 +64,16 @@ class Webhook(BaseModel):
     old_secret_until: datetime | None = Field(
         description="Until when messages are also signed with the secret before the last rotation."
     )
+    muted: Literal["keyless", "key_ended"] | None = Field(
+        description="Why it is told nothing any more, until it is registered again. `keyless`: it was registered "
+        "before there were keys; `key_ended`: its key was revoked or has expired."
+    )
 
     @classmethod
-    def of(cls, row: WebhookRow) -> Self:
+    def of(cls, row: WebhookRow, muted: Muted | None) -> Self:
         """The view of a row."""
-        fields = {name: getattr(row, name) for name in Webhook.model_fields}
-        return cls.model_validate(fields | {"description": row.description or None})
+        fields = {name: getattr(row, name) for name in Webhook.model_fields if name != "muted"}
+        return cls.model_validate(fields | {"description": row.description or None, "muted": muted})
 
 
 class CreatedWebhook(Webhook):
@@ -81,9 +86,9 @@ class CreatedWebhook(Webhook):
     )
 
     @classmethod
-    def with_secret(cls, row: WebhookRow, secret: str) -> Self:
+    def with_secret(cls, row: WebhookRow, secret: str, muted: Muted | None = None) -> Self:
         """The view of a row whose secret is new."""
-        return cls(**Webhook.of(row).model_dump(), secret=secret)
+        return cls(**Webhook.of(row, muted).model_dump(), secret=secret)
 
 
 class WebhookPage(BaseModel):

@@ -1,5 +1,6 @@
 """Repositories as such: made, moved, deleted, configured; their branches and tags; who may read them."""
 
+import re
 from typing import Annotated, Any, Literal
 
 from fastapi import Body, Request, Response
@@ -255,10 +256,19 @@ def handle_access(
 
 
 def _keys(session: Any, user: str) -> Any:
-    found = [] if "\0" in user else directory.keys_called(session, user)
+    # Lists show an id as `hf_ID...`.
+    called = user.removeprefix("hf_").removesuffix("...") if user.endswith("...") else user
+    found = [] if "\0" in user else directory.keys_called(session, called)
     if not found:
-        raise BadRequest(f"No API key has the id or the name {user[:100]!r}; `streamline keys list` shows them.")
+        raise BadRequest(
+            f"No API key has the id or the name {_without_tokens(user)[:100]!r}; `streamline keys list` shows them."
+        )
     return found
+
+
+def _without_tokens(text: str) -> str:
+    """The text with no more of a token than lists show of keys, however short it was cut: it may be whole and valid."""
+    return re.sub(r"(?i)(hf_[a-z0-9]{0,8})[\w-]*", r"\1...", text)
 
 
 @routes.route("/api/models/{repo}/user-access-request/{status}")

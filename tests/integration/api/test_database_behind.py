@@ -5,12 +5,14 @@ from collections.abc import Iterator
 import pytest
 from alembic import command
 from sqlalchemy import inspect, text
+from sqlalchemy.exc import OperationalError
 
 from app.auth import keys
 from app.auth.keys import Limits
 from app.auth.scopes import Scope
 from app.db.migrate import alembic_config
 from tests.integration.api.conftest import JOB, MODEL, Service, problem_of
+from tests.integration.api.test_login import PAGE
 
 
 @pytest.fixture
@@ -52,6 +54,39 @@ def test_with_the_tables_of_an_older_release_what_needs_the_new_ones_names_the_c
     take_back(service, "0005")
     tells_what_to_run(service, "GET", "/v1/jobs")
     tells_what_to_run(service, "GET", "/v1/workers")
+
+
+@pytest.mark.parametrize("revision", ["base", "0005"])
+def test_a_browser_is_told_so_on_a_page(service: Service, revision: str) -> None:
+    take_back(service, revision)
+    own = {"Origin": service.url, "Sec-Fetch-Site": "same-origin"} | PAGE
+    missing = ["/", "/workers", f"/models/{MODEL}", "/webhooks", "/keys"] if revision == "base" else ["/", "/workers"]
+    answers = [service.http.get(path, headers=PAGE) for path in missing]
+    if revision == "base":
+        answers += [service.http.get("/login", headers=PAGE)]
+        answers += [service.http.post("/login", data={"key": "hf_" + "a" * 40}, headers=own)]
+    for answer in answers:
+        assert answer.status_code == 503, answer.request.url
+        assert answer.headers["content-type"].startswith("text/html")
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+        assert "retry-after" not in answer.headers
+        assert "<code>streamline migrate</code>" in answer.text
+        assert "database_behind" in answer.text
+
+
+def test_a_browser_is_told_on_a_page_that_the_database_is_away(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> None:
+        raise OperationalError("SELECT 1", {}, Exception("connection refused at /srv/secret"))
+
+    monkeypatch.setattr(keys, "exist", away)
+    answer = service.http.get("/login", headers=PAGE)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+    assert "<h1>" in answer.text
+    assert "The database does not answer" in answer.text
+    assert "secret" not in answer.text
+    assert problem_of(service.http.get("/login"), 503)["code"] == "unavailable", "a program gets the document"
 
 
 def test_a_key_with_limits_is_told_so_too_and_nothing_passes_uncounted(service: Service) -> None:

@@ -12,6 +12,7 @@ from app.cli.application import run
 from app.db.migrate import migrate
 from tests.integration.api import webhooked
 from tests.integration.api.conftest import Service
+from tests.webhook_receiver import Receiver
 
 SETTINGS = webhooked.SETTINGS
 
@@ -145,3 +146,29 @@ def test_what_cannot_be_done_over_http_is_said(
         _, key = keys.create(session, "reader", Scope.READ)
     monkeypatch.setenv("STREAMLINE_API_KEY", key)
     assert "scope admin" in refused("list", code=exits.NOT_ALLOWED)
+
+
+def test_with_the_first_key_it_is_said_how_many_webhooks_it_mutes(
+    running_service: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    service = webhooked.emptied(running_service)
+    monkeypatch.setenv("STREAMLINE_DATABASE_URL", service.parts.settings.database)
+    with Receiver().listening() as receiver:
+        for _ in range(2):
+            webhooked.add(service, receiver)
+        over = webhooked.ended_job(service)
+        webhooked.add(service, receiver, path=f"/v1/jobs/{over}/webhooks")  # has nothing to be told of any more
+    assert run(["keys", "create", "Ada", "--scope", "admin"]) == exits.PASSED
+    made = capsys.readouterr()
+    assert made.err == (
+        "2 webhooks that were registered without a key are told nothing any more; register them again with a key, by "
+        "`streamline webhooks add`.\n"
+    )
+    monkeypatch.setenv("STREAMLINE_URL", service.url)
+    monkeypatch.setenv("STREAMLINE_API_KEY", made.out.strip())
+    assert run(["webhooks", "list"]) == exits.PASSED
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    assert all("  muted (registered before there were keys)  " in line for line in lines)
+    assert run(["keys", "create", "ci"]) == exits.PASSED
+    assert capsys.readouterr().err == "", "it is the first key alone that does so"

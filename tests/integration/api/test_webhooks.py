@@ -20,7 +20,7 @@ from app.webhooks.backoff import SCHEDULE_SECONDS
 from app.webhooks.dispatcher import SENDERS, deliver_next
 from app.webhooks.service import MOST_PER_JOB, MOST_PER_KEY
 from tests.integration.api import webhooked
-from tests.integration.api.conftest import Service, problem_of, running, settings_for
+from tests.integration.api.conftest import JOB, Service, problem_of, running, settings_for
 from tests.integration.api.webhooked import add, deliver, emptied, ended_job, hasten, log_of, unhurried
 from tests.service_process import wait_until
 from tests.webhook_receiver import Receiver
@@ -377,6 +377,55 @@ def test_a_key_that_is_revoked_before_its_message_is_sent_gets_none(
     listed = service.http.get(f"/v1/webhooks/{webhook['id']}/deliveries", headers=as_key("admin")).json()["items"]
     assert [(one["state"], one["next_attempt_at"]) for one in listed] == [("failed", None)]
     assert "no longer valid" in listed[0]["error"]
+
+
+def test_what_may_not_be_told_any_more_is_not_sent_again_but_refused_with_the_reason(
+    service: Service, receiver: Receiver, as_key: Callable[[str], dict[str, str]]
+) -> None:
+    keyless = add(service, receiver)
+    ended_job(service)
+    assert deliver(service) == 1
+    owned = add(service, receiver, headers=as_key("leaving"))
+    assert owned["muted"] is None
+    job = service.http.post("/v1/jobs", headers=as_key("leaving"), json=JOB).json()["id"]
+    assert service.http.post(f"/v1/jobs/{job}/cancel", headers=as_key("leaving")).status_code == 202
+    assert deliver(service) == 1
+    with service.sessions.begin() as session:
+        assert keys.revoke(session, owned["owner"])
+    admin = as_key("admin")
+    sent = len(receiver.requests)
+    for webhook, why, words in [
+        (keyless, "keyless", "before there were keys"), (owned, "key_ended", "revoked or has expired"),
+    ]:  # fmt: skip
+        path = f"/v1/webhooks/{webhook['id']}"
+        (before,) = service.http.get(f"{path}/deliveries", headers=admin).json()["items"]
+        refused = service.http.post(f"{path}/deliveries/{before['id']}/redeliver", headers=admin)
+        problem = problem_of(refused, 409)
+        assert problem["code"] == "webhook_muted"
+        assert words in problem["detail"]
+        assert "register it again" in problem["detail"]
+        assert service.http.get(f"{path}/deliveries", headers=admin).json()["items"] == [before], "nothing is counted"
+        assert service.http.get(path, headers=admin).json()["muted"] == why
+        page = service.http.get(f"/webhooks/{webhook['id']}", headers=admin)
+        assert ">muted<" in page.text
+        assert "data-redeliver" not in page.text
+    listed = service.http.get("/v1/webhooks", headers=admin).json()["items"]
+    assert [one["muted"] for one in listed] == ["key_ended", "keyless"]
+    assert service.http.get("/webhooks", headers=admin).text.count(">muted<") == 2
+    assert (deliver(service), len(receiver.requests)) == (0, sent)
+
+
+def test_a_message_that_waits_for_a_webhook_of_before_there_were_keys_is_given_up_with_that_reason(
+    service: Service, receiver: Receiver, as_key: Callable[[str], dict[str, str]]
+) -> None:
+    webhook = add(service, receiver)
+    ended_job(service)
+    admin = as_key("admin")
+    assert deliver(service) == 1
+    assert receiver.requests == []
+    (delivery,) = service.http.get(f"/v1/webhooks/{webhook['id']}/deliveries", headers=admin).json()["items"]
+    assert delivery["state"] == "failed"
+    assert "before there were keys" in delivery["error"]
 
 
 def test_a_key_has_a_bounded_number_of_endpoints(

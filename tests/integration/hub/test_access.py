@@ -2,11 +2,16 @@
 
 import base64
 import json
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import RepositoryNotFoundError
+from sqlalchemy import select
 
+from app.db.models import AuditRow
 from app.hub import directory
 from app.hub.errors import NotAllowed
 from app.hub.publishing import StagedFile, commit_files
@@ -208,3 +213,39 @@ def test_paths_are_asked_for_by_form_and_by_json(keyed: Keyed) -> None:
     assert [entry["path"] for entry in as_json.json()] == ["config.json"]
     assert keyed.ask("reader", where, "POST", json={"paths": [1]}).status_code == 400
     assert keyed.ask("other", f"/api/models/{GATED}/paths-info/main", "POST", data=asked).status_code == 403
+
+
+def test_who_sends_no_token_is_told_so_and_how_to_send_one(keyed: Keyed, tmp_path: Path) -> None:
+    told = "no token was sent; set HF_TOKEN, or log in with `hf auth login`."
+    for path in (f"/api/models/{PUBLIC}", f"/{PUBLIC}/resolve/main/config.json", "/api/models/team/absent"):
+        answer = keyed.ask(None, path)
+        assert answer.status_code == 401
+        assert answer.headers["X-Error-Message"].endswith(told)
+        assert answer.json()["error"].endswith(told)
+    assert "token" not in keyed.ask("other", "/api/models/team/absent").json()["error"]
+    with pytest.raises(RepositoryNotFoundError, match="no token was sent"):
+        snapshot_download(PUBLIC, endpoint=keyed.service.url, token=False, cache_dir=tmp_path)
+
+
+@pytest.mark.parametrize("form", ["grant", "handle"])
+def test_a_token_that_is_sent_in_place_of_a_keys_name_is_not_repeated(keyed: Keyed, form: str) -> None:
+    secret, path = keyed.keys["friend"], f"/api/models/{GATED}/user-access-request/{form}"
+    for sent in (secret, f" {secret}", secret[:14], f"Bearer {secret}"):
+        answer = keyed.ask("owner", path, "POST", json={"user": sent, "status": "accepted"})
+        assert answer.status_code == 400
+        for text in (answer.text, answer.headers["X-Error-Message"]):
+            assert secret[:12] not in text
+            assert f"{secret[:11]}..." in text, "as lists show it"
+    with keyed.service.sessions() as session:
+        assert secret[11:] not in str(session.execute(select(AuditRow.__table__)).all())
+
+
+def test_a_key_is_granted_access_under_each_name_that_lists_show(keyed: Keyed) -> None:
+    path = f"/api/models/{GATED}/user-access-request/grant"
+    key_id = keyed.ids["other"]
+    for shown in ("other", key_id, f"hf_{key_id}..."):
+        assert keyed.ask("other", f"/{GATED}/resolve/main/config.json").status_code == 403
+        assert keyed.ask("owner", path, "POST", json={"user": shown}).status_code == 200
+        assert keyed.ask("other", f"/{GATED}/resolve/main/config.json").status_code == 200
+        taken = {"user": shown, "status": "rejected"}
+        assert keyed.ask("owner", path.replace("grant", "handle"), "POST", json=taken).status_code == 200

@@ -393,15 +393,22 @@ def test_main_of_a_jobs_repository_goes_back_to_what_has_passed_and_by_an_admini
         for verdict, job in jobs.items():
             session.add(JobRow(id=job, state="succeeded", spec=spec, model="team/dense", verdict=verdict))
 
-    def moved(who: str, job: str, branch: str = "main") -> int:
+    def move(who: str, job: str, branch: str = "main") -> httpx.Response:
         body = {"startingPoint": made[job], "overwrite": True}
-        return keyed.ask(who, f"/api/models/{name}/branch/{branch}", "POST", json=body).status_code
+        return keyed.ask(who, f"/api/models/{name}/branch/{branch}", "POST", json=body)
+
+    def moved(who: str, job: str, branch: str = "main") -> int:
+        return move(who, job, branch).status_code
 
     def head() -> str:
         return str(keyed.ask("owner", f"/api/models/{name}").json()["sha"])
 
     assert (moved("owner", jobs["pass"]), moved("reader", jobs["pass"]), head()) == (403, 403, made["later"])
     assert (moved("admin", jobs["fail"]), head()) == (403, made["later"])
+    assert "scope admin alone" in move("owner", jobs["pass"]).json()["error"]
+    missed = move("admin", jobs["fail"])
+    assert missed.json()["error"].startswith(f"{made[jobs['fail']]} has not passed its gates")
+    assert "scope" not in missed.headers["X-Error-Message"], "the key is not what is wrong"
     assert (moved("admin", jobs["pass"]), head()) == (201, made[jobs["pass"]])
     assert name in keyed.listed("owner", filter="replacement:ffn")
     assert moved("owner", "later", "served") == moved("owner", jobs["pass"], "served") == 201

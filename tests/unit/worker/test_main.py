@@ -6,8 +6,12 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
+from alembic import command
+
+from app.db.migrate import alembic_config
 from tests.conftest import REPOSITORY
 
 
@@ -50,3 +54,25 @@ def test_every_line_of_the_log_is_json_and_tells_no_password_also_what_celery_sa
     assert lines[-1]["logger"].startswith("celery.")
     assert lines[-1]["level"] == "error"
     assert "hush" not in json.dumps(lines)
+
+
+def test_a_database_that_is_behind_is_told_once_at_the_start_with_the_command_that_mends_it(tmp_path: Path) -> None:
+    command.upgrade(alembic_config(f"sqlite:///{tmp_path / 'streamline.db'}"), "0005")
+    lines = []
+    with worker(tmp_path) as running:
+        assert running.stderr is not None
+        hang = threading.Timer(60, running.kill)
+        hang.start()
+        try:
+            for line in running.stderr:
+                lines.append(json.loads(line))
+                if lines[-1]["event"] == "presence_not_noted":
+                    break
+            time.sleep(1)
+            assert running.poll() is None, "it waits for the migration"
+        finally:
+            hang.cancel()
+            running.kill()
+    told = [line for line in lines if line["event"] == "database_behind"]
+    assert [line["level"] for line in told] == ["error"]
+    assert "`streamline migrate`" in told[0]["detail"]
