@@ -1,4 +1,4 @@
-"""Alembic's entry point: one transaction and a lock, so that only one migrates; timeouts, so that none blocks the service."""
+"""Alembic's entry point: one transaction under a lock, so that only one migrates; timeouts, so that it blocks nobody."""
 
 from alembic import context
 from sqlalchemy import Connection, text
