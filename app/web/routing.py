@@ -14,7 +14,7 @@ from fastapi.responses import RedirectResponse
 from fastapi.routing import APIRoute
 
 from app.errors import ServiceError
-from app.errors.requests import InvalidCredentials, NotFound
+from app.errors.requests import InsufficientScope, InvalidCredentials, NotFound
 from app.web.rendering import render
 
 _POLICY: Final = (
@@ -80,10 +80,12 @@ def wants_page(request: Request) -> bool:
 
 def refusal(request: Request, error: ServiceError) -> Response:
     """The page in place of one that is refused, or the way to the login."""
+    query = f"?{request.url.query}" if request.url.query else ""
+    login = f"/login?next={quote(request.url.path + query, safe='/')}"
     # A wrong key in `Authorization` came from the browser's own dialog, which only another challenge opens again.
     if isinstance(error, InvalidCredentials) and "authorization" not in request.headers:
-        query = f"?{request.url.query}" if request.url.query else ""
-        return RedirectResponse(f"/login?next={quote(request.url.path + query, safe='/')}", HTTPStatus.SEE_OTHER)
+        return RedirectResponse(login, HTTPStatus.SEE_OTHER)
     if error.status == HTTPStatus.UNAUTHORIZED:
         raise error
-    return render(request, "refusal.html", status=error.status, error=error)
+    other_key = login if isinstance(error, InsufficientScope) else None
+    return render(request, "refusal.html", status=error.status, error=error, other_key=other_key)
