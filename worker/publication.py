@@ -163,7 +163,7 @@ def _card(
     gates: Sequence[Mapping[str, Any]],
 ) -> str:
     evaluation = spec["evaluation"]
-    used = [spec["calibration"]["dataset"], *(evaluation["perplexity"] or ()), *(evaluation["tasks"] or ())]
+    used = [spec["calibration"]["dataset"], *(evaluation["perplexity"] or ()), *(evaluation.get("tasks") or ())]
     with sessions() as session:
         names = {row.id: row.name for id_ in used if (row := datasets.get(session, id_)) is not None}
     own = workspace / "source" / CARD_FILE
