@@ -59,8 +59,9 @@ class CardFacts:
 
     @property
     def tasks(self) -> Mapping[str, Any]:
-        """Measured tasks by name."""
-        return dict((self.report.get("evaluation") or {}).get("tasks") or {})
+        """Measured tasks by what people call them: a task of one's own by its file."""
+        tasks = (self.report.get("evaluation") or {}).get("tasks") or {}
+        return {self.names.get(name, name): task for name, task in tasks.items()}
 
 
 def model_card(facts: CardFacts) -> str:

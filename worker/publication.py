@@ -162,7 +162,8 @@ def _card(
     report: Mapping[str, Any],
     gates: Sequence[Mapping[str, Any]],
 ) -> str:
-    used = [spec["calibration"]["dataset"], *(spec["evaluation"]["perplexity"] or ())]
+    evaluation = spec["evaluation"]
+    used = [spec["calibration"]["dataset"], *(evaluation["perplexity"] or ()), *(evaluation.get("tasks") or ())]
     with sessions() as session:
         names = {row.id: row.name for id_ in used if (row := datasets.get(session, id_)) is not None}
     own = workspace / "source" / CARD_FILE

@@ -135,10 +135,10 @@ def _admit(session: Session, request: Request, logins: Logins, scope: Scope) -> 
             "No API key was sent, and this service asks for one. Send it as `Authorization: Bearer KEY`; the operator "
             "makes one with `streamline keys create`."
         )
-    if not identity.scope.includes(scope):
-        raise InsufficientScope(f"This needs a key of scope {scope.value}; the given one has {identity.scope.value}.")
     caller = Caller(identity.owner, identity.scope, identity.name)
-    request.state.caller = caller  # the pages' navigation shows what this caller may do
+    request.state.caller = caller  # the pages' navigation shows what this caller may do, on a refusal too
+    if not caller.scope.includes(scope):
+        raise InsufficientScope(f"This needs a key of scope {scope.value}; the given one has {caller.scope.value}.")
     return caller
 
 

@@ -66,8 +66,8 @@ def metrics_table(metrics: Mapping[str, Any]) -> Table:
             f"perplexity, {name}", *(_number(perplexity[side][name], ".2f") for side in ("dense", "cut", "pruned"))
         )
     for key, title in (
-        ("decode_tokens_per_second", "decode tokens/s"),
-        ("prefill_tokens_per_second", "prefill tokens/s"),
+        ("decode_tokens_per_second", "decode tokens/s, each by itself"),
+        ("prefill_tokens_per_second", "prefill tokens/s, each by itself"),
     ):
         if key in metrics:
             dense, pruned = (_number(metrics[key][side], ",.1f", "not measured") for side in ("dense", "pruned"))

@@ -143,6 +143,13 @@ def refs(session: Session, repo_id: int) -> Sequence[tuple[str, str, str]]:
     return [(kind, name, oid) for kind, name, oid in rows]
 
 
+def named_commits(session: Session, repo_id: int, *, limit: int) -> Sequence[CommitRow]:
+    """The commits that branches and tags of the repository point to, the newest `limit`, newest first."""
+    named = select(RefRow.commit_id).where(RefRow.repo_id == repo_id)
+    query = select(CommitRow).where(CommitRow.id.in_(named)).order_by(CommitRow.id.desc()).limit(limit)
+    return session.scalars(query).all()
+
+
 def add_commit(
     session: Session,
     repo: RepoRow,

@@ -4,7 +4,7 @@ Every write of a worker carries the fencing token that its claim gave it; once t
 the write changes nothing and raises `LeaseLostError`. Times are compared with the database's clock alone.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -64,6 +64,11 @@ def get(session: Session, job_id: str, *, where: ColumnElement[bool] | None = No
     """The job as it stands, or None: there is none, or it does not meet the condition `where`."""
     query = select(JobRow).where(JobRow.id == job_id, true() if where is None else where)
     return session.scalar(query.execution_options(populate_existing=True))
+
+
+def among(session: Session, ids: Collection[str], *, where: ColumnElement[bool]) -> dict[str, JobRow]:
+    """Those of these jobs that meet the condition, by their ids."""
+    return {row.id: row for row in session.scalars(select(JobRow).where(JobRow.id.in_(ids), where))}
 
 
 def lock(session: Session, job_id: str) -> None:

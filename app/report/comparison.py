@@ -24,6 +24,7 @@ class Entry:
     Attributes:
         id: the job's.
         model: repository of its dense model.
+        kind: of its replacement.
         repo: repository of its checkpoint; None while there is none.
         state: as the API says.
         verdict: `pass`, `fail`, or None.
@@ -43,6 +44,7 @@ class Entry:
 
     id: str
     model: str
+    kind: str
     repo: str | None
     state: str
     verdict: str | None
@@ -171,6 +173,7 @@ def _entry(job: Mapping[str, Any], recipe: Mapping[str, str], labels: Mapping[st
     return Entry(
         id=job["id"],
         model=job["spec"]["model"]["repo"],
+        kind=(job["spec"].get("replacement") or {}).get("kind") or "",
         repo=(job.get("result") or {}).get("repo"),
         state=job["state"],
         verdict=job.get("verdict"),

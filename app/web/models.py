@@ -17,12 +17,14 @@ from app.hub.revisions import DEFAULT_BRANCH, resolve
 from app.jobs.lineage import lineage
 from app.web.markdown import render_markdown
 from app.web.rendering import render
+from app.web.revisions import revisions, short
 from app.web.routing import NothingHere, PageRoute
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse, route_class=PageRoute)
 _MODELS_SHOWN = 1000
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
 _COMMITS_SHOWN = 50
+_NAMED_SHOWN = 100
 
 
 def _in_a_shell(revision: str | None, commit: CommitRow | None) -> str | None:
@@ -78,17 +80,21 @@ def _model(request: Request, reader: Reader, name: str, revision: str | None) ->
         files = repository.files(session, commit) if commit and not gated else []
         history = repository.history(session, commit, limit=_COMMITS_SHOWN) if commit and not gated else []
         ancestors = lineage(session, who, commit.job_id) if commit else []
-        verdicts = repository.verdicts(session, [commit, *history]) if commit and not gated else {}
+        listed = [] if gated else revisions(session, who, repo.id, refs, history, limit=_NAMED_SHOWN)
     card = read_card(parts.blobs, files) if files else Card()
     shown: dict[str, Any] = {
         "repo": repo,
         "commit": commit,
         "revision": _in_a_shell(revision, commit),
-        "refs": [] if gated else refs,
+        "has_refs": bool(refs) and not gated,
         "gated": gated,
         "files": files,
-        "history": history,
-        "verdicts": verdicts,
+        "revisions": listed,
+        "left_out": len({oid for _, _, oid in refs} - {each.commit.oid for each in listed}) if listed else 0,
+        "by_jobs": any(each.commit.job_id for each in listed),
+        "missed": commit is not None
+        and any(each.commit.oid == commit.oid and each.verdict == "fail" for each in listed),
+        "short": short,
         "ancestors": ancestors,
         "tags": model_tags(files, card),
         "card": render_markdown(card.body),

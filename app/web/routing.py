@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.api.database_problems import problem_of, read_sessions_of
 from app.errors import ServiceError
-from app.errors.requests import InvalidCredentials, NotFound
+from app.errors.requests import InsufficientScope, InvalidCredentials, NotFound
 from app.web.rendering import render
 
 _POLICY: Final = (
@@ -88,12 +88,14 @@ def wants_page(request: Request) -> bool:
 
 def refusal(request: Request, error: ServiceError) -> Response:
     """The page in place of one that is refused, or the way to the login."""
+    query = f"?{request.url.query}" if request.url.query else ""
+    login = f"/login?next={quote(request.url.path + query, safe='/')}"
     # A wrong key in `Authorization` came from the browser's own dialog, which only another challenge opens again.
     if isinstance(error, InvalidCredentials) and "authorization" not in request.headers:
-        query = f"?{request.url.query}" if request.url.query else ""
-        return RedirectResponse(f"/login?next={quote(request.url.path + query, safe='/')}", HTTPStatus.SEE_OTHER)
+        return RedirectResponse(login, HTTPStatus.SEE_OTHER)
     if error.status == HTTPStatus.UNAUTHORIZED:
         raise error
-    answer = render(request, "refusal.html", status=error.status, error=error)
+    other_key = login if isinstance(error, InsufficientScope) else None
+    answer = render(request, "refusal.html", status=error.status, error=error, other_key=other_key)
     answer.headers.update(error.headers)
     return answer

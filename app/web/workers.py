@@ -1,5 +1,6 @@
 """The page of workers: who is there, by GPU memory, and what waits for whom."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,8 +20,9 @@ from app.web.routing import PageRoute
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse, route_class=PageRoute)
 
+_ANY: Final = "any"
 _NAMES: Final[Mapping[str, str]] = {
-    "any": "any",
+    _ANY: "any",
     BEYOND: f"more than {max(CARDS)} GB",
     **{f"{card}g": f"{card} GB" for card in sorted(CARDS, reverse=True)},
 }
@@ -35,6 +37,10 @@ class MemoryClass:
     name: str
     workers: int
     """That are there."""
+    larger: int
+    """Of the workers of larger classes that are there: they may take these jobs too."""
+    of_any_size: int
+    """Of the workers that are there and take every job; 0 in their own class."""
     seen: str
     """When the last of them was seen, to the minute; empty: none has been for a day."""
     waiting: int
@@ -44,7 +50,7 @@ class MemoryClass:
     @property
     def version(self) -> str:
         """Changes with what is shown."""
-        return f"{self.workers} {self.seen} {self.waiting} {self.stuck}"
+        return f"{self.workers} {self.larger} {self.of_any_size} {self.seen} {self.waiting} {self.stuck}"
 
 
 @router.get("/workers")
@@ -71,11 +77,16 @@ def classes(known: Sequence[KnownWorkers], needs: Mapping[int | None, int]) -> l
         needs: how many jobs wait for a GPU of so many bytes (None: of any).
     """
     there = [group.memory_bytes for group in known if group.there]
+    by_class: Counter[str] = Counter()
+    for group in known:
+        by_class[worker_class(group.memory_bytes)] += group.there
     return [
         MemoryClass(
             id=name,
             name=_NAMES[name],
-            workers=sum(group.there for group in known if worker_class(group.memory_bytes) == name),
+            workers=by_class.get(name, 0),
+            larger=sum(by_class.get(other, 0) for other in _larger(name)),
+            of_any_size=0 if name == _ANY else by_class.get(_ANY, 0),
             seen=_last([group.seen_at for group in known if worker_class(group.memory_bytes) == name]),
             waiting=sum(count for need, count in needs.items() if memory_class(need) == name),
             stuck=sum(
@@ -88,6 +99,12 @@ def classes(known: Sequence[KnownWorkers], needs: Mapping[int | None, int]) -> l
         if any(worker_class(group.memory_bytes) == name for group in known)
         or any(memory_class(need) == name for need in needs)
     ]
+
+
+def _larger(name: str) -> list[str]:
+    """The classes whose workers take the jobs of this one too; those of jobs for any worker are all others."""
+    sizes = [other for other in _NAMES if other != _ANY]
+    return sizes if name == _ANY else sizes[: sizes.index(name)]
 
 
 def _last(times: Sequence[datetime]) -> str:

@@ -1,8 +1,12 @@
 """Choosing jobs and comparing them, as a person does it."""
 
+from collections.abc import Iterator
+
 import pytest
 from playwright.sync_api import Browser
+from sqlalchemy import update
 
+from app.db.models import JobRow
 from tests.browser.conftest import finished_job, visit
 from tests.integration.api.conftest import Service, problem_of
 from tests.unit.app.report.reports import full
@@ -48,6 +52,51 @@ def test_a_phone_shows_the_comparison_without_scrolling_sideways(
         found.page.wait_for_url(f"**job={jobs[1]}*")
         assert found.page.locator("#pareto-speed circle").count() == 3
         assert found.said == []
+
+
+@pytest.fixture
+def unlike(service: Service, jobs: list[str]) -> Iterator[list[str]]:
+    """The same jobs, asked for in so many different ways that their table is wider than a desk's screen."""
+    kept = {}
+    with service.sessions.begin() as session:
+        for number, id_ in enumerate(jobs, 1):
+            row = session.get_one(JobRow, id_)
+            kept[id_] = row.spec
+            changed = {
+                "scoring": {"sequences": 64 * number, "metric": ["cosine", "angular", "dot"][number - 1]},
+                "selection": {"windows": 3 - number % 2, "rounds": number},
+                "replacement": {"learning_rate": number / 1000, "loss": ["mse", "mse+kd", "lm"][number - 1]},
+                "calibration": {"dataset": f"ds-d267221565bccba402de7cc{number}"},
+            }
+            spec = (
+                row.spec
+                | {part: (row.spec.get(part) or {}) | fields for part, fields in changed.items()}
+                | {"seed": number, "target": {"layers": 5 + number}}
+            )
+            session.execute(update(JobRow).where(JobRow.id == id_).values(spec=spec))
+    yield jobs
+    with service.sessions.begin() as session:
+        for id_, spec in kept.items():
+            session.execute(update(JobRow).where(JobRow.id == id_).values(spec=spec))
+
+
+def test_a_table_that_goes_on_beyond_its_edge_shows_it_and_a_phone_has_all_of_it(
+    browser: Browser, service: Service, unlike: list[str]
+) -> None:
+    path = "/compare?" + "&".join(f"job={id_}" for id_ in unlike)
+    region = "[aria-label='Jobs compared']"
+    with visit(browser, service, path) as found:
+        card = found.page.locator(region)
+        assert card.evaluate("card => card.scrollWidth > card.clientWidth"), "else there is nothing to show"
+        shadow = card.evaluate("card => getComputedStyle(card).backgroundAttachment")
+        assert shadow == "local, local, scroll, scroll, scroll", "shadows stay at the edge, covers move with the table"
+        first = found.page.locator(f"{region} tbody tr td:first-child")
+        assert first.all_inner_texts() == [f"{number} {id_[:8]}" for number, id_ in enumerate(unlike, 1)]
+    with visit(browser, service, path, width=390) as found:
+        assert found.page.locator(region).evaluate("card => card.scrollWidth <= card.clientWidth")
+        assert "learning rate" in found.page.locator(f"{region} td[data-label='learning rate']").first.evaluate(
+            "cell => getComputedStyle(cell, '::before').content"
+        )
 
 
 def test_an_unknown_job_is_named(service: Service) -> None:

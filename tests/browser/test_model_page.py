@@ -12,6 +12,8 @@ from app.hub.publishing import StagedFile, commit_files
 from app.hub.revisions import repo_named, resolve
 from tests.browser.conftest import visit
 from tests.integration.api.conftest import MODEL, Service
+from tests.unit.app.report.reports import JOB, full
+from worker.model_card import CardFacts, model_card
 
 pytestmark = pytest.mark.chromium
 
@@ -81,6 +83,33 @@ def test_a_models_page_tells_what_it_is_and_where_it_comes_from(
         page.get_by_role("link", name=MODEL).click()
         page.wait_for_url(f"**/models/{MODEL}*")
         assert page.locator("h1").first.inner_text() == MODEL
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_a_phone_shows_all_columns_of_what_was_measured(browser: Browser, service: Service, dark: bool) -> None:
+    spec = JOB["spec"] | {"output": {"repo": "team/measured", "format": "auto", "dtype": "bfloat16"}}
+    card = model_card(CardFacts(spec, full(), JOB["gates"], {}, {}, custom_code=False)).encode()
+    blob = service.parts.blobs.put_bytes(card)
+    with service.sessions.begin() as session:
+        commit_files(session, "team/measured", [StagedFile("README.md", blob.size, blob.sha256, blob.git_oid)], "card")
+    with visit(browser, service, "/models/team/measured", width=390, dark=dark) as found:
+        article = found.page.locator("article.card")
+        assert article.evaluate("card => card.scrollWidth <= card.clientWidth")
+        column = article.locator("table").first.locator("th").last
+        assert column.inner_text() == "this model"
+        box = column.bounding_box()
+        assert box is not None
+        assert box["x"] + box["width"] <= 390
+
+
+@pytest.mark.parametrize("width", [1280, 390], ids=["desk", "phone"])
+def test_a_models_revisions_are_rows_that_fit(browser: Browser, service: Service, pruned: str, width: int) -> None:
+    with visit(browser, service, "/models/team/pruned", width=width) as found:
+        table = found.page.locator("[aria-label='Revisions']")
+        assert table.evaluate("card => card.scrollWidth <= card.clientWidth")
+        row = table.locator("tbody tr")
+        assert row.count() == 1
+        assert all(said in row.inner_text() for said in ("main is here", "job-1", "shown here", pruned[:12]))
 
 
 def test_the_list_leads_to_each_model_and_revisions_to_theirs(browser: Browser, service: Service, pruned: str) -> None:

@@ -5,17 +5,14 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
-from app.report.comparison import Comparison, Entry
+from app.report.comparison import Comparison
 from app.report.labels import RADIUS, Box, place
 from app.report.quantities import count, ratio
 from app.report.svg import WIDTH, Plot, Scale, Table, line, picture, shortened, tag, words, x_axis, y_axis
 
 LEFT, TOP, RIGHT, BOTTOM = 52, 40, WIDTH - 20, 270
 
-_LONGEST = 20
-"""Characters of a field's value that still names a dot."""
-_SELF_EVIDENT = frozenset({"replacement.kind", "target.sparsity"})
-"""Fields whose values need no name beside them."""
+_ROOM = 200.0  # for a name: its beginning and its kind are both needed
 
 
 class Point(NamedTuple):
@@ -39,9 +36,12 @@ def speed(comparison: Comparison) -> Plot | None:
         for entry in comparison.entries
         if entry.speedup is not None and entry.perplexity_ratio is not None
     ]  # fmt: skip
-    caption = "To the lower right is better: faster, and closer to the dense model. The line joins what nothing beats."
+    caption = "To the lower right is better: faster, and closer to the dense model." + _of_the_line(points)
     if any(point.interval for point in points):
-        caption += " Whiskers: 95 % of the speed-up; one that reaches from below 1 to above it is too noisy to tell."
+        caption += (
+            " Whiskers: where the speed-up lies with 95 % confidence; one that crosses 1 is too noisy to tell which "
+            "model is faster."
+        )
     head = ("job", "speed-up", "95 %", "perplexity ratio", "on the front")
     rows = [
         [p.called, ratio(p.x), " to ".join(map(ratio, p.interval or ())), ratio(p.y), "yes" if p.chosen else ""]
@@ -61,7 +61,7 @@ def size(comparison: Comparison) -> Plot | None:
         for entry in comparison.entries
         if entry.parameters is not None and entry.perplexity_ratio is not None
     ]
-    caption = "To the lower left is better: smaller, and closer to the dense model. The line joins what nothing beats."
+    caption = "To the lower left is better: smaller, and closer to the dense model." + _of_the_line(points)
     head = ("job", "parameters", "perplexity ratio", "on the front")
     rows = [[p.called, count(p.x * 1e6), ratio(p.y), "yes" if p.chosen else ""] for p in points]
     dense = _dense_size(comparison)
@@ -81,24 +81,16 @@ def _dense_size(comparison: Comparison) -> float | None:
 
 
 def labels(comparison: Comparison) -> dict[str, str]:
-    """What each job's dot is called, by the job's id; two that would be called the same have their ids too."""
-    names = {entry.id: _label(entry) for entry in comparison.entries}
-    several = {name for name in names.values() if list(names.values()).count(name) > 1}
+    """What each job's dot is called, by the job's id: as in the table, and what was put in or the user's own labels."""
     return {
-        id_: (f"{name} {id_[:8]}" if name else id_[:8]) if not name or name in several else name
-        for id_, name in names.items()
+        entry.id: " ".join([entry.id[:8], *(entry.labels.values() or [entry.kind])]).strip()
+        for entry in comparison.entries
     }
 
 
-def _label(entry: Entry) -> str:
-    """A job by its user's labels, or by what it did differently, as far as that is short."""
-    if entry.labels:
-        return " ".join(entry.labels.values())
-    told = {name: value for name, value in entry.recipe.items() if value and len(value) <= _LONGEST}
-    first = sorted(told, key=lambda name: name not in _SELF_EVIDENT)
-    return ", ".join(
-        told[name] if name in _SELF_EVIDENT else f"{name.rpartition('.')[2]} {told[name]}" for name in first
-    )
+def _of_the_line(points: Sequence[Point]) -> str:
+    """What the front is, where it is drawn."""
+    return " The line joins what nothing beats." if sum(point.chosen for point in points) > 1 else ""
 
 
 def _drawing(
@@ -131,7 +123,7 @@ def _drawing(
             low, high = map(right, interval)
             parts.append(tag("line", x1=low, x2=high, y1=up(y), y2=up(y), class_=f"interval {kind}"))
         parts.append(tag("circle", hint, cx=right(x), cy=up(y), r=RADIUS, class_=f"dot {kind}"))
-    names = (["dense"] if dense else []) + [shortened(point.called, 150) for point in ordered]
+    names = (["dense"] if dense else []) + [shortened(point.called, _ROOM) for point in ordered]
     places = ([dense] if dense else []) + [(x, y) for x, y, *_ in ordered]
     whiskers = [Box(right(p.interval[0]), up(p.y) - 2, right(p.interval[1]), up(p.y) + 2) for p in points if p.interval]
     dots = [(right(x), up(y)) for x, y in places]

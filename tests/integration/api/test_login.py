@@ -205,6 +205,11 @@ def test_a_reader_is_not_led_to_what_it_may_not_do(person: Person) -> None:
     refused = person.http.get("/new", headers=PAGE)
     assert refused.status_code == 403
     assert "The API key does not allow this" in refused.text
+    assert all(shown in refused.text for shown in ("Log out", 'href="/models"', "person · read")), "the way back"
+    assert 'href="/keys"' not in refused.text
+    assert 'href="/login?next=/new"' in refused.text
+    again = person.http.get("/login?next=/new", headers=PAGE)
+    assert 'type="password"' in again.text
     assert problem_of(person.http.post("/v1/jobs", json=JOB, headers=person.own), 403)["code"] == "insufficient_scope"
 
 

@@ -47,7 +47,7 @@ def test_the_page_shows_who_is_there_and_what_waits_for_a_larger_one(service: Se
     assert list(rows) == ["80g", "24g", "8g"]
     assert re.match(r"80 GB 0 \d{4}-\d\d-\d\d \d\d:\d\d 1 needs a larger worker$", rows["80g"])
     assert re.match(r"24 GB 2 \S+ \S+ 0 none waits$", rows["24g"])
-    assert rows["8g"] == "8 GB 0 not in the last day 1 when a worker is free"
+    assert rows["8g"] == "8 GB 0 of its own, 2 larger not in the last day 1 when a worker is free"
     assert "gpu-1" not in page, "not the machines' names"
     for job in (small, large):
         service.http.post(f"/v1/jobs/{job}/cancel")

@@ -55,6 +55,14 @@ def test_the_body_has_the_table_the_lineage_and_lines_that_can_be_pasted(facts: 
     assert 'from_pretrained("team/small", dtype="auto")' in body
 
 
+def test_a_task_of_ones_own_is_called_by_its_files_name(facts: CardFacts) -> None:
+    report = full()
+    report["evaluation"]["tasks"] = {"ds-1": report["evaluation"]["tasks"]["piqa"]}
+    card = model_card(dataclasses.replace(facts, report=report, names={"ds-1": "riddles.jsonl"}))
+    assert "| accuracy, riddles.jsonl | 62.0 % |" in card
+    assert "ds-1" not in card
+
+
 def test_own_modelling_code_is_asked_for_and_told(facts: CardFacts) -> None:
     card = model_card(dataclasses.replace(facts, custom_code=True))
     assert "trust_remote_code=True" in card

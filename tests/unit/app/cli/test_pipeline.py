@@ -56,6 +56,7 @@ def test_the_summary_shows_verdict_gates_and_both_models() -> None:
     assert "| speedup | 2 | 1.4 |  | **missed** |" in text
     assert "| perplexity, a\\|b | 10 | not measured | 11.2 |" in text
     assert "| accuracy, piqa | 0.7 | | 0.68 |" in text
+    assert "| decode tokens/s, each by itself | 100" in text
     assert "| speed-up (median of paired rounds) |  |  | x1.29 (0.68 to 2.53) |" in text
     assert f"[Job j1]({PAGE})" in text
     assert "25.0% smaller, without 4 layers (3 to 5, 9)" in text

@@ -62,12 +62,23 @@ def test_the_data_of_a_task_differ_only_between_jobs_that_ask_it() -> None:
     assert compare([asks("a", piqa="ds-2"), asks("b", piqa="ds-1")]).fields == ["evaluation.task_data.piqa"]
 
 
-def test_dots_are_called_by_what_tells_the_jobs_apart() -> None:
-    layers = [of("a", "layer", loss="mse"), of("b", "layer", loss="lm"), of("c", "layer", loss="lm")]
-    assert pareto.labels(compare(layers)) == {"a": "loss mse", "b": "loss lm b", "c": "loss lm c"}
-    named = [each | {"spec": each["spec"] | {"labels": {"try": each["id"] * 2, "team": "x"}}} for each in layers]
-    assert pareto.labels(compare(named)) == {"a": "aa", "b": "bb", "c": "cc"}
-    assert pareto.labels(compare([layers[0], layers[0] | {"id": "d"}])) == {"a": "a", "d": "d"}
+def test_dots_are_called_as_in_the_table_and_by_what_was_put_in_or_the_users_labels() -> None:
+    jobs = [of("a" * 32, "layer", epochs=1), of("b" * 32, "linear_residual"), of("c" * 32, "none")]
+    assert list(pareto.labels(compare(jobs)).values()) == [
+        "aaaaaaaa layer",
+        "bbbbbbbb linear_residual",
+        "cccccccc none",
+    ]
+    named = [each | {"spec": each["spec"] | {"labels": {"try": each["id"][:2], "team": "x"}}} for each in jobs]
+    assert list(pareto.labels(compare(named)).values()) == ["aaaaaaaa aa", "bbbbbbbb bb", "cccccccc cc"]
+
+
+def test_the_line_is_told_of_only_where_one_is_drawn() -> None:
+    for jobs, drawn in ((JOBS, True), (JOBS[:2], False)):
+        for draw in (pareto.speed, pareto.size):
+            plot = draw(compare(jobs))
+            assert plot is not None
+            assert ("The line joins" in plot.caption) == ('cut front"' in plot.picture) == drawn
 
 
 def test_an_interval_of_the_speed_is_drawn_where_there_is_one() -> None:

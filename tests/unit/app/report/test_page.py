@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from app.core.windows import runs
 from app.report.page import HEADERS, render, strip_of
-from app.report.plots import drawn
+from app.report.plots import drawn, similarity
 from app.report.plots.heatmap import colour
-from app.report.svg import Scale, nice_ticks, shortened
+from app.report.svg import Plot, Scale, nice_ticks, shortened
 from tests.unit.app.report.reports import JOB, full, version_0
 from tests.unit.app.report.strategies import SURROUNDINGS, found_by_stages
 from worker.engine.report import compose
@@ -81,6 +81,38 @@ def test_captions_say_what_was_drawn() -> None:
     )
     assert "cut's error in the hidden states (mse) at the end" in captions["losses"][1]
     assert _captions(full())["similarity"][0] == "Similarity by layer"
+
+
+def _by_layer(**scores: Any) -> Plot:
+    found = full()
+    found["scores"] |= scores
+    plot = similarity.draw(found)
+    assert plot is not None
+    return plot
+
+
+@pytest.mark.parametrize("metric", ["angular", "euclidean"])
+def test_bars_of_a_distance_start_at_zero_so_that_their_lengths_are_its_ratios(metric: str) -> None:
+    table = [[distance] for distance in (0.2, 0.21, 0.22, 0.4)]
+    plot = _by_layer(metric=metric, better="lower", layers=4, table=table)
+    heights = [float(height) for height in re.findall(r'<rect [^>]*height="([\d.]+)"', plot.picture)]
+    assert [height / heights[0] for height in heights] == pytest.approx([1, 1.05, 1.1, 2], abs=0.01)
+    assert ">0</text>" in plot.picture
+    assert "not at 0" not in plot.caption
+
+
+@pytest.mark.parametrize("metric", ["cosine", "dot"])
+def test_similarities_are_dots_on_an_axis_that_says_that_it_is_cut(metric: str) -> None:
+    plot = _by_layer(metric=metric)
+    below = plot.picture.count("<path")
+    assert below == 2, "layers 0 and 1, far below the others"
+    assert plot.picture.count("<circle") == 24 - below + 2, "the other layers, and the keys of their colours"
+    assert "<rect" not in plot.picture
+    assert re.search(r"The axis starts at 0\.9\d+, not at 0\.", plot.caption)
+
+
+def test_distances_of_nothing_have_their_plot() -> None:
+    assert "nan" not in _by_layer(metric="angular", better="lower", layers=2, table=[[0.0], [0.0]]).picture
 
 
 def test_scores_of_several_rounds_say_whose_they_are() -> None:

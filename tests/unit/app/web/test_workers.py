@@ -37,6 +37,18 @@ def test_above_the_largest_card_bytes_count_and_a_worker_without_a_size_takes_al
     assert (anybody.name, anybody.workers, beyond.stuck) == ("any", 1, 0)
 
 
+def test_the_larger_workers_that_may_take_a_classs_jobs_are_counted_beside_its_own() -> None:
+    groups = known((None, 1), (card_bytes(8), 4), (card_bytes(24), 2), (card_bytes(80), 3), (card_bytes(141), 0))
+    found = classes(groups, {card_bytes(24): 1, None: 1})
+    assert {each.name: (each.workers, each.larger, each.of_any_size) for each in found} == {
+        "any": (1, 9, 0),
+        "141 GB": (0, 0, 1),
+        "80 GB": (3, 0, 1),
+        "24 GB": (2, 3, 1),
+        "8 GB": (4, 5, 1),
+    }
+
+
 def test_a_worker_that_has_gone_silent_takes_nothing() -> None:
     (only,) = classes(known((card_bytes(8), 0)), {10**9: 2})
     assert (only.workers, only.waiting, only.stuck) == (0, 2, 2)
