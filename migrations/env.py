@@ -1,4 +1,4 @@
-"""Alembic's entry point: one transaction under a lock, so that only one migrates, and timeouts for the service's sake."""
+"""Alembic's entry point: one transaction under a lock, so that only one migrates, and timeouts to spare the API."""
 
 from alembic import context
 from sqlalchemy import Connection, text

@@ -1,6 +1,7 @@
 """Choosing jobs and comparing them, as a person does it."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser
@@ -62,17 +63,14 @@ def unlike(service: Service, jobs: list[str]) -> Iterator[list[str]]:
         for number, id_ in enumerate(jobs, 1):
             row = session.get_one(JobRow, id_)
             kept[id_] = row.spec
-            changed = {
+            changed: dict[str, dict[str, Any]] = {
                 "scoring": {"sequences": 64 * number, "metric": ["cosine", "angular", "dot"][number - 1]},
                 "selection": {"windows": 3 - number % 2, "rounds": number},
                 "replacement": {"learning_rate": number / 1000, "loss": ["mse", "mse+kd", "lm"][number - 1]},
                 "calibration": {"dataset": f"ds-d267221565bccba402de7cc{number}"},
             }
-            spec = (
-                row.spec
-                | {part: (row.spec.get(part) or {}) | fields for part, fields in changed.items()}
-                | {"seed": number, "target": {"layers": 5 + number}}
-            )
+            parts = {part: {**(row.spec.get(part) or {}), **fields} for part, fields in changed.items()}
+            spec = row.spec | parts | {"seed": number, "target": {"layers": 5 + number}}
             session.execute(update(JobRow).where(JobRow.id == id_).values(spec=spec))
     yield jobs
     with service.sessions.begin() as session:
