@@ -7,6 +7,7 @@ it, which is why the checkpoint's hash leaves it out.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -54,14 +55,18 @@ class CardFacts:
     @property
     def texts(self) -> Mapping[str, Any]:
         """Perplexities by what people call the text."""
-        evaluation = self.report.get("evaluation") or {}
-        return {self.names.get(name, name): text for name, text in evaluation.get("perplexity", {}).items()}
+        return self._called((self.report.get("evaluation") or {}).get("perplexity") or {})
 
     @property
     def tasks(self) -> Mapping[str, Any]:
         """Measured tasks by what people call them: a task of one's own by its file."""
-        tasks = (self.report.get("evaluation") or {}).get("tasks") or {}
-        return {self.names.get(name, name): task for name, task in tasks.items()}
+        return self._called((self.report.get("evaluation") or {}).get("tasks") or {})
+
+    def _called(self, measured: Mapping[str, Any]) -> Mapping[str, Any]:
+        """By names instead of ids, and by both where several files have one name."""
+        names = Counter(self.names.get(id_, id_) for id_ in measured)
+        called = {id_: self.names.get(id_, id_) for id_ in measured}
+        return {name if names[name] == 1 else f"{name} ({id_})": measured[id_] for id_, name in called.items()}
 
 
 def model_card(facts: CardFacts) -> str:

@@ -50,12 +50,14 @@ class Presence:
 
     def _compare_schema(self) -> bool:
         """Tell, once, of migrations that have not run; False: the database did not answer."""
-        from app.db.migrate import is_behind  # alembic is slow to import, and the worker needs nothing else of it
+        from alembic.util import CommandError  # slow to import, and the worker needs nothing else of it
+
+        from app.db.migrate import is_behind
 
         try:
             with self._sessions() as session:
                 behind = is_behind(session)
-        except (SQLAlchemyError, OSError):
+        except (SQLAlchemyError, OSError, CommandError):
             return False
         if behind:
             log.error(

@@ -1,5 +1,6 @@
 """Downloading a checkpoint with nothing but HTTP: for machines without the Hugging Face client."""
 
+import re
 from pathlib import Path
 from urllib.parse import quote
 
@@ -81,10 +82,12 @@ def _fetch_all(
     info = answer.raise_for_status().json()
     names = [file["rfilename"] for file in info["siblings"]]
     for path in names:
-        if not (directory / path).resolve().is_relative_to(directory.resolve()):
+        if directory.resolve() not in (directory / path).resolve().parents:
             raise UsageError(f"The hub names a file outside the directory: {path!r}. Nothing was written.")
     for file in info["siblings"]:
         path, sha256 = file["rfilename"], (file.get("lfs") or {}).get("sha256")
+        if sha256 is not None and not re.fullmatch("[0-9a-f]{64}", str(sha256)):
+            raise UsageError(f"The hub gives {path!r} a sha256 that is none: {str(sha256)[:64]!r}.")
         remote = RemoteFile(path, f"/{name}/resolve/{info['sha']}/{quote(path)}", file.get("size"), sha256)
         fetch(http, remote, directory / path, display)
     return names

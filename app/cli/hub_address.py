@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from app.client.calls import connection
+from app.client.calls import connection, shown
 
 
 @dataclass(frozen=True)
@@ -17,8 +17,8 @@ class HubAddress:
 
     @property
     def url(self) -> str:
-        """Its address, without a slash at its end."""
-        return str(self.connection["base_url"])
+        """Its address as it may be shown, without a slash at its end."""
+        return shown(self.connection["base_url"])
 
     @property
     def keyed(self) -> bool:

@@ -1,7 +1,7 @@
 """The commands about jobs: submit, look, wait, cancel, compare."""
 
 import json
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -95,38 +95,46 @@ def submit(
     from app.client import Streamline
 
     outcome = Outcome(as_json, summary, junit)
-    with outcome.unless_refused("not submitted") if wait else nullcontext():
-        request = build(
-            spec,
-            model=model,
-            target={"sparsity": sparsity, "layers": layers, "window": list(window) if window else None},
-            kind=kind,
-            selection={"windows": windows, "rounds": rounds, "mode": "iterative" if rounds else None},
-            calibration=calibration,
-            evaluate=evaluate,
-            tasks=task,
-            limit=limit,
-            stride=stride,
-            gates=gate,
-            output={"repo": output, "format": output_format},
-            labels=label,
-            seed=seed,
-        )
-        if when_moved and idempotency_key:
-            raise UsageError("--when-moved makes the key itself, of the model's commit; leave out --idempotency-key.")
-        key = idempotency_key or key_of_this_run(request)
-        with Streamline(expected=when_moved or key is not None) as service:
+
+    def unless_refused(heading: str) -> AbstractContextManager[None]:
+        return outcome.unless_refused(heading) if wait else nullcontext()
+
+    with ExitStack() as connection:
+        with unless_refused("not submitted"):
+            request = build(
+                spec,
+                model=model,
+                target={"sparsity": sparsity, "layers": layers, "window": list(window) if window else None},
+                kind=kind,
+                selection={"windows": windows, "rounds": rounds, "mode": "iterative" if rounds else None},
+                calibration=calibration,
+                evaluate=evaluate,
+                tasks=task,
+                limit=limit,
+                stride=stride,
+                gates=gate,
+                output={"repo": output, "format": output_format},
+                labels=label,
+                seed=seed,
+            )
+            if when_moved and idempotency_key:
+                raise UsageError(
+                    "--when-moved makes the key itself, of the model's commit; leave out --idempotency-key."
+                )
+            key = idempotency_key or key_of_this_run(request)
+            service = connection.enter_context(Streamline(expected=when_moved or key is not None))
             service.on_silence = lambda sentence: typer.echo(sentence, err=True)
             if when_moved:
                 request, key = pinned(service, request)
             job = service.submit(request, idempotency_key=key)
-            if key and job["state"] in {"failed", "cancelled"}:
+        if key and job["state"] in {"failed", "cancelled"}:
+            with unless_refused(f"job {job['id']} does not go on"):
                 job = go_on(service, job["id"])
-            if wait:
-                if not as_json:
-                    announce(service, job)
-                return follow(service, job, timeout=timeout, outcome=outcome)
-            print_json(job) if as_json else announce(service, job)
+        if wait:
+            if not as_json:
+                announce(service, job)
+            return follow(service, job, timeout=timeout, outcome=outcome)
+        print_json(job) if as_json else announce(service, job)
     return exits.PASSED
 
 

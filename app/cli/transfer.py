@@ -11,6 +11,7 @@ import httpx
 
 from app.cli.exits import BrokenOffError, UsageError
 from app.cli.transfer_display import Display
+from app.client.retries import PASSING_STATUSES, reason_of
 
 _TRIES: Final = 5
 """In a row that bring nothing more."""
@@ -54,19 +55,30 @@ def fetch(http: httpx.Client, file: RemoteFile, target: Path, display: Display) 
 
 
 def _receive_all(http: httpx.Client, file: RemoteFile, staged: Path, display: Display) -> None:
-    tries, pause, kept = 0, _FIRST_PAUSE_SECONDS, _kept(file, staged)
+    tries, pause, most = 0, _FIRST_PAUSE_SECONDS, _kept(file, staged)
     while True:
         try:
             return _receive(http, file, staged, display)
-        except httpx.TransportError:
-            if _kept(file, staged) > kept:
-                tries, pause, kept = 0, _FIRST_PAUSE_SECONDS, _kept(file, staged)
+        except (httpx.TransportError, httpx.HTTPStatusError) as fault:
+            if not _passes(fault):
+                raise
+        kept = _kept(file, staged)
+        if kept > most:
+            tries, pause, most = 0, _FIRST_PAUSE_SECONDS, kept
+        else:
             tries += 1
-            if tries == _TRIES:
-                raise BrokenOffError(_broken_off(file, kept)) from None
-            display.say(f"The transfer of {file.path} broke off; trying on.")
-            time.sleep(pause)
-            pause *= 2
+        if tries == _TRIES:
+            raise BrokenOffError(_broken_off(file, kept))
+        display.say(f"The transfer of {file.path} broke off; trying on.")
+        time.sleep(pause)
+        pause *= 2
+
+
+def _passes(fault: httpx.TransportError | httpx.HTTPStatusError) -> bool:
+    """Whether another try may end otherwise: a certificate that is not accepted, or a missing right, stays so."""
+    if isinstance(fault, httpx.HTTPStatusError):
+        return fault.response.status_code in PASSING_STATUSES
+    return reason_of(fault) is None
 
 
 def _kept(file: RemoteFile, staged: Path) -> int:

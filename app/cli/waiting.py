@@ -17,6 +17,7 @@ from app.cli.options import print_json
 from app.cli.pipeline import page_of, refused, summary, unfinished, write_junit, write_summary, write_unknown_junit
 from app.cli.refusals import refusal_of, say
 from app.client import Job, ProblemError, Streamline, UnreachableError, WaitTimeoutError
+from app.client.calls import FINAL_STATES
 
 _EXIT_OF_STATE = {"failed": exits.FAILED_OR_GATE_MISSED, "cancelled": exits.CANCELLED}
 
@@ -127,7 +128,8 @@ def follow(service: Streamline, known: Job, *, timeout: float | None, outcome: O
     except (UnreachableError, ProblemError) as error:
         if "state" not in job:
             raise
-        outcome.tell_unfinished(job, "unreachable", "The waiting broke off; the job goes on.", page, console)
+        goes_on = "" if job["state"] in FINAL_STATES else "; the job goes on"
+        outcome.tell_unfinished(job, "unreachable", f"The waiting broke off{goes_on}.", page, console)
         return say(error)
     outcome.tell(job, page, console)
     return exit_code(job)

@@ -104,7 +104,8 @@ def enable(webhook_id: WebhookArgument, as_json: JsonOption = False) -> int:
     """Tell a webhook that was disabled (it had answered 410, or failed for days) what happens from now on."""
     with _asked_about(webhook_id) as service:
         webhook = service.enable_webhook(webhook_id)
-    print_json(webhook) if as_json else typer.echo("Enabled.")
+    still = f" It is still {_state(webhook)}." if webhook.get("muted") else ""
+    print_json(webhook) if as_json else typer.echo(f"Enabled.{still}")
     return exits.PASSED
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -49,7 +50,7 @@ def connection(url: str | None, api_key: str | None) -> dict[str, Any]:
     address = given if "://" in given else f"http://{given}"
     key = (api_key or os.environ.get("STREAMLINE_API_KEY") or "").strip()  # secret files end with a newline
     if not (key.isascii() and (key.isprintable() or not key)):
-        raise UnreachableError(address, "the API key holds characters that no key has")
+        raise UnreachableError(shown(address), "the API key holds characters that no key has")
     return {
         "base_url": address,
         "headers": {"Authorization": f"Bearer {key}"} if key else {},
@@ -61,14 +62,17 @@ def connection(url: str | None, api_key: str | None) -> dict[str, Any]:
 
 def shown(address: str) -> str:
     """The address without a user's name and password."""
-    return str(httpx.URL(address).copy_with(userinfo=b"")).rstrip("/")
+    try:
+        return str(httpx.URL(address).copy_with(userinfo=b"")).rstrip("/")
+    except httpx.InvalidURL:
+        return re.sub("//[^/]*@", "//", address)
 
 
 def _is_loopback(url: str) -> bool:
     try:
         host = httpx.URL(url).host
     except httpx.InvalidURL as error:
-        raise UnreachableError(url, error) from None
+        raise UnreachableError(shown(url), error) from None
     return host in {"localhost", "::1"} or host.startswith("127.")
 
 

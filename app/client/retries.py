@@ -10,8 +10,8 @@ import httpx
 from app.client.failures import ProblemError, UnreachableError
 
 TRIES_OF_A_RESTART: Final = 4  # a second or two; whoever waits is told only about more
-_PASSING_STATUSES: Final = frozenset({429, 502, 503, 504})
-_PASSING_WHILE_WAITING: Final = _PASSING_STATUSES | {500}
+PASSING_STATUSES: Final = frozenset({429, 502, 503, 504})
+_PASSING_WHILE_WAITING: Final = PASSING_STATUSES | {500}
 _SAYS_WHEN: Final = frozenset({429, 503})
 """Of our own service: it sends them with `Retry-After` wherever the same request can be sent again."""
 _NOBODY_THERE: Final = (httpx.ConnectError, httpx.ConnectTimeout)
@@ -59,7 +59,7 @@ class Retries:
         if status in _SAYS_WHEN and "problem" in answer.headers.get("Content-Type", "") and not timed:
             # Our own service says that no waiting helps, or only for what somebody does meanwhile.
             return self._waits and status != httpx.codes.TOO_MANY_REQUESTS
-        passing = _PASSING_WHILE_WAITING if self._waits else _PASSING_STATUSES
+        passing = _PASSING_WHILE_WAITING if self._waits else PASSING_STATUSES
         return status in passing or (status == httpx.codes.CONFLICT and timed)
 
 

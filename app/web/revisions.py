@@ -1,5 +1,6 @@
 """The revisions of a model as its page lists them: one is gone back to by what its job made of the model."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -82,8 +83,12 @@ def revisions(
     verdicts = repository.verdicts(session, shown)
     made = jobs.among(session, {row.job_id for row in shown if row.job_id}, where=visible_to(who))
 
+    called: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for kind, name, oid in refs:
+        called[kind, oid].append(name)
+
     def names(kind: str, commit: CommitRow) -> list[str]:
-        return [name for of, name, oid in refs if (of, oid) == (kind, commit.oid)]
+        return called.get((kind, commit.oid), [])
 
     return [
         Revision(

@@ -221,11 +221,11 @@ def redeliver(session: Session, webhook_id: str, delivery_id: str, who: Caller) 
             f"The webhook has no delivery {delivery_id[:64]!r}; GET /v1/webhooks/{webhook_id}/deliveries lists them.",
             parameter="delivery_id",
         )
+    if (reason := why_untold(session, webhook.owner, delivery.job_id)) is not None:
+        raise WebhookMuted(f"The message is not sent to the webhook. {reason}")
     if webhook.disabled_at is not None:
         why = "has answered 410" if webhook.disabled_reason == repository.GONE else "has taken no message for days"
         raise WebhookDisabled(f"The webhook {why} and is disabled; POST /v1/webhooks/{webhook_id}/enable comes first.")
-    if (reason := why_untold(session, webhook.owner, delivery.job_id)) is not None:
-        raise WebhookMuted(f"The message is not sent to the webhook. {reason}")
     deliveries.send_again(session, webhook_id, delivery_id)
     row = deliveries.get(session, webhook_id, delivery_id)
     assert row is not None, "it was there in the same transaction"

@@ -39,7 +39,8 @@ ask() {
     while true; do
         : > "$answer"
         status=$(curl --silent $errors --connect-timeout 5 --max-time 90 \
-            --header "@$headers" --output "$answer" --write-out '%{http_code}' "$@") || true
+            --header "@$headers" --output "$answer" --write-out '%{http_code}' "$@") ||
+            [[ $status != 2* ]] || status=000 # an answer that breaks off is none
         left=$((give_up - SECONDS))
         if [ $left -le 0 ] || ! passing; then return; fi
         [ $errors = --no-show-error ] || echo "$url does not answer or is busy; asking again for $left s." >&2
@@ -50,7 +51,7 @@ ask() {
 # Whether another try may end otherwise. A database that is behind takes a person: only a job that is there waits for it.
 passing() {
     case $status in
-        000 | "" | 408 | 429 | 5??) [ -n "$id" ] || [ "$(jq -r '.code?' "$answer" 2>/dev/null)" != database_behind ] ;;
+        000 | "" | 408 | 429 | 500 | 502 | 503 | 504) [ -n "$id" ] || [ "$(jq -r '.code?' "$answer" 2>/dev/null)" != database_behind ] ;;
         *) false ;;
     esac
 }

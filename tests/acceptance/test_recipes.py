@@ -219,26 +219,32 @@ def test_the_script_explains_itself_and_says_when_no_service_answers(
 
 
 class _Out(BaseHTTPRequestHandler):
-    """A service that is of no use at present: behind its database until it has a job, then busy for good."""
+    """A service that is of no use at present: behind its database until it has a job, then busy for good.
+
+    Or, for who asks so, one whose answers about the job break off.
+    """
 
     requests: ClassVar[list[str]] = []
 
-    def _answer(self, status: int, body: dict[str, Any]) -> None:
+    def _answer(self, status: int, body: dict[str, Any], missing: int = 0) -> None:
         self.requests.append(self.command)
         text = json.dumps(body).encode()
         self.send_response(status)
-        self.send_header("Content-Length", str(len(text)))
+        self.send_header("Content-Length", str(len(text) + missing))
         self.end_headers()
         self.wfile.write(text)
 
     def do_POST(self) -> None:
-        if "Busy" in self.headers.get("Authorization", ""):
+        if self.headers.get("Authorization"):
             self._answer(202, {"id": "j1", "state": "queued", "progress": 0})
         else:
             self._answer(503, {"code": "database_behind", "detail": "Run `streamline migrate`."})
 
     def do_GET(self) -> None:
-        self._answer(503, {"code": "database_behind", "detail": "Run `streamline migrate`."})
+        if "BreaksOff" in self.headers.get("Authorization", ""):
+            self._answer(200, {"id": "j1"}, missing=100)
+        else:
+            self._answer(503, {"code": "database_behind", "detail": "Run `streamline migrate`."})
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -265,12 +271,13 @@ def test_a_database_that_is_behind_ends_the_script_at_once(
     assert _Out.requests == ["POST"], "it takes a person: asking again is of no use"
 
 
+@pytest.mark.parametrize("what", ["Busy", "BreaksOff"])
 def test_a_job_that_is_there_is_asked_for_until_the_time_is_up_and_its_end_is_left_open(
-    service: ServiceProcesses, out: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    service: ServiceProcesses, out: str, tmp_path: Path, what: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     pipeline = Shell(tmp_path, service, REQUEST)
     script = f"{RECIPES}/shell/streamline.sh request.json 3"
-    assert pipeline.bash(script, STREAMLINE_URL=out, STREAMLINE_API_KEY="Busy") == 3
+    assert pipeline.bash(script, STREAMLINE_URL=out, STREAMLINE_API_KEY=what) == 3
     said = capfd.readouterr().err
     assert said.count("asking again for") == 1
     assert f"Not finished after 3 s; the job goes on: {out}/jobs/j1" in said

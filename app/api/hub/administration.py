@@ -256,8 +256,8 @@ def handle_access(
 
 
 def _keys(session: Any, user: str) -> Any:
-    # Lists show an id as `hf_ID...`.
-    called = user.removeprefix("hf_").removesuffix("...") if user.endswith("...") else user
+    listed = re.fullmatch(r"hf_(\w+)\.\.\.", user)  # an id as lists show it
+    called = listed[1] if listed else user
     found = [] if "\0" in user else directory.keys_called(session, called)
     if not found:
         raise BadRequest(

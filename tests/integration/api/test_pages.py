@@ -192,6 +192,12 @@ def test_where_nothing_is_a_browser_finds_a_page_and_a_model_at_its_name(service
     assert problem_of(service.http.get(f"/models/{MODEL}?revision=absent"), 404)["code"] == "not_found"
 
 
+def verdicts(page: str) -> list[str]:
+    """What the table of revisions says of each."""
+    (table,) = re.findall('aria-label="Revisions">(.*?)</table>', page, re.DOTALL)
+    return re.findall(">(passed|missed)</span>", table)
+
+
 def test_a_models_page_says_of_each_revision_whether_it_missed_its_gates(service: Service) -> None:
     pages, commits, told = {}, {}, []
     for verdict, ref in (("fail", None), ("pass", "main")):
@@ -204,12 +210,12 @@ def test_a_models_page_says_of_each_revision_whether_it_missed_its_gates(service
         pages[verdict] = service.http.get("/models/team/judged", headers=PAGE).text
         told.append(service.http.head("/team/judged/resolve/main/model.bin").headers.get("x-error-message", ""))
     assert "no job has passed its gates" in pages["fail"]
-    assert 'aria-label="Revisions"' not in pages["fail"], "no table without a row"
+    assert verdicts(pages["fail"]) == ["missed"], "it is listed although `main` is still empty"
     assert "once it has passed its gates" in told[0]
     missed = service.http.get(f"/models/team/judged?revision={commits['fail']}", headers=PAGE).text
     assert "missed its gate; not on main" in missed
-    assert ">passed</span>" in pages["pass"]
-    assert "missed its gate" not in pages["pass"]
+    assert verdicts(pages["pass"]) == ["passed", "missed"], "the newest first"
+    assert "missed its gate" not in pages["pass"], "which shows what passed"
 
 
 def test_a_new_job_begins_as_another_was(service: Service) -> None:

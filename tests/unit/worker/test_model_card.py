@@ -61,6 +61,11 @@ def test_a_task_of_ones_own_is_called_by_its_files_name(facts: CardFacts) -> Non
     card = model_card(dataclasses.replace(facts, report=report, names={"ds-1": "riddles.jsonl"}))
     assert "| accuracy, riddles.jsonl | 62.0 % |" in card
     assert "ds-1" not in card
+    report["evaluation"]["tasks"]["ds-2"] = report["evaluation"]["tasks"]["ds-1"]
+    names = {"ds-1": "riddles.jsonl", "ds-2": "riddles.jsonl"}
+    card = model_card(dataclasses.replace(facts, report=report, names=names))
+    assert "| accuracy, riddles.jsonl (ds-1) | 62.0 % |" in card
+    assert "| accuracy, riddles.jsonl (ds-2) | 62.0 % |" in card
 
 
 def test_own_modelling_code_is_asked_for_and_told(facts: CardFacts) -> None:

@@ -27,6 +27,9 @@ PART = f"model.safetensors.{SHA256[:12]}.part"
 class _Hub(BaseHTTPRequestHandler):
     """Has one model, and gives of its large file as much at a time as a test wants."""
 
+    status: int | None
+    """What is answered about the large file once, in place of it."""
+
     gives: list[int]
     """Bytes of each answer, the last one for all that follow."""
     stalls: threading.Event | None
@@ -38,7 +41,14 @@ class _Hub(BaseHTTPRequestHandler):
         elif self.path.endswith("config.json"):
             self._answer(b"{}")
         else:
+            self._give()
+
+    def _give(self) -> None:
+        status, _Hub.status = self.status, None
+        if status is None:
             self._break_off()
+        else:
+            self._answer(b"", status)
 
     def _answer(self, body: bytes, status: int = 200, length: int | None = None) -> None:
         self.send_response(status)
@@ -61,7 +71,7 @@ class _Hub(BaseHTTPRequestHandler):
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[_Hub]]:
     monkeypatch.setattr(transfer, "_FIRST_PAUSE_SECONDS", 0.0)
-    _Hub.stalls = None
+    _Hub.stalls = _Hub.status = None
     with ThreadingHTTPServer(("127.0.0.1", 0), _Hub) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
@@ -105,6 +115,25 @@ def test_one_that_stalls_is_tried_again(hub: type[_Hub], tmp_path: Path, monkeyp
     finally:
         hub.stalls.set()
     assert (tmp_path / "model.safetensors").read_bytes() == BIG
+
+
+@pytest.mark.parametrize(("status", "code"), [(503, exits.PASSED), (404, exits.BAD_USAGE)])
+def test_a_hub_that_is_busy_is_asked_again_and_one_that_has_not_got_it_is_not(
+    hub: type[_Hub], tmp_path: Path, status: int, code: int
+) -> None:
+    hub.gives, hub.status = [len(BIG)], status
+    assert run(["download", "team/big", str(tmp_path)]) == code
+
+
+@pytest.mark.parametrize("path", ["", ".", "..", "../model.bin", "a/../.."])
+def test_what_a_hub_calls_outside_of_the_directory_is_not_written(
+    hub: type[_Hub], path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub.gives = [len(BIG)]
+    monkeypatch.setattr("tests.unit.app.cli.test_transfer.SIBLINGS", [{"rfilename": path, "size": 2}])
+    assert run(["download", "team/big", str(tmp_path / "model")]) == exits.BAD_USAGE
+    assert "outside the directory" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_hub_that_is_not_there_is_told_as_such(

@@ -38,7 +38,15 @@ REPORT = "<html>"
 
 
 class _Service(BaseHTTPRequestHandler):
-    """Has one job, which runs on and on, and takes no other."""
+    """Has one job, which runs on and on, and takes no other.
+
+    Who submits again is told that it has failed, and may not let it go on.
+    """
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        again = self.path == "/v1/jobs" and self.headers.get("Idempotency-Key") == "again"
+        self._answer(JOB | {"state": "failed"} if again else None)
 
     def do_GET(self) -> None:
         answers: dict[str, Any] = {
@@ -46,14 +54,14 @@ class _Service(BaseHTTPRequestHandler):
             "/v1/jobs/j1/events": {"items": EVENTS, "next_after": None},
             "/v1/jobs/j1/report": REPORT,
         }
-        known = answers.get(self.path.partition("?")[0])
+        self._answer(answers.get(self.path.partition("?")[0]))
+
+    def _answer(self, known: Any) -> None:
         text = json.dumps(known or {"code": "invalid_credentials", "detail": "No."}).encode()
         self.send_response(200 if known else 401)
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()
         self.wfile.write(text)
-
-    do_POST = do_GET  # noqa: N815 - the library's name
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -126,6 +134,25 @@ def test_what_never_got_a_job_leaves_the_reason_in_the_place_of_an_earlier_runs_
     assert error_in(junit) == (kind, sentence)
     heading = "not submitted" if arguments[0] == "submit" else "not waited for"
     assert summary.read_text() == f"## {heading}\n\n{sentence}\n"
+
+
+@pytest.mark.usefixtures("url")
+def test_a_job_that_may_not_go_on_is_named_by_what_the_step_leaves(tmp_path: Path) -> None:
+    junit, summary = tmp_path / "junit.xml", tmp_path / "summary.md"
+    files = ["--junit", str(junit), "--summary", str(summary)]
+    assert run([*SUBMIT, "--idempotency-key", "again", *files]) == exits.NOT_ALLOWED
+    assert error_in(junit)[0] == "invalid_credentials"
+    assert summary.read_text().startswith("## job j1 does not go on\n\nNo.")
+
+
+def test_no_password_of_the_address_is_in_what_a_step_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STREAMLINE_API_KEY", "ké")
+    for address in ("https://ci:hush@host", "https://ci:hush@host:port"):
+        monkeypatch.setenv("STREAMLINE_URL", address)
+        assert run([*SUBMIT, "--summary", str(tmp_path / "summary.md")]) == exits.BAD_USAGE
+    told = (tmp_path / "summary.md").read_text()
+    assert told.count("https://host") == 2
+    assert "hush" not in told
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
