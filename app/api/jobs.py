@@ -44,7 +44,7 @@ AUTH_ERRORS = (
     outages.Unavailable,
     outages.DatabaseBehind,
 )
-REQUEST_ERRORS = (
+BODY_ERRORS = (
     requests.MalformedBody,
     requests.BodyTooLarge,
     requests.UnsupportedMediaType,
@@ -54,6 +54,10 @@ REQUEST_ERRORS = (
     requests.WrongType,
     requests.OutOfRange,
     requests.NotAvailable,
+)
+PAGE_ERRORS = (requests.InvalidRequest, requests.OutOfRange, requests.WrongType, requests.NotAvailable)
+REQUEST_ERRORS = (
+    *BODY_ERRORS,
     requests.ConflictingFields,
     requests.GateNotMeasured,
     references.BadRepoName,

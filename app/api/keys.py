@@ -6,31 +6,18 @@ import structlog
 from fastapi import APIRouter, Query, Response
 
 from app.api.deps import Admin, Caller, Parts
-from app.api.jobs import AUTH_ERRORS
+from app.api.jobs import AUTH_ERRORS, BODY_ERRORS, PAGE_ERRORS
 from app.api.problems import documented
 from app.auth import administration
 from app.auth.administration import Administrator
 from app.auth.keys import KeyState
 from app.auth.views import ApiKey, ApiKeyPage, CreatedApiKey, KeyStateName, NewApiKey
-from app.errors import requests, resources
+from app.errors import resources
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"])
 
-_BODY_ERRORS = (
-    requests.MalformedBody,
-    requests.BodyTooLarge,
-    requests.UnsupportedMediaType,
-    requests.InvalidRequest,
-    requests.UnknownField,
-    requests.MissingField,
-    requests.WrongType,
-    requests.OutOfRange,
-    requests.NotAvailable,
-)
-_PAGE_ERRORS = (requests.InvalidRequest, requests.OutOfRange, requests.WrongType, requests.NotAvailable)
 
-
-@router.post("", status_code=201, responses=documented(resources.NoFirstKey, *_BODY_ERRORS, *AUTH_ERRORS))
+@router.post("", status_code=201, responses=documented(resources.NoFirstKey, *BODY_ERRORS, *AUTH_ERRORS))
 def create_key(body: NewApiKey, response: Response, parts: Parts, caller: Admin) -> CreatedApiKey:
     """Make a key. The answer holds it, this once: the service keeps its hash alone.
 
@@ -43,7 +30,7 @@ def create_key(body: NewApiKey, response: Response, parts: Parts, caller: Admin)
     return CreatedApiKey.with_key(row, key)
 
 
-@router.get("", responses=documented(*_PAGE_ERRORS, *AUTH_ERRORS))
+@router.get("", responses=documented(*PAGE_ERRORS, *AUTH_ERRORS))
 def list_keys(
     parts: Parts,
     _caller: Admin,

@@ -5,9 +5,9 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 
 from app.api.deps import Caller, Parts, Reader, Services, Submitter, hub_caller
-from app.api.jobs import AUTH_ERRORS
+from app.api.jobs import AUTH_ERRORS, BODY_ERRORS, PAGE_ERRORS
 from app.api.problems import documented
-from app.errors import references, requests, resources
+from app.errors import references, resources
 from app.webhooks import service
 from app.webhooks.views import (
     CreatedWebhook,
@@ -25,25 +25,16 @@ router = APIRouter(prefix="/v1", tags=["webhooks"])
 messages = APIRouter(tags=["webhooks"])
 """Not routes of this service: what receivers are to have, for the OpenAPI document."""
 
-_BODY_ERRORS = (
-    requests.MalformedBody,
-    requests.BodyTooLarge,
-    requests.UnsupportedMediaType,
-    requests.InvalidRequest,
-    requests.UnknownField,
-    requests.MissingField,
-    requests.WrongType,
-    requests.OutOfRange,
-    requests.NotAvailable,
+_NEW_ERRORS = (
+    *BODY_ERRORS,
     references.BadWebhookUrl,
     resources.TooManyWebhooks,
 )
-_PAGE_ERRORS = (requests.InvalidRequest, requests.OutOfRange, requests.WrongType, requests.NotAvailable)
 Cursor = Annotated[str | None, Query(description="`next_cursor` of the page before.", max_length=200)]
 Limit = Annotated[int, Query(ge=1, le=100, description="Entries per page.")]
 
 
-@router.post("/webhooks", status_code=201, responses=documented(*_BODY_ERRORS, *AUTH_ERRORS))
+@router.post("/webhooks", status_code=201, responses=documented(*_NEW_ERRORS, *AUTH_ERRORS))
 def add_webhook(
     body: NewWebhook, request: Request, response: Response, parts: Parts, caller: Submitter
 ) -> CreatedWebhook:
@@ -59,7 +50,7 @@ def add_webhook(
 @router.post(
     "/jobs/{job_id}/webhooks",
     status_code=201,
-    responses=documented(resources.JobNotFound, *_BODY_ERRORS, *AUTH_ERRORS),
+    responses=documented(resources.JobNotFound, *_NEW_ERRORS, *AUTH_ERRORS),
 )
 def add_job_webhook(
     job_id: str, body: NewJobWebhook, request: Request, response: Response, parts: Parts, caller: Submitter
@@ -87,7 +78,7 @@ def _register(
     return CreatedWebhook.with_secret(row, secret)
 
 
-@router.get("/webhooks", responses=documented(*_PAGE_ERRORS, *AUTH_ERRORS))
+@router.get("/webhooks", responses=documented(*PAGE_ERRORS, *AUTH_ERRORS))
 def list_webhooks(
     parts: Parts,
     caller: Reader,
@@ -142,7 +133,7 @@ def rotate_secret(webhook_id: str, response: Response, parts: Parts, caller: Sub
 
 @router.get(
     "/webhooks/{webhook_id}/deliveries",
-    responses=documented(resources.WebhookNotFound, *_PAGE_ERRORS, *AUTH_ERRORS),
+    responses=documented(resources.WebhookNotFound, *PAGE_ERRORS, *AUTH_ERRORS),
 )
 def list_deliveries(
     webhook_id: str,
