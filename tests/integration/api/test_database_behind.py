@@ -1,17 +1,19 @@
 """A database that lacks migrations: every request says so and names the command, and no mistake of ours hides in it."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from alembic import command
 from sqlalchemy import inspect, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.engine import make_url
 
 from app.auth import keys
 from app.auth.keys import Limits
 from app.auth.scopes import Scope
 from app.db.migrate import alembic_config
-from tests.integration.api.conftest import JOB, MODEL, Service, problem_of
+from tests.chaos.proxy import Proxy
+from tests.integration.api.conftest import JOB, MODEL, Service, problem_of, running, settings_for
 from tests.integration.api.test_login import PAGE
 
 
@@ -74,19 +76,22 @@ def test_a_browser_is_told_so_on_a_page(service: Service, revision: str) -> None
         assert "database_behind" in answer.text
 
 
-def test_a_browser_is_told_on_a_page_that_the_database_is_away(
-    service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def away(*_: object) -> None:
-        raise OperationalError("SELECT 1", {}, Exception("connection refused at /srv/secret"))
-
-    monkeypatch.setattr(keys, "exist", away)
-    answer = service.http.get("/login", headers=PAGE)
-    assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
-    assert "<h1>" in answer.text
-    assert "The database does not answer" in answer.text
-    assert "secret" not in answer.text
-    assert problem_of(service.http.get("/login"), 503)["code"] == "unavailable", "a program gets the document"
+@pytest.mark.postgres
+def test_a_browser_is_told_on_a_page_that_the_database_is_away(postgres_url: str, tmp_path: Path) -> None:
+    server = make_url(postgres_url)
+    with Proxy(server.port or 5432) as network:
+        address = server.set(host="127.0.0.1", port=network.port).render_as_string(hide_password=False)
+        with running(settings_for(tmp_path / "data", address)) as service:
+            network.cut()
+            answer = service.http.get("/login", headers=PAGE)
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+            assert "<h1>" in answer.text
+            assert "The database does not answer" in answer.text
+            assert str(network.port) not in answer.text, "nor does it tell where it is"
+            document = problem_of(service.http.get("/login"), 503)
+            assert document["code"] == "unavailable", "a program gets the document"
+            network.mend()
+            assert service.http.get("/", headers=PAGE).status_code == 200
 
 
 def test_a_key_with_limits_is_told_so_too_and_nothing_passes_uncounted(service: Service) -> None:
